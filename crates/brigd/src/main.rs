@@ -1,0 +1,2 @@
+//! brigd
+fn main() {}
