@@ -1,0 +1,63 @@
+# brig: what people and CI type. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+NEXTEST_PROFILE ?= default
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 16
+
+.PHONY: setup
+setup: ## install what building and running brig needs (Debian packages)
+	@scripts/setup.sh run
+
+.PHONY: setup-test
+setup-test: ## install what the tests need too: peers and tools
+	@scripts/setup.sh test
+
+.PHONY: build
+build: setup ## build brigd and brig, optimised
+	cargo build --release --locked -p brigd -p brig
+
+.PHONY: demo
+demo: build ## set up this machine and run the main job, narrated
+	@scripts/demo.sh run
+
+.PHONY: demo-clean
+demo-clean: ## remove everything that the demo left
+	@scripts/demo.sh clean
+
+.PHONY: test
+test: setup-test ## set up and run every test
+	cargo build --workspace --all-targets --locked
+	cargo nextest run --workspace --locked --profile $(NEXTEST_PROFILE)
+	cargo test --workspace --doc --locked --quiet
+
+.PHONY: lint
+lint: ## formatting, clippy with warnings denied, house rules
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo run --quiet --locked -p xtask -- verify
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
+	 else echo "cargo-deny is not installed: 'cargo install cargo-deny --locked' adds the licence and ban check"; fi
+
+.PHONY: bench
+bench: setup-test ## compare brigd with a real dockerd in one run: medians and ratios
+	cargo build --release --locked -p brigd -p brig
+	@scripts/bench.sh
+
+.PHONY: install
+install: build ## install binaries and the systemd unit below $(PREFIX)
+	install -D -m 0755 target/release/brigd $(DESTDIR)$(PREFIX)/bin/brigd
+	install -D -m 0755 target/release/brig $(DESTDIR)$(PREFIX)/bin/brig
+	install -d -m 0755 $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|@PREFIX@|$(PREFIX)|g' packaging/systemd/brig.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/brig.service
+	chmod 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/brig.service
+
+.PHONY: uninstall
+uninstall: ## remove what install put there; data stays
+	rm -f $(DESTDIR)$(PREFIX)/bin/brigd $(DESTDIR)$(PREFIX)/bin/brig $(DESTDIR)$(PREFIX)/lib/systemd/system/brig.service
