@@ -1,0 +1,105 @@
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use super::*;
+use crate::ns::{self, NsKind};
+
+#[test]
+fn lines_of_the_table() {
+    let line = br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:9 - ext3 /dev/root rw,x";
+    let info = info::parse_line(line).unwrap();
+    assert_eq!(info.mount_point, PathBuf::from("/mnt 2"));
+    assert_eq!(info.propagation, ["master:1", "shared:9"]);
+    assert_eq!((info.id, info.parent), (36, 35));
+    assert_eq!(info.super_options, "rw,x");
+    assert_eq!(info::parse_line(b"1 2 0:1 / /x rw - tmpfs  rw").unwrap().source, "");
+    for bad in ["", "1", "1 2 3 4 5 6 7", "x 2 0:1 / /x rw - tmpfs s rw"] {
+        assert_eq!(info::parse_line(bad.as_bytes()), None, "{bad}");
+    }
+    assert!(mountinfo(None).unwrap().iter().any(|m| m.mount_point == Path::new("/")));
+}
+
+#[test]
+fn read_only_binds() {
+    let top = tempfile::tempdir().unwrap();
+    let (source, target) = (top.path().join("s"), top.path().join("t"));
+    fs::create_dir(&source).unwrap();
+    fs::create_dir(&target).unwrap();
+    bind(&source, &target, BindOptions { recursive: true, read_only: true }).unwrap();
+    let write = fs::write(target.join("x"), "");
+    let mounted = is_mountpoint(&target).unwrap();
+    unmount(&target, false).unwrap();
+    assert_eq!(write.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+    assert!(mounted && !is_mountpoint(&target).unwrap());
+    assert!(unmount(&target, false).is_err());
+    assert!(is_mountpoint(&top.path().join("none")).is_err());
+}
+
+#[test]
+fn a_detached_tmpfs_shows_only_in_the_other_namespace() {
+    let child = crate::ns::tests::Unshared::spawn(&["-m", "--propagation", "private"]);
+    let source = format!("brig-test-{}", child.pid());
+    let memory = DetachedTmpfs::new(&source, 1 << 20, 16).unwrap();
+    memory.add_file("one", b"secret", 1234, 4321, 0o400).unwrap();
+    memory.add_file("two", b"other", 0, 0, 0o444).unwrap();
+    for name in ["", ".", "..", "a/b"] {
+        assert!(memory.add_file(name, b"", 0, 0, 0o400).is_err(), "{name:?}");
+    }
+    assert!(memory.add_file("one", b"again", 0, 0, 0o400).is_err());
+    memory.seal_read_only().unwrap();
+    assert!(memory.add_file("three", b"", 0, 0, 0o400).is_err());
+
+    let top = tempfile::tempdir().unwrap();
+    let target = top.path().join("run/secrets");
+    let elsewhere = top.path().join("etc/app/key");
+    let ns = ns::open(child.pid(), NsKind::Mnt).unwrap();
+    memory.attach_files_in(ns.as_fd(), &target, &[("two".to_owned(), elsewhere.clone())]).unwrap();
+
+    let host = mountinfo(None).unwrap();
+    assert!(!host.iter().any(|m| m.source == source));
+    assert!(fs::read_dir(&target).unwrap().next().is_none());
+    assert_eq!(fs::read(&elsewhere).unwrap(), b"");
+    let inside = mountinfo(Some(child.pid())).unwrap();
+    let mount = inside.iter().find(|m| m.mount_point == target).unwrap();
+    for option in ["ro", "nosuid", "nodev", "noexec"] {
+        assert!(mount.options.split(',').any(|o| o == option), "{}", mount.options);
+    }
+    if mount.fs_type == "tmpfs" {
+        assert!(mount.super_options.contains("noswap"));
+    }
+    let (data, meta, other) = ns::in_mount(ns.as_fd(), || {
+        Ok((
+            fs::read(target.join("one"))?,
+            fs::metadata(target.join("one"))?,
+            fs::read(&elsewhere)?,
+        ))
+    })
+    .unwrap();
+    assert_eq!((data.as_slice(), other.as_slice()), (&b"secret"[..], &b"other"[..]));
+    assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (1234, 4321, 0o400));
+    let write = ns::in_mount(ns.as_fd(), || fs::write(&elsewhere, "x"));
+    assert!(write.is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_line_is_parsed_or_refused(line in proptest::collection::vec(proptest::num::u8::ANY, 0..120)) {
+        let _ = info::parse_line(&line);
+    }
+
+    #[test]
+    fn paths_survive_the_kernels_escapes(path in "/[a-z \\\\\t]{0,20}") {
+        let escaped: String = path
+            .chars()
+            .map(|c| match c {
+                ' ' | '\t' | '\\' => format!("\\{:03o}", u32::from(c)),
+                other => other.to_string(),
+            })
+            .collect();
+        let line = format!("1 2 0:1 / {escaped} rw - tmpfs s rw");
+        let info = info::parse_line(line.as_bytes()).unwrap();
+        proptest::prop_assert_eq!(info.mount_point, PathBuf::from(path));
+    }
+}
