@@ -1,0 +1,41 @@
+//! Generates the messages and gRPC stubs of `docker.swarmkit.v1` without `protoc`.
+
+use std::error::Error;
+
+const FILES: [&str; 8] = [
+    "docker/swarmkit/v1/types.proto",
+    "docker/swarmkit/v1/specs.proto",
+    "docker/swarmkit/v1/objects.proto",
+    "docker/swarmkit/v1/ca.proto",
+    "docker/swarmkit/v1/dispatcher.proto",
+    "docker/swarmkit/v1/logbroker.proto",
+    "docker/swarmkit/v1/resource.proto",
+    "docker/swarmkit/v1/health.proto",
+];
+
+/// Messages with a field that must not be printed; `src/redact.rs` writes their `Debug`.
+const REDACTED: [&str; 11] = [
+    ".docker.swarmkit.v1.SecretSpec",
+    ".docker.swarmkit.v1.IssueNodeCertificateRequest",
+    ".docker.swarmkit.v1.GetUnlockKeyResponse",
+    ".docker.swarmkit.v1.RootCA",
+    ".docker.swarmkit.v1.RootRotation",
+    ".docker.swarmkit.v1.JoinTokens",
+    ".docker.swarmkit.v1.EncryptionKey",
+    ".docker.swarmkit.v1.CAConfig",
+    ".docker.swarmkit.v1.ContainerSpec.PullOptions",
+    ".docker.swarmkit.v1.VolumeSecret",
+    ".docker.swarmkit.v1.MaybeEncryptedRecord",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=build.rs");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .btree_map(".")
+        .skip_debug(REDACTED)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
