@@ -1,0 +1,351 @@
+//! TLS between nodes: the cluster's roots decide, names are roles, identities can be replaced
+//! while connections run.
+//!
+//! Version 1.2 is the floor, 1.3 the rule, with a post-quantum key exchange preferred. Session
+//! resumption is off: a resumed session would outlive the certificate it was made with.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::csr::NodeKey;
+use crate::identity::{CertInfo, NodeIdentity};
+use crate::{PkiError, x509};
+
+pub use rustls::ClientConfig;
+/// The client's end of an encrypted connection.
+pub use tokio_rustls::client::TlsStream as ClientStream;
+/// The server's end of an encrypted connection.
+pub use tokio_rustls::server::TlsStream as ServerStream;
+
+/// HTTP/2, the one protocol between nodes.
+const ALPN_H2: &[u8] = b"h2";
+
+/// The one crypto provider of the process.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+}
+
+/// Makes this crate's provider the process's default, for libraries that build their own
+/// configurations. May be called any number of times.
+pub fn install_provider() {
+    // An error means that it is installed already.
+    let _ = provider().as_ref().clone().install_default();
+}
+
+/// A node's roots, chain and key, as complete TLS configurations.
+///
+/// Replacing swaps everything at once; connections that exist keep what they were made with.
+pub struct TlsCredentials {
+    current: ArcSwap<Configs>,
+}
+
+struct Configs {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+    identity: NodeIdentity,
+    certificate: CertInfo,
+    roots_pem: Vec<u8>,
+    chain_pem: Vec<u8>,
+}
+
+impl TlsCredentials {
+    /// Builds both sides' configurations.
+    ///
+    /// The own chain is not checked against the roots or the clock: an expired node must still be
+    /// able to say so, and its peers check anyway.
+    ///
+    /// # Errors
+    /// [`PkiError::NoRoots`], [`PkiError::Pem`], [`PkiError::Certificate`], [`PkiError::Tls`] when
+    /// chain and key do not fit.
+    pub fn new(roots_pem: &[u8], chain_pem: &[u8], key: &NodeKey) -> Result<Self, PkiError> {
+        let configs = Configs::build(roots_pem, chain_pem, key)?;
+        Ok(Self { current: ArcSwap::from_pointee(configs) })
+    }
+
+    /// Replaces roots, chain and key for all connections to come.
+    ///
+    /// # Errors
+    /// As [`TlsCredentials::new`]; then the old ones stay.
+    pub fn replace(
+        &self,
+        roots_pem: &[u8],
+        chain_pem: &[u8],
+        key: &NodeKey,
+    ) -> Result<(), PkiError> {
+        let configs = Configs::build(roots_pem, chain_pem, key)?;
+        self.current.store(Arc::new(configs));
+        Ok(())
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> NodeIdentity {
+        self.current.load().identity.clone()
+    }
+
+    /// Facts of the node's certificate.
+    #[must_use]
+    pub fn certificate(&self) -> CertInfo {
+        self.current.load().certificate.clone()
+    }
+
+    /// The trusted roots, PEM.
+    #[must_use]
+    pub fn roots_pem(&self) -> Vec<u8> {
+        self.current.load().roots_pem.clone()
+    }
+
+    /// The node's chain, PEM.
+    #[must_use]
+    pub fn chain_pem(&self) -> Vec<u8> {
+        self.current.load().chain_pem.clone()
+    }
+
+    /// The server's side of a handshake. A client may come without certificate; one that it shows
+    /// must lead to the roots. HTTP/2 is offered but not demanded.
+    ///
+    /// # Errors
+    /// The handshake's failure.
+    pub async fn accept<IO>(&self, io: IO) -> io::Result<ServerStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = Arc::clone(&self.current.load().server);
+        tokio_rustls::TlsAcceptor::from(config).accept(io).await
+    }
+
+    /// The client's side of a handshake with the node certificate, to whoever proves to be
+    /// `server_name`: a role (`swarm-manager`, `swarm-ca`) or a node id.
+    ///
+    /// # Errors
+    /// The handshake's failure.
+    pub async fn connect<IO>(&self, server_name: &str, io: IO) -> io::Result<ClientStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = Arc::clone(&self.current.load().client);
+        Connector { config, name: name(server_name).map_err(io::Error::other)? }.connect(io).await
+    }
+}
+
+impl fmt::Debug for TlsCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsCredentials")
+            .field("identity", &self.current.load().identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Configs {
+    fn build(roots_pem: &[u8], chain_pem: &[u8], key: &NodeKey) -> Result<Self, PkiError> {
+        let roots = Arc::new(root_store(roots_pem)?);
+        let chain = x509::certificates(chain_pem)?;
+        let identity = NodeIdentity::from_chain_pem(chain_pem)?;
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|_| PkiError::NoRoots)?;
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(PkiError::Tls)?
+            .with_client_cert_verifier(clients)
+            .with_single_cert(chain.clone(), key_der(key))
+            .map_err(PkiError::Tls)?;
+        server.alpn_protocols = vec![ALPN_H2.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+
+        let mut client = client_builder()?
+            .with_webpki_verifier(server_verifier(roots)?)
+            .with_client_auth_cert(chain, key_der(key))
+            .map_err(PkiError::Tls)?;
+        finish_client(&mut client);
+        Ok(Self {
+            server: Arc::new(server),
+            client: Arc::new(client),
+            identity,
+            certificate: CertInfo::from_pem(chain_pem)?,
+            roots_pem: roots_pem.to_vec(),
+            chain_pem: chain_pem.to_vec(),
+        })
+    }
+}
+
+/// Makes client connections to one server name.
+#[derive(Clone)]
+pub struct Connector {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl Connector {
+    /// Trusts `roots_pem` and shows no certificate: a node that joins.
+    ///
+    /// # Errors
+    /// [`PkiError::NoRoots`], [`PkiError::ServerName`], [`PkiError::Tls`].
+    pub fn anonymous(roots_pem: &[u8], server_name: &str) -> Result<Self, PkiError> {
+        let roots = Arc::new(root_store(roots_pem)?);
+        let mut config =
+            client_builder()?.with_webpki_verifier(server_verifier(roots)?).with_no_client_auth();
+        finish_client(&mut config);
+        Ok(Self { config: Arc::new(config), name: name(server_name)? })
+    }
+
+    /// Trusts whoever answers. Only for fetching the root bundle, whose content the join token
+    /// pins by digest. The server still has to prove that it holds its certificate's key.
+    ///
+    /// # Errors
+    /// [`PkiError::ServerName`], [`PkiError::Tls`].
+    pub fn insecure_for_pinned_content(host: &str) -> Result<Self, PkiError> {
+        let mut config = client_builder()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
+            .with_no_client_auth();
+        finish_client(&mut config);
+        Ok(Self { config: Arc::new(config), name: name(host)? })
+    }
+
+    /// The handshake.
+    ///
+    /// # Errors
+    /// Its failure.
+    pub async fn connect<IO>(&self, io: IO) -> io::Result<ClientStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.config));
+        connector.connect(self.name.clone(), io).await
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A verified peer of a server connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Who it is.
+    pub identity: NodeIdentity,
+    /// Facts of its certificate.
+    pub certificate: CertInfo,
+}
+
+/// The client of a connection; `None` when it showed no certificate.
+///
+/// # Errors
+/// [`PkiError::Certificate`] when the certificate leads to the roots but names no node.
+pub fn peer<IO>(stream: &ServerStream<IO>) -> Result<Option<Peer>, PkiError> {
+    let (_, connection) = stream.get_ref();
+    let Some(leaf) = connection.peer_certificates().and_then(<[_]>::first) else {
+        return Ok(None);
+    };
+    Ok(Some(Peer {
+        identity: NodeIdentity::from_cert_der(leaf)?,
+        certificate: CertInfo::from_cert_der(leaf)?,
+    }))
+}
+
+/// The server of a client connection.
+///
+/// # Errors
+/// [`PkiError::Certificate`] when its certificate names no node.
+pub fn server_identity<IO>(stream: &ClientStream<IO>) -> Result<Option<NodeIdentity>, PkiError> {
+    let (_, connection) = stream.get_ref();
+    connection
+        .peer_certificates()
+        .and_then(<[_]>::first)
+        .map(|leaf| NodeIdentity::from_cert_der(leaf))
+        .transpose()
+}
+
+pub(crate) fn client_builder()
+-> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, PkiError> {
+    ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(PkiError::Tls)
+}
+
+fn finish_client(config: &mut ClientConfig) {
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+}
+
+fn server_verifier(roots: Arc<RootCertStore>) -> Result<Arc<WebPkiServerVerifier>, PkiError> {
+    WebPkiServerVerifier::builder_with_provider(roots, provider())
+        .build()
+        .map_err(|_| PkiError::NoRoots)
+}
+
+fn root_store(roots_pem: &[u8]) -> Result<RootCertStore, PkiError> {
+    let mut store = RootCertStore::empty();
+    for root in x509::certificates(roots_pem)? {
+        store.add(root).map_err(PkiError::Tls)?;
+    }
+    Ok(store)
+}
+
+fn key_der(key: &NodeKey) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.key_der().to_vec()))
+}
+
+fn name(text: &str) -> Result<ServerName<'static>, PkiError> {
+    ServerName::try_from(text.to_owned()).map_err(|_| PkiError::ServerName(text.to_owned()))
+}
+
+/// Accepts every certificate, but only from whoever holds its key.
+#[derive(Debug)]
+pub(crate) struct AnyServer(pub(crate) Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests;

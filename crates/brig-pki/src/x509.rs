@@ -1,0 +1,57 @@
+//! Reading PEM and X.509: complete or refused.
+
+use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::PkiError;
+
+/// Certificates that one bundle or chain may hold.
+const MAX_CERTIFICATES: usize = 64;
+/// Bytes that one PEM text may have.
+const MAX_PEM: usize = 1 << 20;
+
+/// All certificates of a PEM text, in order; at least one.
+pub(crate) fn certificates(pem_text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+    const NONE: PkiError = PkiError::Pem { expected: "certificate" };
+    if pem_text.len() > MAX_PEM {
+        return Err(NONE);
+    }
+    let blocks = pem::parse_many(pem_text).map_err(|_| NONE)?;
+    let found: Vec<_> = blocks
+        .into_iter()
+        .filter(|block| block.tag() == "CERTIFICATE")
+        .map(|block| CertificateDer::from(block.into_contents()))
+        .collect();
+    if found.is_empty() || found.len() > MAX_CERTIFICATES {
+        return Err(NONE);
+    }
+    Ok(found)
+}
+
+/// One PEM block of a kind; other blocks around it are an error.
+pub(crate) fn single_block(pem_text: &[u8], tag: &'static str) -> Result<Vec<u8>, PkiError> {
+    let missing = || PkiError::Pem { expected: tag };
+    if pem_text.len() > MAX_PEM {
+        return Err(missing());
+    }
+    let block = pem::parse(pem_text).map_err(|_| missing())?;
+    if block.tag() != tag {
+        return Err(missing());
+    }
+    Ok(block.into_contents())
+}
+
+/// Writes DER as PEM, lines ended by a single newline as every Unix tool does.
+pub(crate) fn to_pem(tag: &str, der: &[u8]) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new(tag, der), config)
+}
+
+/// Parses one certificate that fills its DER completely.
+pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, PkiError> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        Ok(_) => Err(PkiError::Certificate { reason: "trailing bytes" }),
+        Err(_) => Err(PkiError::Certificate { reason: "not X.509 DER" }),
+    }
+}
