@@ -1,0 +1,117 @@
+//! The trait of whatever keeps records durable, and what crosses it.
+
+use std::path::PathBuf;
+
+use crate::object::Kind;
+use crate::sealer::BlindName;
+
+/// Counts transactions over the whole store; the first one writes revision 1.
+pub type Revision = u64;
+
+/// A stored object as the backend sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedRecord {
+    /// Kind of the object.
+    pub kind: Kind,
+    /// Its id.
+    pub id: String,
+    /// Revision of the transaction that wrote it.
+    pub revision: Revision,
+    /// The sealed value.
+    pub value: Vec<u8>,
+}
+
+/// Everything in a backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// The last transaction's revision.
+    pub revision: Revision,
+    /// All objects, in no particular order.
+    pub records: Vec<SealedRecord>,
+}
+
+/// One object's part in a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Kind of the object.
+    pub kind: Kind,
+    /// Its id.
+    pub id: String,
+    /// Revision that the object must have now; `None`: it must not exist.
+    pub expected: Option<Revision>,
+    /// The new sealed value; `None` removes the object.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A name taken or given back, as a keyed hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameClaim {
+    /// The name.
+    pub name: BlindName,
+    /// Whose name it must be now; `None`: nobody's.
+    pub from: Option<String>,
+    /// Whose name it becomes; `None`: nobody's.
+    pub to: Option<String>,
+}
+
+/// A transaction: all of it happens or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Objects, each at most once.
+    pub writes: Vec<Write>,
+    /// Names, each at most once.
+    pub names: Vec<NameClaim>,
+}
+
+/// Keeps sealed records. Every implementation passes the same tests.
+pub trait Backend: Send + Sync + 'static {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// [`BackendError`] when that is not possible.
+    fn load(&self) -> Result<Loaded, BackendError>;
+
+    /// Applies transactions in order, all or none, and returns when they are durable.
+    ///
+    /// `first` is the revision of the first one; the others count up from it. Blocks.
+    ///
+    /// # Errors
+    /// [`BackendError::Conflict`] when an expectation does not hold or `first` is not the next
+    /// revision. After any error but [`BackendError::Fatal`] nothing has changed.
+    fn commit(&self, first: Revision, group: &[Batch]) -> Result<(), BackendError>;
+}
+
+/// Why a backend did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// Somebody else changed the store, or the caller is wrong about its content.
+    #[error("the stored state is not the expected one")]
+    Conflict,
+    /// No room; nothing has changed.
+    #[error("no space left on the device of {}", .0.display())]
+    Full(PathBuf),
+    /// Another process has the file.
+    #[error("{} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// The file was written by a newer version, or is no store at all.
+    #[error("{} is not a store that this version can read: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file cannot be created or opened.
+    #[error("cannot open {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is unknown what is durable; only a restart can tell.
+    #[error("the store's file failed")]
+    Fatal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

@@ -1,0 +1,316 @@
+//! The embedded backend: one file, private to its owner, synced before a commit is acknowledged.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | `records` | `<kind>/<id>` | revision (8 bytes, big endian) and the sealed value |
+//! | `names` | keyed hash | id of the object that has the name |
+//! | `meta` | `revision`, `format` | counters |
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use redb::backends::FileBackend;
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageError,
+    TableDefinition, WriteTransaction,
+};
+
+use crate::backend::{
+    Backend, BackendError, Batch, Loaded, NameClaim, Revision, SealedRecord, Write,
+};
+use crate::object::Kind;
+
+const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+const NAMES: TableDefinition<'_, [u8; 32], &str> = TableDefinition::new("names");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const REVISION: &str = "revision";
+const FORMAT: &str = "format";
+const CURRENT_FORMAT: u64 = 1;
+const FILE_MODE: u32 = 0o600;
+/// The database's page cache; every object is in memory already.
+const CACHE_BYTES: usize = 4 << 20;
+/// Room that must be left on the device beyond what a commit writes: running into the end of a
+/// device in the middle of a commit is survivable, but costs reopening the file.
+const SPARE_BYTES: u64 = 4 << 20;
+/// Pages that a small change rewrites on its way up the trees.
+const WRITE_AMPLIFICATION: u64 = 4;
+
+/// One file. A second process cannot open it at the same time.
+pub struct RedbBackend {
+    path: PathBuf,
+    /// `None` after a failure that left the file's state unknown.
+    database: Mutex<Option<Database>>,
+}
+
+impl RedbBackend {
+    /// Opens or creates the file. Blocks; after a crash the whole file is checked.
+    ///
+    /// # Errors
+    /// [`BackendError::InUse`], [`BackendError::Format`], [`BackendError::Open`],
+    /// [`BackendError::Full`].
+    pub fn open(path: &Path) -> Result<Self, BackendError> {
+        let database = open_database(path)?;
+        Ok(Self { path: path.to_owned(), database: Mutex::new(Some(database)) })
+    }
+
+    fn check_space(&self, group: &[Batch]) -> Result<(), BackendError> {
+        let bytes: u64 = group.iter().map(size).sum();
+        let needed = bytes.saturating_mul(WRITE_AMPLIFICATION).saturating_add(SPARE_BYTES);
+        match rustix::fs::statvfs(&self.path) {
+            Ok(stat) if stat.f_bavail.saturating_mul(stat.f_frsize) < needed => {
+                Err(BackendError::Full(self.path.clone()))
+            }
+            // If the device cannot be asked, the commit itself will tell.
+            _ => Ok(()),
+        }
+    }
+
+    /// Finds out what a commit that ran out of space left behind.
+    fn reopen_after_full(
+        &self,
+        slot: &mut Option<Database>,
+        last: Revision,
+    ) -> Result<(), BackendError> {
+        drop(slot.take());
+        let database = open_database(&self.path)?;
+        let revision = read_revision(&database).map_err(fatal)?;
+        *slot = Some(database);
+        if revision == last { Ok(()) } else { Err(BackendError::Full(self.path.clone())) }
+    }
+}
+
+impl Backend for RedbBackend {
+    fn load(&self) -> Result<Loaded, BackendError> {
+        let slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = slot.as_ref().ok_or_else(|| fatal("the file is closed"))?;
+        let wrong = |reason: &str| BackendError::Format {
+            path: self.path.clone(),
+            reason: reason.to_owned(),
+        };
+        let read = || -> Result<_, redb::Error> {
+            let tx = database.begin_read()?;
+            let revision = tx.open_table(META)?.get(REVISION)?.map_or(0, |guard| guard.value());
+            let mut rows = Vec::new();
+            for row in tx.open_table(RECORDS)?.iter()? {
+                let (path, value) = row?;
+                rows.push((path.value().to_owned(), value.value().to_vec()));
+            }
+            Ok((revision, rows))
+        };
+        let (revision, rows) = read().map_err(fatal)?;
+        let mut records = Vec::with_capacity(rows.len());
+        for (path, value) in rows {
+            let (kind, id) = path.split_once('/').ok_or_else(|| wrong("a path has no kind"))?;
+            let (head, sealed) =
+                value.split_first_chunk().ok_or_else(|| wrong("a record is too short"))?;
+            records.push(SealedRecord {
+                kind: Kind::parse(kind).ok_or_else(|| wrong("a path has an unknown kind"))?,
+                id: id.to_owned(),
+                revision: Revision::from_be_bytes(*head),
+                value: sealed.to_vec(),
+            });
+        }
+        Ok(Loaded { revision, records })
+    }
+
+    fn commit(&self, first: Revision, group: &[Batch]) -> Result<(), BackendError> {
+        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = slot.as_ref().ok_or_else(|| fatal("the file is closed"))?;
+        let Some(last) = first.checked_add(group.len() as u64).and_then(|n| n.checked_sub(1))
+        else {
+            return Err(BackendError::Conflict);
+        };
+        self.check_space(group)?;
+        match apply(database, first, group) {
+            Ok(Outcome::Committed) => Ok(()),
+            Ok(Outcome::Conflict) => Err(BackendError::Conflict),
+            Err(error) if is_full(&error) => self.reopen_after_full(&mut slot, last),
+            Err(error) => {
+                drop(slot.take());
+                Err(fatal(error))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for RedbBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedbBackend").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+enum Outcome {
+    Committed,
+    Conflict,
+}
+
+fn apply(database: &Database, first: Revision, group: &[Batch]) -> Result<Outcome, redb::Error> {
+    let mut tx = database.begin_write()?;
+    secure(&mut tx)?;
+    let mut revision = tx.open_table(META)?.get(REVISION)?.map_or(0, |guard| guard.value());
+    if revision.checked_add(1) != Some(first) {
+        tx.abort()?;
+        return Ok(Outcome::Conflict);
+    }
+    for batch in group {
+        revision += 1;
+        let mut holds = true;
+        for write in &batch.writes {
+            holds = holds && apply_write(&tx, revision, write)?;
+        }
+        for claim in &batch.names {
+            holds = holds && apply_claim(&tx, claim)?;
+        }
+        if !holds {
+            tx.abort()?;
+            return Ok(Outcome::Conflict);
+        }
+    }
+    tx.open_table(META)?.insert(REVISION, revision)?;
+    tx.commit()?;
+    Ok(Outcome::Committed)
+}
+
+fn apply_write(
+    tx: &WriteTransaction,
+    revision: Revision,
+    write: &Write,
+) -> Result<bool, redb::Error> {
+    let mut records = tx.open_table(RECORDS)?;
+    let path = format!("{}/{}", write.kind, write.id);
+    let current = records.get(path.as_str())?.and_then(|guard| {
+        let (head, _) = guard.value().split_first_chunk()?;
+        Some(Revision::from_be_bytes(*head))
+    });
+    // Within a group an earlier transaction may have written the object.
+    if current != write.expected {
+        return Ok(false);
+    }
+    match &write.value {
+        Some(value) => {
+            let mut record = Vec::with_capacity(8 + value.len());
+            record.extend_from_slice(&revision.to_be_bytes());
+            record.extend_from_slice(value);
+            records.insert(path.as_str(), record.as_slice())?;
+        }
+        None => {
+            records.remove(path.as_str())?;
+        }
+    }
+    Ok(true)
+}
+
+fn apply_claim(tx: &WriteTransaction, claim: &NameClaim) -> Result<bool, redb::Error> {
+    let mut names = tx.open_table(NAMES)?;
+    let current = names.get(claim.name)?.map(|guard| guard.value().to_owned());
+    if current != claim.from {
+        return Ok(false);
+    }
+    match &claim.to {
+        Some(id) => names.insert(claim.name, id.as_str())?,
+        None => names.remove(claim.name)?,
+    };
+    Ok(true)
+}
+
+fn open_database(path: &Path) -> Result<Database, BackendError> {
+    let failed = |source| BackendError::Open { path: path.to_owned(), source };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(path)
+        .map_err(failed)?;
+    file.set_permissions(std::fs::Permissions::from_mode(FILE_MODE)).map_err(failed)?;
+    let translate = |error: DatabaseError| match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            BackendError::InUse(path.to_owned())
+        }
+        DatabaseError::Storage(StorageError::Io(source))
+            if source.kind() == std::io::ErrorKind::StorageFull =>
+        {
+            BackendError::Full(path.to_owned())
+        }
+        DatabaseError::Storage(StorageError::Io(source))
+            if source.kind() != std::io::ErrorKind::InvalidData =>
+        {
+            failed(source)
+        }
+        other => BackendError::Format { path: path.to_owned(), reason: other.to_string() },
+    };
+    let backend = FileBackend::new(file).map_err(translate)?;
+    let database = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(true)
+        .create_with_backend(backend)
+        .map_err(translate)?;
+    match prepare(&database) {
+        Ok(CURRENT_FORMAT) => {}
+        Ok(other) => {
+            let reason = format!("its format is {other}, this version knows {CURRENT_FORMAT}");
+            return Err(BackendError::Format { path: path.to_owned(), reason });
+        }
+        Err(error) if is_full(&error) => return Err(BackendError::Full(path.to_owned())),
+        Err(error) => return Err(fatal(error)),
+    }
+    if let Some(parent) = path.parent() {
+        File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)?;
+    }
+    Ok(database)
+}
+
+/// Creates the tables of a new file and returns the format.
+fn prepare(database: &Database) -> Result<u64, redb::Error> {
+    let mut tx = database.begin_write()?;
+    secure(&mut tx)?;
+    let format = {
+        let mut meta = tx.open_table(META)?;
+        let known = meta.get(FORMAT)?.map(|guard| guard.value());
+        match known {
+            Some(format) => format,
+            None => {
+                meta.insert(FORMAT, CURRENT_FORMAT)?;
+                meta.insert(REVISION, 0)?;
+                drop(meta);
+                tx.open_table(RECORDS)?;
+                tx.open_table(NAMES)?;
+                tx.commit()?;
+                return Ok(CURRENT_FORMAT);
+            }
+        }
+    };
+    tx.abort()?;
+    Ok(format)
+}
+
+/// Durable when `commit` returns, and in two phases: the database's checksum is no protection
+/// against somebody who chooses what is stored.
+fn secure(tx: &mut WriteTransaction) -> Result<(), redb::Error> {
+    tx.set_durability(Durability::Immediate)?;
+    tx.set_two_phase_commit(true);
+    Ok(())
+}
+
+fn read_revision(database: &Database) -> Result<Revision, redb::Error> {
+    let tx = database.begin_read()?;
+    Ok(tx.open_table(META)?.get(REVISION)?.map_or(0, |guard| guard.value()))
+}
+
+fn size(batch: &Batch) -> u64 {
+    let values = batch.writes.iter().map(|write| write.value.as_ref().map_or(0, Vec::len) + 128);
+    values.sum::<usize>() as u64
+}
+
+fn is_full(error: &redb::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error, redb::Error::Io(source) if matches!(source.kind(), StorageFull | QuotaExceeded))
+}
+
+fn fatal(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BackendError {
+    BackendError::Fatal(error.into())
+}

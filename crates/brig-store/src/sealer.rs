@@ -1,0 +1,29 @@
+//! The port to the keys.
+
+use std::error::Error;
+
+use brig_types::secret::SecretBytes;
+
+/// Why a value could not be sealed or opened. Never contains the value.
+pub type SealError = Box<dyn Error + Send + Sync>;
+
+/// A keyed hash of a name.
+pub type BlindName = [u8; 32];
+
+/// Encrypts values for the place they live at and hides names.
+pub trait Sealer: Send + Sync {
+    /// Encrypts and authenticates `plain` for the object `kind`/`id`.
+    ///
+    /// # Errors
+    /// When no key is there or no randomness.
+    fn seal(&self, kind: &str, id: &str, plain: &[u8]) -> Result<Vec<u8>, SealError>;
+
+    /// Opens what was sealed for exactly this place.
+    ///
+    /// # Errors
+    /// When the value was altered, moved, or sealed with another key.
+    fn open(&self, kind: &str, id: &str, sealed: &[u8]) -> Result<SecretBytes, SealError>;
+
+    /// Hides a name; the same name of the same kind gives the same hash.
+    fn blind(&self, kind: &str, name: &str) -> BlindName;
+}

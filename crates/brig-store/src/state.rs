@@ -1,0 +1,154 @@
+//! Every object in memory, with indexes.
+//!
+//! Tables are shared between snapshots and copied only when one is written while a snapshot of it
+//! is still held; objects are shared always.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use brig_proto::swarm::{Cluster, Config, Network, Node, Secret, Service, Task};
+
+use crate::backend::Revision;
+use crate::object::{Index, StoreObject};
+
+/// All objects at one revision.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub(crate) revision: Revision,
+    pub(crate) nodes: Arc<Table<Node>>,
+    pub(crate) services: Arc<Table<Service>>,
+    pub(crate) tasks: Arc<Table<Task>>,
+    pub(crate) secrets: Arc<Table<Secret>>,
+    pub(crate) configs: Arc<Table<Config>>,
+    pub(crate) networks: Arc<Table<Network>>,
+    pub(crate) clusters: Arc<Table<Cluster>>,
+}
+
+impl State {
+    /// Revision of the last transaction in this state.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The object with this id.
+    #[must_use]
+    pub fn get<T: StoreObject>(&self, id: &str) -> Option<Arc<T>> {
+        T::table(self).get(id).cloned()
+    }
+
+    /// The object with this name. Names differ in more than upper and lower case.
+    #[must_use]
+    pub fn by_name<T: StoreObject>(&self, name: &str) -> Option<Arc<T>> {
+        T::table(self).by_name(name).cloned()
+    }
+
+    /// All objects of a kind, by id.
+    pub fn all<T: StoreObject>(&self) -> impl Iterator<Item = &Arc<T>> {
+        T::table(self).objects.values()
+    }
+
+    /// How many objects of a kind there are.
+    #[must_use]
+    pub fn count<T: StoreObject>(&self) -> usize {
+        T::table(self).objects.len()
+    }
+
+    /// The objects whose id starts with `prefix`, by id.
+    pub fn by_id_prefix<T: StoreObject>(&self, prefix: &str) -> impl Iterator<Item = &Arc<T>> {
+        let objects = &T::table(self).objects;
+        objects
+            .range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
+            .take_while(move |(id, _)| id.starts_with(prefix))
+            .map(|(_, object)| object)
+    }
+
+    /// The objects that an index has under `key`, by id.
+    pub fn indexed<T: StoreObject>(
+        &self,
+        index: Index,
+        key: &str,
+    ) -> impl Iterator<Item = &Arc<T>> {
+        let table = T::table(self);
+        let ids = table.indexes.get(&index).and_then(|keys| keys.get(key));
+        ids.into_iter().flatten().filter_map(|id| table.objects.get(id))
+    }
+
+    /// The tasks of a service.
+    pub fn tasks_by_service(&self, service: &str) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexed::<Task>(Index::Service, service)
+    }
+
+    /// The tasks on a node; with an empty id those that have none yet.
+    pub fn tasks_by_node(&self, node: &str) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexed::<Task>(Index::Node, node)
+    }
+}
+
+/// Objects of one type. Public only because a sealed trait names it.
+#[derive(Clone, Debug)]
+pub struct Table<T> {
+    objects: BTreeMap<Arc<str>, Arc<T>>,
+    names: BTreeMap<String, Arc<str>>,
+    indexes: BTreeMap<Index, BTreeMap<Arc<str>, BTreeSet<Arc<str>>>>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), names: BTreeMap::new(), indexes: BTreeMap::new() }
+    }
+}
+
+impl<T: StoreObject> Table<T> {
+    pub(crate) fn get(&self, id: &str) -> Option<&Arc<T>> {
+        self.objects.get(id)
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<T>> {
+        if name.is_empty() {
+            return None;
+        }
+        self.names.get(&folded(name)).and_then(|id| self.objects.get(id))
+    }
+
+    pub(crate) fn insert(&mut self, object: Arc<T>) {
+        self.remove(object.id());
+        let id: Arc<str> = object.id().into();
+        if !object.unique_name().is_empty() {
+            self.names.insert(folded(object.unique_name()), Arc::clone(&id));
+        }
+        for (index, key) in object.indexed() {
+            let keys = self.indexes.entry(index).or_default();
+            match keys.get_mut(key) {
+                Some(ids) => ids.insert(Arc::clone(&id)),
+                None => keys.entry(key.into()).or_default().insert(Arc::clone(&id)),
+            };
+        }
+        self.objects.insert(id, object);
+    }
+
+    pub(crate) fn remove(&mut self, id: &str) {
+        let Some(object) = self.objects.remove(id) else {
+            return;
+        };
+        if !object.unique_name().is_empty() {
+            self.names.remove(&folded(object.unique_name()));
+        }
+        for (index, key) in object.indexed() {
+            let Some(keys) = self.indexes.get_mut(&index) else {
+                continue;
+            };
+            if let Some(ids) = keys.get_mut(key) {
+                ids.remove(id);
+                if ids.is_empty() {
+                    keys.remove(key);
+                }
+            }
+        }
+    }
+}
+
+/// A name as it is compared: two names that differ only in case are the same.
+pub(crate) fn folded(name: &str) -> String {
+    name.to_lowercase()
+}

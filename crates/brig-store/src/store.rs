@@ -1,0 +1,204 @@
+//! The store's handle: views, transactions, watchers.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use tokio::sync::{broadcast, oneshot};
+
+use crate::backend::Backend;
+use crate::error::{SealSource, StoreError};
+use crate::object::Object;
+use crate::sealer::Sealer;
+use crate::state::State;
+use crate::tx::Tx;
+use crate::watch::{Change, Commit, WATCH_BACKLOG, Watcher};
+use crate::writer;
+
+/// The cluster store. Clones share it; the last one closes it.
+#[derive(Clone)]
+pub struct Store(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) backend: Box<dyn Backend>,
+    pub(crate) sealer: Arc<dyn Sealer>,
+    pub(crate) head: Mutex<Head>,
+    pub(crate) wake: Condvar,
+    /// What readers see; never ahead of what is durable.
+    pub(crate) committed: RwLock<State>,
+    pub(crate) commits: broadcast::Sender<Arc<Commit>>,
+}
+
+/// The state that the next transaction builds on, and the transactions that are not durable yet.
+pub(crate) struct Head {
+    pub(crate) state: State,
+    pub(crate) queue: Vec<Staged>,
+    pub(crate) failed: Option<Arc<crate::backend::BackendError>>,
+    pub(crate) closing: bool,
+}
+
+/// A transaction that waits to become durable.
+pub(crate) struct Staged {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl Shared {
+    pub(crate) fn lock_head(&self) -> MutexGuard<'_, Head> {
+        // A panic inside a transaction undid that transaction while it unwound.
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn read_committed(&self) -> State {
+        self.committed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A snapshot. Cheap to make, may be kept, never changes.
+#[derive(Clone, Debug)]
+pub struct View(State);
+
+impl Deref for View {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+impl Store {
+    /// Reads everything from the backend into memory and starts the writing thread. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`]; [`StoreError::Damaged`] when a value does not open or makes no sense.
+    pub fn open(backend: impl Backend, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
+        let loaded = backend.load().map_err(|error| StoreError::Open(Arc::new(error)))?;
+        let mut state = State { revision: loaded.revision, ..State::default() };
+        for record in loaded.records {
+            let damaged =
+                |source| StoreError::Damaged { kind: record.kind, id: record.id.clone(), source };
+            let plain = sealer
+                .open(record.kind.as_str(), &record.id, &record.value)
+                .map_err(|error| damaged(SealSource::new(error)))?;
+            let mut object = Object::decode(record.kind, plain.expose_secret())
+                .map_err(|error| damaged(SealSource::new(error)))?;
+            object.set_version(record.revision);
+            if object.id() != record.id || object.conflicts_in(&state) {
+                return Err(damaged(SealSource::new("it is not what its place says")));
+            }
+            object.insert_into(&mut state);
+        }
+        let (commits, _) = broadcast::channel(WATCH_BACKLOG);
+        let shared = Arc::new(Shared {
+            backend: Box::new(backend),
+            sealer,
+            head: Mutex::new(Head {
+                state: state.clone(),
+                queue: Vec::new(),
+                failed: None,
+                closing: false,
+            }),
+            wake: Condvar::new(),
+            committed: RwLock::new(state),
+            commits,
+        });
+        let for_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer::run(&for_thread))
+            .map_err(|error| {
+                let fatal = crate::backend::BackendError::Fatal(Box::new(error));
+                StoreError::Open(Arc::new(fatal))
+            })?;
+        Ok(Self(Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) })))
+    }
+
+    /// The state as of now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View(self.0.shared.read_committed())
+    }
+
+    /// Runs a transaction and returns when it is durable.
+    ///
+    /// `f` sees everything that was accepted before it, also what is not durable yet; if that
+    /// fails, so does this. An error of `f` undoes what it wrote. It runs on the caller's thread
+    /// while other writers wait, so it must be short.
+    ///
+    /// Cancel-safe in this sense: once `f` has run, the transaction takes its course.
+    ///
+    /// # Errors
+    /// What `f` returns; [`StoreError::Commit`], [`StoreError::Failed`], [`StoreError::Closed`].
+    pub async fn update<R, E>(&self, f: impl FnOnce(&mut Tx<'_>) -> Result<R, E>) -> Result<R, E>
+    where
+        E: From<StoreError>,
+    {
+        let (result, durable) = self.stage(f)?;
+        durable.await.unwrap_or(Err(StoreError::Closed))?;
+        Ok(result)
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn stage<R, E>(
+        &self,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> Result<(R, oneshot::Receiver<Result<(), StoreError>>), E>
+    where
+        E: From<StoreError>,
+    {
+        let shared = &self.0.shared;
+        let mut head = shared.lock_head();
+        if let Some(error) = &head.failed {
+            return Err(StoreError::Failed(Arc::clone(error)).into());
+        }
+        if head.closing {
+            return Err(StoreError::Closed.into());
+        }
+        let mut tx = Tx::new(&mut head.state);
+        let result = f(&mut tx)?;
+        let changes = tx.finish();
+        let (done, durable) = oneshot::channel();
+        head.queue.push(Staged { changes, done });
+        shared.wake.notify_one();
+        Ok((result, durable))
+    }
+
+    /// Watches from now on.
+    #[must_use]
+    pub fn watch(&self) -> Watcher {
+        Watcher(self.0.shared.commits.subscribe())
+    }
+
+    /// Looks at the state and watches everything after it: nothing is missed, nothing seen twice.
+    pub fn view_and_watch<R>(&self, f: impl FnOnce(&View) -> R) -> (R, Watcher) {
+        let shared = &self.0.shared;
+        let (view, watcher) = {
+            let committed = shared.committed.read().unwrap_or_else(PoisonError::into_inner);
+            (View(committed.clone()), Watcher(shared.commits.subscribe()))
+        };
+        (f(&view), watcher)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("revision", &self.view().revision()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.lock_head().closing = true;
+        self.shared.wake.notify_one();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the store's writing thread panicked");
+        }
+    }
+}
