@@ -1,0 +1,246 @@
+//! The archive on disk and where its entries lie.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use brig_types::id::random_hex;
+
+use crate::error::{ImageError, UnpackError, is_full};
+use crate::limits::{Limits, MAX_ARCHIVE_ENTRIES};
+use crate::unpack::compression::Decoder;
+use crate::unpack::path::{EntryPath, display};
+use crate::unpack::stream::HeaderBudget;
+
+const BUFFER: usize = 256 << 10;
+/// Links may lead to links; no further than this.
+const MAX_LINKS: usize = 8;
+
+#[derive(Clone, Debug)]
+enum Entry {
+    File {
+        offset: u64,
+        length: u64,
+    },
+    /// A hard link's or symbolic link's target within the archive.
+    Link(Vec<u8>),
+}
+
+/// An archive whose entries can be read in any order.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    file: Arc<File>,
+    entries: HashMap<Vec<u8>, Entry>,
+}
+
+impl Spool {
+    /// Copies an archive. `dir` is where the nameless file lives. Blocks.
+    pub(crate) fn fill<R: Read>(
+        source: R,
+        dir: &Path,
+        limits: &Limits,
+    ) -> Result<Self, ImageError> {
+        let path = dir.join(format!("spool-{}", random_hex()));
+        let create = || -> io::Result<File> {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            std::fs::remove_file(&path)?;
+            Ok(file)
+        };
+        let file = create().map_err(ImageError::io("creating", &path))?;
+        let decoder = Decoder::detect(source).map_err(|error| match error {
+            UnpackError::Read(source) => ImageError::ArchiveRead(source),
+            other => ImageError::Archive(other.to_string()),
+        })?;
+        let budget = HeaderBudget::default();
+        let copying = Copying {
+            source: decoder,
+            copy: BufWriter::with_capacity(BUFFER, &file),
+            left: limits.archive,
+            failed: None,
+        };
+        let mut archive = tar::Archive::new(budget.limit(copying));
+        let walked = index(&mut archive, &budget);
+        let mut copying = archive.into_inner().into_inner();
+        if walked.is_ok() {
+            let _ = io::copy(&mut copying, &mut io::sink());
+        }
+        if let Err(error) = copying.copy.flush() {
+            copying.failed.get_or_insert(Failure::Write(error));
+        }
+        match copying.failed {
+            Some(Failure::Write(error)) if is_full(&error) => {
+                return Err(ImageError::NoSpace { doing: "writing", path });
+            }
+            Some(Failure::Write(source)) => {
+                return Err(ImageError::Io { doing: "writing", path, source });
+            }
+            Some(Failure::TooLarge) => {
+                return Err(ImageError::Archive(format!(
+                    "it is larger than {} bytes",
+                    limits.archive
+                )));
+            }
+            Some(Failure::Read(error)) => return Err(ImageError::ArchiveRead(error)),
+            None => {}
+        }
+        drop(copying);
+        Ok(Self { entries: walked?, file: Arc::new(file) })
+    }
+
+    /// Whether the archive has an entry of that name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.section(name).is_ok()
+    }
+
+    /// The data of an entry, links followed within the archive.
+    pub(crate) fn section(&self, name: &str) -> Result<Section, ImageError> {
+        let missing = || ImageError::Archive(format!("{:?} is missing", display(name.as_bytes())));
+        let clean = |path: &[u8]| {
+            EntryPath::parse(path)
+                .map(|path| path.as_bytes().to_vec())
+                .map_err(|error| ImageError::Archive(error.to_string()))
+        };
+        let mut name = clean(name.as_bytes())?;
+        for _ in 0..MAX_LINKS {
+            match self.entries.get(&name).ok_or_else(missing)? {
+                Entry::File { offset, length } => {
+                    let file = Arc::clone(&self.file);
+                    return Ok(Section { file, offset: *offset, length: *length });
+                }
+                Entry::Link(target) => name = clean(target)?,
+            }
+        }
+        Err(ImageError::Archive(format!("{:?} is a loop of links", display(&name))))
+    }
+
+    /// A small entry's bytes.
+    pub(crate) fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, ImageError> {
+        let mut section = self.section(name)?;
+        if section.length > limit {
+            return Err(ImageError::Archive(format!(
+                "{:?} is larger than {limit} bytes",
+                display(name.as_bytes())
+            )));
+        }
+        let mut bytes = Vec::new();
+        section.read_to_end(&mut bytes).map_err(ImageError::ArchiveRead)?;
+        Ok(bytes)
+    }
+}
+
+fn index<R: Read>(
+    archive: &mut tar::Archive<R>,
+    budget: &HeaderBudget,
+) -> Result<HashMap<Vec<u8>, Entry>, ImageError> {
+    let broken = |error: io::Error| ImageError::Archive(format!("it is not a tar: {error}"));
+    let mut found = HashMap::new();
+    let mut entries = archive.entries().map_err(broken)?;
+    loop {
+        budget.headers();
+        let entry = entries.next();
+        budget.data();
+        let Some(entry) = entry else { return Ok(found) };
+        let mut entry = entry.map_err(broken)?;
+        if found.len() >= MAX_ARCHIVE_ENTRIES {
+            return Err(ImageError::Archive("it has too many entries".to_owned()));
+        }
+        let kind = entry.header().entry_type();
+        let path = EntryPath::parse(&entry.path_bytes())
+            .map_err(|error| ImageError::Archive(error.to_string()))?;
+        let noted = if kind.is_file() || kind.is_contiguous() {
+            let (offset, length) = (entry.raw_file_position(), entry.size());
+            Some(Entry::File { offset, length })
+        } else if kind.is_hard_link() || kind.is_symlink() {
+            let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+            let relative = kind.is_symlink() && !target.starts_with(b"/");
+            let (parent, _) = path.split();
+            let target = if relative { [parent, b"/", &target].concat() } else { target };
+            Some(Entry::Link(target))
+        } else {
+            // Directories, and whatever else no image archive needs.
+            None
+        };
+        if let Some(noted) = noted {
+            found.insert(path.as_bytes().to_vec(), noted);
+        }
+        io::copy(&mut entry, &mut io::sink()).map_err(broken)?;
+    }
+}
+
+enum Failure {
+    Read(io::Error),
+    Write(io::Error),
+    TooLarge,
+}
+
+/// Writes down everything that is read through it.
+struct Copying<'a, R> {
+    source: R,
+    copy: BufWriter<&'a File>,
+    left: u64,
+    failed: Option<Failure>,
+}
+
+impl<R: Read> Read for Copying<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let stop = || io::Error::other("stopped");
+        if self.failed.is_some() {
+            return Err(stop());
+        }
+        let read = match self.source.read(buf) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                self.failed = Some(Failure::Read(error));
+                return Err(stop());
+            }
+        };
+        let Some(left) = self.left.checked_sub(u64::try_from(read).unwrap_or(u64::MAX)) else {
+            self.failed = Some(Failure::TooLarge);
+            return Err(stop());
+        };
+        self.left = left;
+        if let Err(error) = self.copy.write_all(buf.get(..read).unwrap_or_default()) {
+            self.failed = Some(Failure::Write(error));
+            return Err(stop());
+        }
+        Ok(read)
+    }
+}
+
+/// One entry's data; several may be read at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Section {
+    file: Arc<File>,
+    offset: u64,
+    length: u64,
+}
+
+impl Section {
+    /// Bytes left.
+    pub(crate) const fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl Read for Section {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let want = buf.len().min(usize::try_from(self.length).unwrap_or(usize::MAX));
+        let read = self.file.read_at(buf.get_mut(..want).unwrap_or_default(), self.offset)?;
+        if read == 0 && want > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let step = u64::try_from(read).unwrap_or(self.length);
+        self.offset += step;
+        self.length -= step;
+        Ok(read)
+    }
+}

@@ -1,0 +1,166 @@
+//! Loading image archives.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use brig_types::digest::Digest;
+use brig_types::reference::Reference;
+use bytes::BytesMut;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use crate::archive::{ArchivedImage, ArchivedLayer, Spool, read_images};
+use crate::error::ImageError;
+use crate::platform::Platform;
+use crate::progress::{LayerState, Progress, ProgressSink};
+use crate::store::layers::StagedLayer;
+use crate::store::{ImageStore, NewImage};
+use crate::unpack::Expected;
+use crate::unpack::stream::{ChannelReader, Chunk};
+
+const READ_BUFFER: usize = 128 << 10;
+
+/// One name, or one nameless image, that a load brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The name, if the archive had one.
+    pub reference: Option<Reference>,
+    /// The image.
+    pub id: Digest,
+}
+
+impl ImageStore {
+    /// Loads every image of an archive that `docker save` or an OCI tool made, compressed or not.
+    /// Images are published one by one, each of them whole.
+    ///
+    /// # Errors
+    /// [`ImageError`]; images before the broken one stay.
+    pub async fn load(
+        &self,
+        archive: impl AsyncRead + Send + Unpin,
+        progress: &ProgressSink,
+    ) -> Result<Vec<Loaded>, ImageError> {
+        let images = self.spool(archive).await?;
+        let mut loaded = Vec::new();
+        for image in images {
+            self.load_image(image, progress, &mut loaded).await?;
+        }
+        Ok(loaded)
+    }
+
+    async fn spool(
+        &self,
+        archive: impl AsyncRead + Send + Unpin,
+    ) -> Result<Vec<ArchivedImage>, ImageError> {
+        let shared = Arc::clone(&self.shared);
+        through_thread(archive, move |source| {
+            let spool = Spool::fill(source, shared.layers.tmp(), &shared.limits)?;
+            read_images(&spool, &Platform::host())
+        })
+        .await
+    }
+
+    async fn load_image(
+        &self,
+        image: ArchivedImage,
+        progress: &ProgressSink,
+        loaded: &mut Vec<Loaded>,
+    ) -> Result<(), ImageError> {
+        let layers = &self.shared.layers;
+        let diff_ids = image.config.rootfs.diff_ids.clone();
+        let _pin = layers.pin(&diff_ids);
+        let absent: Vec<Digest> =
+            diff_ids.iter().filter(|id| !layers.contains(id)).cloned().collect();
+        let _locks = layers.lock(&absent).await;
+        let mut seen = HashSet::new();
+        let missing: Vec<_> = image
+            .layers
+            .into_iter()
+            .zip(diff_ids)
+            .filter(|(_, id)| !layers.contains(id) && seen.insert(id.clone()))
+            .collect();
+        let at_once = self.shared.registry.settings().concurrent_downloads.max(1);
+        let unpacking =
+            missing.into_iter().map(|(layer, diff_id)| self.load_layer(layer, diff_id, progress));
+        let staged: Vec<StagedLayer> =
+            futures_util::stream::iter(unpacking).buffered(at_once).try_collect().await?;
+
+        let new = NewImage {
+            id: image.id.clone(),
+            config: image.config,
+            raw: image.raw,
+            manifests: Vec::new(),
+            tags: image.tags.clone(),
+            repo_digests: Vec::new(),
+        };
+        for (reference, old) in self.commit(new, staged).await? {
+            progress(Progress::Renamed { reference, old });
+        }
+        if image.tags.is_empty() {
+            loaded.push(Loaded { reference: None, id: image.id });
+        } else {
+            let named = image.tags.into_iter();
+            loaded.extend(named.map(|tag| Loaded { reference: Some(tag), id: image.id.clone() }));
+        }
+        Ok(())
+    }
+
+    async fn load_layer(
+        &self,
+        layer: ArchivedLayer,
+        diff_id: Digest,
+        progress: &ProgressSink,
+    ) -> Result<StagedLayer, ImageError> {
+        let total = layer.section.len();
+        let report = |current| {
+            let state = LayerState::Loading { current, total };
+            progress(Progress::Layer { id: diff_id.short().to_owned(), state });
+        };
+        report(0);
+        let shared = Arc::clone(&self.shared);
+        let wanted = diff_id.clone();
+        let staged = tokio::task::spawn_blocking(move || {
+            let blob = layer.blob.as_ref().map(|(digest, size)| (digest, *size));
+            let expected = Expected { blob, diff_id: Some(&wanted) };
+            shared
+                .layers
+                .stage(layer.section, expected, &shared.limits)
+                .map_err(|error| error.into_image_error(&wanted))
+        })
+        .await
+        .map_err(ImageError::Task)??;
+        report(total);
+        Ok(staged)
+    }
+}
+
+/// Runs blocking work on its own thread and feeds it from an async source.
+pub(crate) async fn through_thread<T, F>(
+    mut source: impl AsyncRead + Send + Unpin,
+    work: F,
+) -> Result<T, ImageError>
+where
+    T: Send + 'static,
+    F: FnOnce(ChannelReader) -> Result<T, ImageError> + Send + 'static,
+{
+    let (sink, reader) = ChannelReader::channel();
+    let working = tokio::task::spawn_blocking(move || work(reader));
+    let mut buffer = BytesMut::new();
+    let fed = loop {
+        buffer.reserve(READ_BUFFER);
+        match source.read_buf(&mut buffer).await {
+            Ok(0) => {
+                let _ = sink.send(Chunk::End).await;
+                break Ok(());
+            }
+            // A closed sink: the worker failed and says why below.
+            Ok(_) if sink.send(Chunk::Data(buffer.split().freeze())).await.is_err() => break Ok(()),
+            Ok(_) => {}
+            Err(error) => break Err(ImageError::ArchiveRead(error)),
+        }
+    };
+    drop(sink);
+    let done = working.await.map_err(ImageError::Task)?;
+    fed?;
+    done
+}

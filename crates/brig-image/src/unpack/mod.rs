@@ -1,0 +1,117 @@
+//! Unpacking layer archives into directories that overlayfs can use as lower layers.
+//!
+//! A layer's bytes pass once: hashed as they come (digest), decompressed, hashed again (diff id),
+//! and written by an extractor that resolves every path beneath the layer's directory. Nothing is
+//! trusted before both hashes were compared; the caller throws the directory away on any error.
+//!
+//! Everything here blocks and belongs on a blocking thread.
+
+pub mod compression;
+pub mod path;
+pub mod stream;
+
+mod extract;
+mod node;
+mod pax;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
+use std::os::fd::BorrowedFd;
+
+use brig_types::digest::Digest;
+
+use crate::error::UnpackError;
+use crate::limits::Limits;
+use compression::Decoder;
+use extract::Extractor;
+use stream::{HashingReader, HeaderBudget};
+
+/// What a layer must turn out to be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expected<'a> {
+    /// Digest and size of the bytes as they come.
+    pub blob: Option<(&'a Digest, u64)>,
+    /// Digest of the uncompressed archive.
+    pub diff_id: Option<&'a Digest>,
+}
+
+/// What was unpacked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Sum of the files' sizes, in bytes.
+    pub size: u64,
+    /// Number of entries.
+    pub entries: u64,
+}
+
+/// Unpacks one layer into the empty directory `root`.
+///
+/// # Errors
+/// [`UnpackError`]; what was written by then stays for the caller to remove.
+pub fn unpack_layer<R: Read>(
+    source: R,
+    root: BorrowedFd<'_>,
+    expected: Expected<'_>,
+    limits: &Limits,
+) -> Result<Unpacked, UnpackError> {
+    let compressed_limit = expected
+        .blob
+        .map_or(limits.layer_compressed, |(_, size)| size.min(limits.layer_compressed));
+    let compressed = HashingReader::new(source, compressed_limit, "compressed bytes");
+    let compressed_meter = compressed.meter();
+
+    let decoder = Decoder::detect(compressed)?;
+    let content = HashingReader::new(decoder, limits.layer_unpacked, "unpacked bytes").with_ratio(
+        compressed_meter.clone(),
+        limits.ratio,
+        limits.ratio_floor,
+    );
+    let content_meter = content.meter();
+
+    let budget = HeaderBudget::default();
+    let mut archive = tar::Archive::new(budget.limit(content));
+    let mut extractor = Extractor::new(root, limits);
+    let walked = extractor.run(&mut archive, &budget);
+    // A bound that was passed reaches the extractor as a plain read error.
+    if let Some(limit) = compressed_meter.exceeded().or_else(|| content_meter.exceeded()) {
+        return Err(match expected.blob {
+            Some((_, size)) if limit.what == "compressed bytes" && limit.limit == size => {
+                UnpackError::WrongSize { expected: size, actual: size.saturating_add(1) }
+            }
+            _ => limit.into(),
+        });
+    }
+    let stats = walked?;
+
+    // Padding after the archive's end belongs to the diff id.
+    let mut rest = archive.into_inner();
+    let drained = std::io::copy(&mut rest, &mut std::io::sink());
+    if let Some(limit) = compressed_meter.exceeded().or_else(|| content_meter.exceeded()) {
+        return Err(limit.into());
+    }
+    drained.map_err(UnpackError::Read)?;
+
+    let (digest, size) = compressed_meter.finish();
+    if let Some((expected_digest, expected_size)) = expected.blob {
+        if size != expected_size {
+            return Err(UnpackError::WrongSize { expected: expected_size, actual: size });
+        }
+        if digest != *expected_digest {
+            return Err(UnpackError::WrongDigest {
+                expected: expected_digest.clone(),
+                actual: digest,
+            });
+        }
+    }
+    let (diff_id, _) = content_meter.finish();
+    if let Some(expected) = expected.diff_id
+        && diff_id != *expected
+    {
+        return Err(UnpackError::WrongDiffId { expected: expected.clone(), actual: diff_id });
+    }
+    Ok(Unpacked { diff_id, size: stats.size, entries: stats.entries })
+}

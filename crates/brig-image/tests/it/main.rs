@@ -1,0 +1,11 @@
+//! The image store from outside: archives, registries, removal, mounts, full disks.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod fake_registry;
+mod load;
+mod make;
+mod pull;
+mod real_registry;
+mod remove;
+mod snapshot;
