@@ -1,0 +1,199 @@
+//! The host's packet rules: one nftables table per instance.
+//!
+//! The table is text for `nft`, loaded as one transaction whenever a network comes or goes; it
+//! holds everything, so a load after a restart repairs whatever was changed meanwhile and no
+//! published port is unreachable in between. Published ports that come and go with containers are
+//! single map elements, added and removed by nfnetlink.
+
+mod coexist;
+mod render;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::error::NetworkError;
+use crate::netlink::nftables::{Batch, PortKey};
+use crate::netlink::{NetfilterSocket, conntrack};
+use crate::ports::{PortBound, Protocol};
+use crate::process;
+use crate::subnet::Ipv4Net;
+
+const MAP_ANY: &str = "ports";
+const MAP_ADDRESS: &str = "ports_addr";
+/// Ports per transaction: a message to the kernel is limited by the socket's send buffer.
+const MAX_BATCH: usize = 400;
+
+/// What the rules need to know about one bridge network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BridgeRules {
+    pub(crate) bridge: String,
+    pub(crate) subnet: Ipv4Net,
+    pub(crate) icc: bool,
+    pub(crate) masquerade: bool,
+    pub(crate) internal: bool,
+}
+
+/// The table and what is in it.
+#[derive(Debug)]
+pub(crate) struct Firewall {
+    nft: PathBuf,
+    socket: NetfilterSocket,
+    table: String,
+    bridges: BTreeMap<String, BridgeRules>,
+    ports: BTreeMap<PortKey, (Ipv4Addr, u16)>,
+    /// Whether another program's FORWARD policy would drop what we accept.
+    marked: bool,
+}
+
+impl Firewall {
+    /// Finds nft. Nothing is loaded until [`Firewall::load`].
+    pub(crate) fn new(table: String) -> Result<Self, NetworkError> {
+        let nft = process::find("nft")
+            .ok_or(NetworkError::MissingProgram { program: "nft", package: "nftables" })?;
+        let socket =
+            NetfilterSocket::open().map_err(NetworkError::kernel("cannot open netlink"))?;
+        Ok(Self {
+            nft,
+            socket,
+            table,
+            bridges: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            marked: false,
+        })
+    }
+
+    /// Adds or replaces a network; takes effect with the next load.
+    pub(crate) fn set_bridge(&mut self, rules: BridgeRules) {
+        self.bridges.insert(rules.bridge.clone(), rules);
+    }
+
+    /// Forgets a network; takes effect with the next load.
+    pub(crate) fn forget_bridge(&mut self, bridge: &str) {
+        self.bridges.remove(bridge);
+    }
+
+    /// Adds ports that were published before a restart; takes effect with the next load.
+    pub(crate) fn set_ports(&mut self, target: Ipv4Addr, ports: &[PortBound]) {
+        for port in ports {
+            self.ports.insert(port.key(), (target, port.container_port));
+        }
+    }
+
+    /// Forgets ports without touching the kernel; takes effect with the next load.
+    pub(crate) fn forget_ports(&mut self, ports: &[PortBound]) {
+        for port in ports {
+            self.ports.remove(&port.key());
+        }
+    }
+
+    /// Loads the whole table in one transaction.
+    pub(crate) fn load(&mut self) -> Result<(), NetworkError> {
+        self.marked = coexist::let_marked_packets_through(render::MARK);
+        let text = render::table(
+            &self.table,
+            self.bridges.values(),
+            self.ports.iter().map(|(key, target)| (*key, *target)),
+            self.marked,
+        );
+        let output = process::run(&self.nft, &["-f", "-"], text.as_bytes())
+            .map_err(NetworkError::kernel("cannot run nft"))?;
+        if output.success {
+            Ok(())
+        } else {
+            Err(NetworkError::Nft { table: self.table.clone(), message: output.complaint })
+        }
+    }
+
+    /// Publishes a container's ports: all of them or none.
+    pub(crate) fn publish(&mut self, target: Ipv4Addr, ports: &[PortBound]) -> io::Result<()> {
+        let result = self.in_batches(ports, |batch, table, port| {
+            batch.add_port(table, map_of(port.key()), port.key(), target, port.container_port);
+        });
+        self.set_ports(target, ports);
+        if result.is_err() {
+            self.unpublish(ports)?;
+        }
+        result
+    }
+
+    /// Leads published ports to another address, without a moment in which they lead nowhere.
+    pub(crate) fn redirect(&mut self, target: Ipv4Addr, ports: &[PortBound]) -> io::Result<()> {
+        let known: BTreeSet<PortKey> = self.ports.keys().copied().collect();
+        let result = self.in_batches(ports, |batch, table, port| {
+            if known.contains(&port.key()) {
+                batch.remove_port(table, map_of(port.key()), port.key());
+            }
+            batch.add_port(table, map_of(port.key()), port.key(), target, port.container_port);
+        });
+        if result.is_ok() {
+            self.set_ports(target, ports);
+        }
+        result
+    }
+
+    /// Takes a container's ports back. What is gone already is fine.
+    pub(crate) fn unpublish(&mut self, ports: &[PortBound]) -> io::Result<()> {
+        let known = |port: &&PortBound| self.ports.contains_key(&port.key());
+        let ports: Vec<PortBound> = ports.iter().filter(known).copied().collect();
+        self.forget_ports(&ports);
+        let remove = |batch: &mut Batch, table: &str, port: PortBound| {
+            batch.remove_port(table, map_of(port.key()), port.key());
+        };
+        match self.in_batches(&ports, remove) {
+            // Some were never there or somebody flushed a map: remove what is left one by one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                for port in ports {
+                    match self.in_batches(&[port], remove) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Applies a change per port; a batch is all or nothing, and almost everybody's ports fit one.
+    fn in_batches(
+        &self,
+        ports: &[PortBound],
+        change: impl Fn(&mut Batch, &str, PortBound),
+    ) -> io::Result<()> {
+        self.change_rules(ports, change)?;
+        // Rules are only asked about the first packet of a connection, and UDP has no end: clients
+        // that go on sending would be led where the port led before.
+        let udp = ports.iter().filter(|port| port.protocol == Protocol::Udp);
+        let keys: Vec<PortKey> = udp.map(|port| port.key()).collect();
+        if !keys.is_empty()
+            && let Err(error) = conntrack::forget_udp(&self.socket, &keys)
+        {
+            tracing::warn!(%error, "cannot forget former UDP connections of a port");
+        }
+        Ok(())
+    }
+
+    fn change_rules(
+        &self,
+        ports: &[PortBound],
+        change: impl Fn(&mut Batch, &str, PortBound),
+    ) -> io::Result<()> {
+        for ports in ports.chunks(MAX_BATCH) {
+            let mut batch = Batch::new();
+            for port in ports {
+                change(&mut batch, &self.table, *port);
+            }
+            batch.commit(&self.socket)?;
+        }
+        Ok(())
+    }
+}
+
+const fn map_of(key: PortKey) -> &'static str {
+    match key.address {
+        None => MAP_ANY,
+        Some(_) => MAP_ADDRESS,
+    }
+}

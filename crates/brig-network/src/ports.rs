@@ -1,0 +1,516 @@
+//! Published ports: which of the host's ports a container gets, and holding them.
+//!
+//! Traffic is redirected by the kernel, so nothing would listen on a published port and another
+//! program could take it. A socket is therefore bound to each one as long as it is published.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use brig_types::error::ErrorKind;
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{
+    AddressFamily, Shutdown, SocketFlags, SocketType, bind, ipproto, listen, shutdown, socket_with,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::netlink::nftables::PortKey;
+
+/// Where the kernel says which ports are for clients and may be given away.
+const EPHEMERAL_RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+/// The IANA's dynamic ports, used when the kernel's answer cannot be read.
+const DEFAULT_EPHEMERAL: (u16, u16) = (49_153, 65_535);
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// Reads `tcp` or `udp`, in any case.
+    ///
+    /// # Errors
+    /// [`PortError::Sctp`] for SCTP, [`PortError::InvalidProtocol`] for anything else.
+    pub fn parse(text: &str) -> Result<Self, PortError> {
+        match text.to_ascii_lowercase().as_str() {
+            "tcp" | "" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            "sctp" => Err(PortError::Sctp),
+            _ => Err(PortError::InvalidProtocol(text.chars().take(40).collect())),
+        }
+    }
+
+    /// The name in `80/tcp`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// The number in the IP header.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which port of the host is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostPort {
+    /// Any free one of the host's ephemeral ports.
+    Ephemeral,
+    /// This one.
+    Fixed(u16),
+    /// The first free one from the first to the last, both included.
+    Range(u16, u16),
+}
+
+impl HostPort {
+    /// Reads the API's `HostPort`: empty, `0`, `8080` or `8000-8010`.
+    ///
+    /// # Errors
+    /// [`PortError::InvalidHostPort`].
+    pub fn parse(text: &str) -> Result<Self, PortError> {
+        let invalid = || PortError::InvalidHostPort(text.chars().take(40).collect());
+        let port = |text: &str| match text.bytes().all(|b| b.is_ascii_digit()) {
+            true => text.parse::<u16>().map_err(|_| invalid()),
+            false => Err(invalid()),
+        };
+        match text.split_once('-') {
+            None if text.is_empty() => Ok(Self::Ephemeral),
+            None => Ok(match port(text)? {
+                0 => Self::Ephemeral,
+                fixed => Self::Fixed(fixed),
+            }),
+            Some((first, last)) => match (port(first)?, port(last)?) {
+                (0, _) => Err(invalid()),
+                (first, last) if first == last => Ok(Self::Fixed(first)),
+                (first, last) if first < last => Ok(Self::Range(first, last)),
+                _ => Err(invalid()),
+            },
+        }
+    }
+}
+
+/// A container's port that should be reachable at the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRequest {
+    /// The port in the container.
+    pub container_port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The address of the host; `None` or unspecified means all of them.
+    pub host_ip: Option<IpAddr>,
+    /// The port at the host.
+    pub host_port: HostPort,
+}
+
+/// A container's port that is reachable at the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortBound {
+    /// The port in the container.
+    pub container_port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The address of the host; unspecified means all of them.
+    pub host_ip: Ipv4Addr,
+    /// The port at the host.
+    pub host_port: u16,
+}
+
+impl PortBound {
+    pub(crate) fn key(self) -> PortKey {
+        PortKey {
+            address: (!self.host_ip.is_unspecified()).then_some(self.host_ip),
+            protocol: self.protocol,
+            port: self.host_port,
+        }
+    }
+}
+
+/// Why a port cannot be published.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PortError {
+    /// Another container has it.
+    #[error("Bind for {host_ip}:{port} failed: port is already allocated")]
+    Allocated {
+        /// The address it was wanted at.
+        host_ip: Ipv4Addr,
+        /// The port.
+        port: u16,
+    },
+    /// Every port of the range is taken.
+    #[error("Bind for {host_ip} failed: all ports are allocated")]
+    AllAllocated {
+        /// The address it was wanted at.
+        host_ip: Ipv4Addr,
+    },
+    /// The host refused it, mostly because a program has it.
+    #[error("listen {protocol}4 {host_ip}:{port}: bind")]
+    Bind {
+        /// The protocol.
+        protocol: Protocol,
+        /// The address it was wanted at.
+        host_ip: Ipv4Addr,
+        /// The port.
+        port: u16,
+        /// The system's reason.
+        #[source]
+        source: BindError,
+    },
+    /// IPv6 addresses of the host.
+    #[error("publishing a port at an IPv6 address of the host ({0}) is not implemented")]
+    Ipv6(IpAddr),
+    /// SCTP.
+    #[error("publishing SCTP ports is not implemented")]
+    Sctp,
+    /// No protocol that ports have.
+    #[error("invalid protocol {0:?}")]
+    InvalidProtocol(String),
+    /// No port, and no range of ports.
+    #[error("invalid port specification: {0:?}")]
+    InvalidHostPort(String),
+}
+
+/// The system's reason for not binding, in the words of docker's answers.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// EADDRINUSE.
+    #[error("address already in use")]
+    InUse,
+    /// EADDRNOTAVAIL.
+    #[error("cannot assign requested address")]
+    NotAvailable,
+    /// EACCES.
+    #[error("permission denied")]
+    Denied,
+    /// Any other error.
+    #[error("{0}")]
+    Other(io::Error),
+}
+
+impl From<Errno> for BindError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::ADDRINUSE => Self::InUse,
+            Errno::ADDRNOTAVAIL => Self::NotAvailable,
+            Errno::ACCESS => Self::Denied,
+            other => Self::Other(other.into()),
+        }
+    }
+}
+
+impl PortError {
+    pub(crate) const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Ipv6(_) | Self::Sctp => ErrorKind::NotImplemented,
+            Self::InvalidProtocol(_) | Self::InvalidHostPort(_) => ErrorKind::InvalidParameter,
+            Self::Allocated { .. } | Self::AllAllocated { .. } | Self::Bind { .. } => {
+                ErrorKind::System
+            }
+        }
+    }
+}
+
+impl brig_types::error::Categorized for PortError {
+    fn kind(&self) -> ErrorKind {
+        Self::kind(self)
+    }
+}
+
+/// The host's ports that containers have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PortRegistry(Arc<Mutex<Registered>>);
+
+#[derive(Debug, Default)]
+struct Registered {
+    /// The addresses at which each port is taken.
+    taken: BTreeMap<(Protocol, u16), Vec<Ipv4Addr>>,
+    /// The ephemeral port given last; the next search starts after it.
+    last_ephemeral: Option<u16>,
+}
+
+/// A port that nobody else gets as long as this lives.
+#[derive(Debug)]
+pub(crate) struct HeldPort {
+    pub(crate) bound: PortBound,
+    registry: PortRegistry,
+    /// Never read: being bound is its purpose. None if it could not be bound again after a restart.
+    _socket: Option<OwnedFd>,
+}
+
+impl Drop for HeldPort {
+    fn drop(&mut self) {
+        self.registry.forget(self.bound);
+    }
+}
+
+impl PortRegistry {
+    /// Finds and holds a port of the host for a request.
+    pub(crate) fn hold(
+        &self,
+        request: &PortRequest,
+        default_ip: Option<Ipv4Addr>,
+    ) -> Result<HeldPort, PortError> {
+        let host_ip = match request.host_ip {
+            None => default_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            Some(IpAddr::V4(ip)) => ip,
+            Some(ip @ IpAddr::V6(_)) => return Err(PortError::Ipv6(ip)),
+        };
+        let bound = |host_port| PortBound {
+            container_port: request.container_port,
+            protocol: request.protocol,
+            host_ip,
+            host_port,
+        };
+        let (first, last, start) = match request.host_port {
+            HostPort::Fixed(port) => return self.hold_one(bound(port)),
+            HostPort::Range(first, last) => (first, last, first),
+            HostPort::Ephemeral => {
+                let (first, last) = ephemeral_range();
+                let after_last = self.lock().last_ephemeral.and_then(|port| port.checked_add(1));
+                let start = after_last.filter(|port| (first..=last).contains(port));
+                (first, last, start.unwrap_or(first))
+            }
+        };
+        for port in (start..=last).chain(first..start) {
+            match self.hold_one(bound(port)) {
+                Ok(held) => {
+                    if request.host_port == HostPort::Ephemeral {
+                        self.lock().last_ephemeral = Some(port);
+                    }
+                    return Ok(held);
+                }
+                Err(PortError::Allocated { .. }) => {}
+                Err(PortError::Bind { source: BindError::InUse, .. }) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Err(PortError::AllAllocated { host_ip })
+    }
+
+    fn hold_one(&self, bound: PortBound) -> Result<HeldPort, PortError> {
+        self.register(bound)?;
+        match reserve(bound) {
+            Ok(socket) => Ok(HeldPort { bound, registry: self.clone(), _socket: Some(socket) }),
+            Err(errno) => {
+                self.forget(bound);
+                Err(PortError::Bind {
+                    protocol: bound.protocol,
+                    host_ip: bound.host_ip,
+                    port: bound.host_port,
+                    source: errno.into(),
+                })
+            }
+        }
+    }
+
+    /// Holds a port again that a running container already has. The container keeps it even if
+    /// another program has bound it meanwhile: its traffic is redirected before that program.
+    pub(crate) fn hold_again(&self, bound: PortBound) -> HeldPort {
+        match self.hold_one(bound) {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::warn!(
+                    port = bound.host_port,
+                    error = %brig_types::error::chain(&error),
+                    "a published port could not be reserved again"
+                );
+                let key = (bound.protocol, bound.host_port);
+                self.lock().taken.entry(key).or_default().push(bound.host_ip);
+                HeldPort { bound, registry: self.clone(), _socket: None }
+            }
+        }
+    }
+
+    fn register(&self, bound: PortBound) -> Result<(), PortError> {
+        let mut registered = self.lock();
+        let taken = registered.taken.entry((bound.protocol, bound.host_port)).or_default();
+        let conflict = taken.iter().any(|other| {
+            other.is_unspecified() || bound.host_ip.is_unspecified() || *other == bound.host_ip
+        });
+        if conflict {
+            return Err(PortError::Allocated { host_ip: bound.host_ip, port: bound.host_port });
+        }
+        taken.push(bound.host_ip);
+        Ok(())
+    }
+
+    fn forget(&self, bound: PortBound) {
+        let mut registered = self.lock();
+        let key = (bound.protocol, bound.host_port);
+        if let Some(taken) = registered.taken.get_mut(&key) {
+            if let Some(at) = taken.iter().position(|ip| *ip == bound.host_ip) {
+                taken.swap_remove(at);
+            }
+            if taken.is_empty() {
+                registered.taken.remove(&key);
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Registered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Binds a socket that keeps everybody else from the port but never answers.
+fn reserve(bound: PortBound) -> Result<OwnedFd, Errno> {
+    let (kind, protocol) = match bound.protocol {
+        Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
+        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+    };
+    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(protocol))?;
+    let address = SocketAddrV4::new(bound.host_ip, bound.host_port);
+    if bound.protocol == Protocol::Tcp {
+        // With SO_REUSEADDR, connections that a former server left in TIME-WAIT do not count.
+        // Listening once makes the kernel check that nobody else does, and forbid it to others;
+        // the shutdown makes it refuse connections again while the port stays bound.
+        set_socket_reuseaddr(&socket, true)?;
+        bind(&socket, &address)?;
+        listen(&socket, 0)?;
+        set_socket_reuseaddr(&socket, false)?;
+        shutdown(&socket, Shutdown::Read)?;
+    } else {
+        bind(&socket, &address)?;
+    }
+    Ok(socket)
+}
+
+fn ephemeral_range() -> (u16, u16) {
+    std::fs::read_to_string(EPHEMERAL_RANGE_FILE)
+        .ok()
+        .and_then(|text| {
+            let mut numbers = text.split_whitespace().map(str::parse::<u16>);
+            match (numbers.next(), numbers.next()) {
+                (Some(Ok(first)), Some(Ok(last))) if 0 < first && first <= last => {
+                    Some((first, last))
+                }
+                _ => None,
+            }
+        })
+        .unwrap_or(DEFAULT_EPHEMERAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use brig_types::error::chain;
+
+    use super::*;
+
+    fn request(protocol: Protocol, host_port: HostPort) -> PortRequest {
+        PortRequest {
+            container_port: 80,
+            protocol,
+            host_ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            host_port,
+        }
+    }
+
+    #[test]
+    fn host_ports_as_the_api_writes_them() {
+        assert_eq!(HostPort::parse("").unwrap(), HostPort::Ephemeral);
+        assert_eq!(HostPort::parse("0").unwrap(), HostPort::Ephemeral);
+        assert_eq!(HostPort::parse("8080").unwrap(), HostPort::Fixed(8080));
+        assert_eq!(HostPort::parse("8000-8010").unwrap(), HostPort::Range(8000, 8010));
+        for text in ["-", "1-", "-1", "+1", "65536", "9-8", "0-8", "a"] {
+            assert!(HostPort::parse(text).is_err(), "{text}");
+        }
+        assert!(matches!(Protocol::parse("SCTP"), Err(PortError::Sctp)));
+    }
+
+    #[test]
+    fn a_held_port_refuses_others_and_connections() {
+        let registry = PortRegistry::default();
+        let held = registry.hold(&request(Protocol::Tcp, HostPort::Ephemeral), None).unwrap();
+        let port = held.bound.host_port;
+        // The standard library sets SO_REUSEADDR on listeners.
+        let error = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let error = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let error = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        drop(held);
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    }
+
+    #[test]
+    fn a_port_of_another_container() {
+        let registry = PortRegistry::default();
+        let held = registry.hold(&request(Protocol::Udp, HostPort::Ephemeral), None).unwrap();
+        let port = held.bound.host_port;
+        let mut again = request(Protocol::Udp, HostPort::Fixed(port));
+        again.host_ip = None;
+        let error = registry.hold(&again, None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("Bind for 0.0.0.0:{port} failed: port is already allocated")
+        );
+        // Another protocol is another port.
+        drop(registry.hold(&request(Protocol::Tcp, HostPort::Fixed(port)), None).unwrap());
+    }
+
+    #[test]
+    fn a_port_of_a_program() {
+        let registry = PortRegistry::default();
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let error =
+            registry.hold(&request(Protocol::Udp, HostPort::Fixed(port)), None).unwrap_err();
+        assert_eq!(
+            chain(&error),
+            format!("listen udp4 127.0.0.1:{port}: bind: address already in use")
+        );
+        drop(server);
+        // The failed attempt left nothing registered.
+        registry.hold(&request(Protocol::Udp, HostPort::Fixed(port)), None).unwrap();
+    }
+
+    #[test]
+    fn a_port_that_a_server_just_left() {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = server.local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let (accepted, _) = server.accept().unwrap();
+        drop(accepted);
+        drop(server);
+        drop(client);
+        let registry = PortRegistry::default();
+        registry.hold(&request(Protocol::Tcp, HostPort::Fixed(address.port())), None).unwrap();
+    }
+
+    #[test]
+    fn ranges_skip_what_is_taken() {
+        let registry = PortRegistry::default();
+        let first = registry.hold(&request(Protocol::Udp, HostPort::Ephemeral), None).unwrap();
+        let port = first.bound.host_port;
+        let range = request(Protocol::Udp, HostPort::Range(port, port.saturating_add(20)));
+        let second = registry.hold(&range, None).unwrap();
+        assert!(second.bound.host_port > port);
+        let one = request(Protocol::Udp, HostPort::Range(port, port));
+        assert!(registry.hold(&one, None).is_err());
+    }
+}

@@ -1,0 +1,246 @@
+//! The files of the network state.
+//!
+//! `networks/ID.json` must survive a power cut. `sandboxes/CONTAINER.json` says what a running
+//! container has; it only has to survive the daemon, because after a power cut no container runs,
+//! so starting a container waits for no disk.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use brig_types::id::{ContainerId, EndpointId, NetworkId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Endpoint;
+use crate::error::NetworkError;
+use crate::ports::PortBound;
+use crate::spec::NetworkRecord;
+
+/// Far above any real record; a longer file is damaged.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+const EXTENSION: &str = "json";
+const TEMPORARY_PREFIX: &str = ".tmp-";
+
+/// What a connected container has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SandboxRecord {
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) ports: Vec<PortBound>,
+    /// The endpoint that the ports lead to.
+    pub(crate) ports_endpoint: Option<EndpointId>,
+    pub(crate) dns_servers: Vec<IpAddr>,
+}
+
+/// The state directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    networks: PathBuf,
+    sandboxes: PathBuf,
+}
+
+/// Whether a file has to be on the disk when the write returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    PowerCut,
+    DaemonCrash,
+}
+
+impl Store {
+    pub(crate) fn open(root: &Path) -> Result<Self, NetworkError> {
+        let store = Self { networks: root.join("networks"), sandboxes: root.join("sandboxes") };
+        for dir in [&store.networks, &store.sandboxes] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .map_err(file_error("cannot create", dir))?;
+            remove_temporary_files(dir)?;
+        }
+        Ok(store)
+    }
+
+    /// Every network; a damaged file is an error, because its containers would lose their network.
+    pub(crate) fn networks(&self) -> Result<Vec<NetworkRecord>, NetworkError> {
+        let mut records = Vec::new();
+        for path in self.files(&self.networks)? {
+            records.push(read::<NetworkRecord>(&path)?);
+        }
+        Ok(records)
+    }
+
+    pub(crate) fn save_network(&self, record: &NetworkRecord) -> Result<(), NetworkError> {
+        let path = file_name(&self.networks, record.id.as_str());
+        write(&path, record, Durability::PowerCut)
+    }
+
+    pub(crate) fn remove_network(&self, id: &NetworkId) -> Result<(), NetworkError> {
+        remove(&file_name(&self.networks, id.as_str()))?;
+        sync_dir(&self.networks)
+    }
+
+    /// Every connected container; what cannot be read was cut off by a power cut and runs no more.
+    pub(crate) fn sandboxes(&self) -> Result<Vec<(ContainerId, SandboxRecord)>, NetworkError> {
+        let mut records = Vec::new();
+        for path in self.files(&self.sandboxes)? {
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            match (ContainerId::parse(stem), read(&path)) {
+                (Ok(container), Ok(record)) => records.push((container, record)),
+                (_, result) => {
+                    let error = result.err().map(|error| brig_types::error::chain(&error));
+                    tracing::warn!(file = %path.display(), error, "dropped a sandbox record");
+                    remove(&path)?;
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    pub(crate) fn save_sandbox(
+        &self,
+        container: &ContainerId,
+        record: &SandboxRecord,
+    ) -> Result<(), NetworkError> {
+        let path = file_name(&self.sandboxes, container.as_str());
+        write(&path, record, Durability::DaemonCrash)
+    }
+
+    pub(crate) fn remove_sandbox(&self, container: &ContainerId) -> Result<(), NetworkError> {
+        remove(&file_name(&self.sandboxes, container.as_str()))
+    }
+
+    fn files(&self, dir: &Path) -> Result<Vec<PathBuf>, NetworkError> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(dir).map_err(file_error("cannot list", dir))? {
+            let path = entry.map_err(file_error("cannot list", dir))?.path();
+            if path.extension().is_some_and(|extension| extension == EXTENSION) {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+fn file_name(dir: &Path, stem: &str) -> PathBuf {
+    dir.join(format!("{stem}.{EXTENSION}"))
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, NetworkError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes))
+        .map_err(file_error("cannot read", path))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|source| NetworkError::Damaged { path: path.to_owned(), source })
+}
+
+fn write<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<(), NetworkError> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|source| NetworkError::Damaged { path: path.to_owned(), source })?;
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let temporary = dir.join(format!("{TEMPORARY_PREFIX}{name}"));
+    let written = (|| {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(&bytes)?;
+        if durability == Durability::PowerCut {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, path)
+    })();
+    written.map_err(file_error("cannot write", path))?;
+    if durability == Durability::PowerCut { sync_dir(dir) } else { Ok(()) }
+}
+
+fn remove(path: &Path) -> Result<(), NetworkError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(file_error("cannot remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), NetworkError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(file_error("cannot sync", dir))
+}
+
+/// What a crash between creating and renaming left.
+fn remove_temporary_files(dir: &Path) -> Result<(), NetworkError> {
+    for entry in fs::read_dir(dir).map_err(file_error("cannot list", dir))? {
+        let entry = entry.map_err(file_error("cannot list", dir))?;
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn file_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> NetworkError {
+    let path = path.to_owned();
+    move |source| NetworkError::File { action, path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::tests::endpoint;
+    use crate::spec::Driver;
+
+    fn record() -> NetworkRecord {
+        NetworkRecord {
+            id: NetworkId::generate(),
+            name: "none".to_owned(),
+            driver: Driver::Null,
+            created_unix_nanos: 1,
+            internal: false,
+            attachable: false,
+            labels: Default::default(),
+            options: Default::default(),
+            ipam: None,
+            bridge: None,
+        }
+    }
+
+    #[test]
+    fn networks_are_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let record = record();
+        store.save_network(&record).unwrap();
+        assert_eq!(store.networks().unwrap(), std::slice::from_ref(&record));
+        store.remove_network(&record.id).unwrap();
+        store.remove_network(&record.id).unwrap();
+        assert!(store.networks().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_damaged_network_is_an_error_and_a_damaged_sandbox_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let container = ContainerId::generate();
+        let sandbox = SandboxRecord {
+            endpoints: vec![endpoint("a", 0, true)],
+            ports: Vec::new(),
+            ports_endpoint: None,
+            dns_servers: Vec::new(),
+        };
+        store.save_sandbox(&container, &sandbox).unwrap();
+        let torn = dir.path().join(format!("sandboxes/{}.json", ContainerId::generate()));
+        fs::write(&torn, b"{\"endpoints\":[").unwrap();
+        fs::write(dir.path().join("sandboxes/.tmp-x.json"), b"").unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.sandboxes().unwrap(), [(container, sandbox)]);
+        assert_eq!(fs::read_dir(dir.path().join("sandboxes")).unwrap().count(), 1);
+        fs::write(dir.path().join("networks/x.json"), b"{").unwrap();
+        assert!(matches!(store.networks(), Err(NetworkError::Damaged { .. })));
+    }
+}
