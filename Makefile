@@ -47,8 +47,8 @@ lint: ## formatting, clippy with warnings denied, house rules
 
 .PHONY: bench
 bench: setup-test ## compare brigd with a real dockerd in one run: medians and ratios
-	cargo build --release --locked -p brigd -p brig
-	@scripts/bench.sh
+	cargo build --release --locked -p brigd -p brig -p brig-e2e
+	@target/release/brig-bench
 
 .PHONY: install
 install: build ## install binaries and the systemd unit below $(PREFIX)

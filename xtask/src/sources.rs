@@ -18,8 +18,8 @@ pub(crate) fn broken_rules(root: &Path) -> Result<Vec<String>> {
     }
     let mut broken = Vec::new();
     for file in files {
-        let text =
-            std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("reading {}", file.display()))?;
         let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
         broken.extend(broken_in(&name, &text));
     }
@@ -30,7 +30,8 @@ fn broken_in(name: &str, text: &str) -> Vec<String> {
     let mut broken = Vec::new();
     let lines = text.lines().count();
     if lines > MAX_LINES {
-        broken.push(format!("{name}: {lines} lines; split it by what it does (at most {MAX_LINES})"));
+        broken
+            .push(format!("{name}: {lines} lines; split it by what it does (at most {MAX_LINES})"));
     }
     let allows_unsafe = concat!("allow(", "unsafe_code)");
     if !name.starts_with(UNSAFE_CRATE) && text.contains(allows_unsafe) {

@@ -1,0 +1,122 @@
+//! Networks: none, host, the default bridge, user-defined bridges with names, published ports.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use brig_e2e::{Brigd, eventually};
+
+fn get(address: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn none_host_and_bridge() {
+    let daemon = Brigd::start();
+    daemon.load_busybox();
+    let brig = daemon.brig();
+    let none = brig.run(&["run", "--rm", "--network", "none", "busybox", "ip", "-o", "link"]);
+    assert_eq!(none.ok().lines().count(), 1, "{}", none.stdout);
+    let host = brig.run(&["run", "--rm", "--network", "host", "busybox", "hostname"]);
+    assert_eq!(host.ok(), rustix::system::uname().nodename().to_str().unwrap());
+    let bridge = brig.run(&[
+        "run",
+        "--rm",
+        "busybox",
+        "sh",
+        "-c",
+        "ip -o -4 addr show eth0 && ip route && cat /etc/hosts",
+    ]);
+    assert!(
+        bridge.ok().contains("inet ") && bridge.ok().contains("default via"),
+        "{}",
+        bridge.stdout
+    );
+}
+
+#[test]
+fn containers_find_each_other_by_name() {
+    let daemon = Brigd::start();
+    daemon.load_busybox();
+    for client in daemon.clients() {
+        let _ = client.run(&["network", "create", "app"]).ok();
+        let _ = client
+            .run(&[
+                "run",
+                "-d",
+                "--name",
+                "web",
+                "--network",
+                "app",
+                "--network-alias",
+                "www",
+                "busybox",
+                "httpd",
+                "-f",
+                "-h",
+                "/var/www",
+            ])
+            .ok();
+        let resolv =
+            client.run(&["run", "--rm", "--network", "app", "busybox", "cat", "/etc/resolv.conf"]);
+        assert!(resolv.ok().contains("nameserver 127.0.0.11"), "{}", resolv.stdout);
+        for name in ["web", "www"] {
+            let fetched = client.run(&[
+                "run",
+                "--rm",
+                "--network",
+                "app",
+                "busybox",
+                "wget",
+                "-qO-",
+                "-T",
+                "5",
+                &format!("http://{name}/"),
+            ]);
+            assert_eq!(fetched.ok(), "brig", "{name}");
+        }
+        let elsewhere =
+            client.run(&["run", "--rm", "busybox", "wget", "-qO-", "-T", "2", "http://web/"]);
+        assert_ne!(elsewhere.code, 0, "another network does not know the name");
+        assert!(client.run(&["network", "rm", "app"]).fails(1).contains("has active endpoints"));
+        let _ = client.run(&["rm", "-f", "web"]).ok();
+        assert_eq!(client.run(&["network", "rm", "app"]).ok(), "app");
+    }
+}
+
+#[test]
+fn published_ports_answer_and_conflicts_are_named() {
+    let daemon = Brigd::start();
+    daemon.load_busybox();
+    for client in daemon.clients() {
+        let port = free_port();
+        let publish = format!("{port}:80");
+        let _ = client
+            .run(&[
+                "run", "-d", "--name", "web", "-p", &publish, "busybox", "httpd", "-f", "-h",
+                "/var/www",
+            ])
+            .ok();
+        eventually("the published port answers", Duration::from_secs(5), || {
+            get(&format!("127.0.0.1:{port}")).is_some_and(|answer| answer.ends_with("brig\n"))
+        });
+        assert!(client.run(&["port", "web"]).ok().contains(&format!("80/tcp -> 0.0.0.0:{port}")));
+        let taken = client.run(&["run", "--rm", "-p", &publish, "busybox", "true"]);
+        assert!(taken.fails(125).contains("port is already allocated"), "{}", taken.stderr);
+        let _ = client.run(&["rm", "-f", "web"]).ok();
+        let listener = std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
+        let busy = client.run(&["run", "--rm", "-p", &publish, "busybox", "true"]);
+        assert!(busy.fails(125).contains("address already in use"), "{}", busy.stderr);
+        drop(listener);
+        assert_eq!(client.run(&["ps", "-aq"]).ok(), "", "nothing half-made is left");
+    }
+}
