@@ -29,9 +29,7 @@ pub enum InvalidReference {
     #[error("invalid reference format: repository name must not be more than 255 characters")]
     TooLong,
     /// 64 hexadecimal digits, which only an image id may be.
-    #[error(
-        "invalid repository name ({0}), cannot specify 64-byte hexadecimal strings"
-    )]
+    #[error("invalid repository name ({0}), cannot specify 64-byte hexadecimal strings")]
     LooksLikeId(String),
 }
 
@@ -239,11 +237,9 @@ fn is_path_component(component: &str) -> bool {
     {
         return false;
     }
-    component
-        .split(|c: char| c.is_ascii() && alnum(c as u8))
-        .all(|separator| {
-            matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
-        })
+    component.split(|c: char| c.is_ascii() && alnum(c as u8)).all(|separator| {
+        matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+    })
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -291,8 +287,26 @@ mod tests {
         let id = "a".repeat(64);
         let long = format!("a/{}", "b".repeat(260));
         for text in [
-            "", ":", "a:", "a@", "-a", "a-", "a..b", "a___b", "/a", "a/", "a//b", "A", "a:b:c",
-            "a b", "../a", "a/../b", "a@sha256:00", "host:port/a", &id, &long,
+            "",
+            ":",
+            "a:",
+            "a@",
+            "-a",
+            "a-",
+            "a..b",
+            "a___b",
+            "/a",
+            "a/",
+            "a//b",
+            "A",
+            "a:b:c",
+            "a b",
+            "../a",
+            "a/../b",
+            "a@sha256:00",
+            "host:port/a",
+            &id,
+            &long,
         ] {
             assert!(Reference::parse(text).is_err(), "{text}");
         }
