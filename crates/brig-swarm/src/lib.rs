@@ -1,1 +1,28 @@
-//! brig-swarm
+//! Swarm mode: what makes several nodes one cluster.
+//!
+//! - [`Swarm`] is this node's membership: creating a swarm, taking it up again after a restart,
+//!   leaving it.
+//! - [`Control`] is the cluster as managers see it: services, tasks, nodes, secrets, configs.
+//! - [`Executor`] and [`Controller`] are the port through which the agent runs containers; the
+//!   daemon plugs its engine in there.
+//!
+//! Managers and agents talk SwarmKit's gRPC over mutual TLS, also inside one process, so there is
+//! one way for a task from the store to a container. Nothing here knows the engine, and nothing
+//! knows the HTTP API.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+mod agent;
+mod error;
+mod executor;
+mod grpc;
+mod manager;
+mod node;
+mod task;
+mod validate;
+mod wire_time;
+
+pub use error::{ControlError, SwarmError};
+pub use executor::{Controller, Dependencies, Executor, ExitStatus, TaskError};
+pub use manager::control::{Control, LogStream, RegistryAuthFrom, TokenRotation, UpdateOptions};
+pub use node::{InitRequest, LocalNodeState, Swarm, SwarmConfig, SwarmStatus};

@@ -1,0 +1,175 @@
+//! What this node remembers of its tasks, so that a daemon that was restarted takes up the
+//! containers that went on running.
+//!
+//! One file per task in `worker/tasks/`, named by the task's id, mode 0600: the task without
+//! registry credentials and without status, and the last status. Secrets and configs are never in
+//! it. Files are replaced whole, but not forced to disk: after a power loss nothing runs any more
+//! and the manager's next assignment says what is to be done.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use brig_proto::swarm::{Task, TaskStatus};
+use brig_types::id::TaskId;
+use prost::Message as _;
+
+use crate::task;
+
+/// Largest record that is read back.
+const MAX_RECORD: u64 = 4 << 20;
+const TEMPORARY: &str = ".new";
+
+/// A task as this node remembers it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Record {
+    /// The task as the manager sent it, without credentials and status.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) task: Option<Task>,
+    /// The last status.
+    #[prost(message, optional, tag = "2")]
+    pub(crate) status: Option<TaskStatus>,
+}
+
+/// The directory with one file per task.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    dir: PathBuf,
+}
+
+impl Database {
+    /// Opens the directory and makes it if it isn't there.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        Ok(Self { dir: dir.to_path_buf() })
+    }
+
+    /// Everything that can be read; what cannot is dropped.
+    pub(crate) fn load(&self) -> io::Result<Vec<(Task, TaskStatus)>> {
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            match read(&path) {
+                Some((task, status)) => records.push((task, status)),
+                None => {
+                    tracing::warn!(file = %path.display(), "dropped an unreadable task record");
+                    fs::remove_file(&path)?;
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// Remembers a task.
+    pub(crate) fn put(&self, task: &Task, status: &TaskStatus) -> io::Result<()> {
+        let path = self.path(&task.id)?;
+        let temporary = path.with_extension(TEMPORARY.trim_start_matches('.'));
+        let record = Record { task: Some(without_credentials(task)), status: Some(status.clone()) };
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(&record.encode_to_vec())?;
+        fs::rename(&temporary, &path)
+    }
+
+    /// Forgets a task.
+    pub(crate) fn remove(&self, id: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(id)?) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// A manager decides the ids, so they are checked before they become file names.
+    fn path(&self, id: &str) -> io::Result<PathBuf> {
+        TaskId::parse(id)
+            .map(|id| self.dir.join(id.as_str()))
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+    }
+}
+
+/// A copy that may be written to disk.
+fn without_credentials(original: &Task) -> Task {
+    let mut copy = original.clone();
+    copy.status = None;
+    if let Some(container) = copy.spec.as_mut().and_then(task::container_mut) {
+        container.pull_options = None;
+    }
+    copy
+}
+
+fn read(path: &Path) -> Option<(Task, TaskStatus)> {
+    let name = path.file_name()?.to_str()?;
+    let mut bytes = Vec::new();
+    fs::File::open(path).ok()?.take(MAX_RECORD).read_to_end(&mut bytes).ok()?;
+    let record = Record::decode(bytes.as_slice()).ok()?;
+    let task = record.task.filter(|task| task.id == name)?;
+    Some((task, record.status?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use brig_proto::swarm::{ContainerSpec, TaskSpec, container_spec::PullOptions, task_spec};
+
+    use super::*;
+
+    fn task() -> Task {
+        Task {
+            id: TaskId::generate().to_string(),
+            spec: Some(TaskSpec {
+                runtime: Some(task_spec::Runtime::Container(ContainerSpec {
+                    image: "busybox".to_owned(),
+                    pull_options: Some(PullOptions { registry_auth: "hunter2".to_owned() }),
+                    ..ContainerSpec::default()
+                })),
+                ..TaskSpec::default()
+            }),
+            ..Task::default()
+        }
+    }
+
+    #[test]
+    fn tasks_come_back_without_credentials() {
+        let temp = tempfile::tempdir().unwrap();
+        let database = Database::open(&temp.path().join("worker/tasks")).unwrap();
+        let task = task();
+        let status = TaskStatus { state: 512, ..TaskStatus::default() };
+        database.put(&task, &status).unwrap();
+        let path = temp.path().join("worker/tasks").join(&task.id);
+        let raw = fs::read(&path).unwrap();
+        assert!(!raw.windows(7).any(|window| window == b"hunter2"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let loaded = database.load().unwrap();
+        assert_eq!(loaded.len(), 1);
+        assert_eq!(loaded[0].0.id, task.id);
+        assert_eq!(loaded[0].1, status);
+        database.remove(&task.id).unwrap();
+        database.remove(&task.id).unwrap();
+        assert!(database.load().unwrap().is_empty());
+    }
+
+    #[test]
+    fn damaged_records_are_dropped() {
+        let temp = tempfile::tempdir().unwrap();
+        let database = Database::open(temp.path()).unwrap();
+        fs::write(temp.path().join("x".repeat(25)), b"\xff\xff").unwrap();
+        fs::write(temp.path().join("y".repeat(25)), b"").unwrap();
+        assert!(database.load().unwrap().is_empty());
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn ids_cannot_leave_the_directory() {
+        let temp = tempfile::tempdir().unwrap();
+        let database = Database::open(temp.path()).unwrap();
+        let escaping = Task { id: "../../x".to_owned(), ..task() };
+        assert!(database.put(&escaping, &TaskStatus::default()).is_err());
+        assert!(database.remove("../x").is_err());
+    }
+}

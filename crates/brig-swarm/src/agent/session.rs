@@ -1,0 +1,237 @@
+//! One session with a manager: everything that has to run while it lasts. Whatever breaks, the
+//! whole session is given up and made anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brig_pki::identity::CertInfo;
+use brig_proto::swarm::{
+    AssignmentsRequest, HeartbeatRequest, NodeDescription, NodeTlsInfo, SessionMessage,
+    SessionRequest, dispatcher_client::DispatcherClient, log_broker_client::LogBrokerClient,
+};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use super::Shared;
+use super::log_subscriptions;
+use crate::grpc::client::{self, MANAGER_NAME};
+use crate::wire_time;
+
+/// How long the first message of a session may take, and every short call.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the node's description is looked at.
+const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
+/// A manager that asks for no pause at all between heartbeats gets this one.
+const MIN_PERIOD: Duration = Duration::from_millis(100);
+/// Assignments carry secrets and configs, so they can be large.
+const MAX_MESSAGE: usize = i32::MAX as usize;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// There is no manager to ask.
+    #[error("no manager is known")]
+    NoManager,
+    /// The connection could not be made.
+    #[error("cannot connect to manager {address}")]
+    Connect {
+        /// The manager.
+        address: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// A call failed, or a stream ended.
+    #[error("manager: {}", .0.message())]
+    Rpc(Status),
+    /// The manager is too slow.
+    #[error("the manager does not answer")]
+    Timeout,
+    /// This node is described differently now; a new session tells the manager.
+    #[error("the node's description changed")]
+    Described,
+}
+
+impl From<Status> for SessionError {
+    fn from(status: Status) -> Self {
+        Self::Rpc(status)
+    }
+}
+
+/// Runs one session to its end; it always ends with a reason. `id` carries the session's id from
+/// one session to the next, `opened` is called once it stands.
+pub(crate) async fn run(
+    shared: &Shared,
+    address: &str,
+    id: &mut String,
+    opened: impl FnOnce(),
+) -> SessionError {
+    match session(shared, address, id, opened).await {
+        Ok(never) => match never {},
+        Err(reason) => reason,
+    }
+}
+
+async fn session(
+    shared: &Shared,
+    address: &str,
+    id: &mut String,
+    opened: impl FnOnce(),
+) -> Result<std::convert::Infallible, SessionError> {
+    let credentials = Arc::clone(&shared.credentials);
+    let channel = client::connect(address, credentials, MANAGER_NAME)
+        .await
+        .map_err(|source| SessionError::Connect { address: address.to_owned(), source })?;
+    let mut dispatcher =
+        DispatcherClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let description = describe(shared).await;
+    let request = SessionRequest { description: Some(description.clone()), session_id: id.clone() };
+    let first = async {
+        let mut messages = dispatcher.session(request).await?.into_inner();
+        let first = messages.message().await?;
+        let first = first.ok_or_else(|| Status::unavailable("the session ended at once"))?;
+        Ok::<_, Status>((first, messages))
+    };
+    let (first, messages) =
+        tokio::time::timeout(PATIENCE, first).await.map_err(|_| SessionError::Timeout)??;
+    id.clone_from(&first.session_id);
+    opened();
+    take(shared, first).await;
+    shared.context.reporter.report_all();
+    let node = shared.credentials.identity().node.to_string();
+    let logs = log_subscriptions::run(
+        LogBrokerClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+        Arc::clone(&shared.worker),
+        node,
+    );
+    Err(tokio::select! {
+        reason = listen(shared, messages) => reason,
+        reason = heartbeats(dispatcher.clone(), id) => reason,
+        reason = assignments(shared, dispatcher.clone(), id) => reason,
+        status = shared.context.reporter.run(dispatcher.clone(), id) => status.into(),
+        status = logs => status.into(),
+        reason = watch_description(shared, &description) => reason,
+    })
+}
+
+/// Follows what the manager says about this node, itself and the trust anchor.
+async fn listen(shared: &Shared, mut messages: Streaming<SessionMessage>) -> SessionError {
+    loop {
+        match messages.message().await {
+            Ok(Some(message)) => take(shared, message).await,
+            Ok(None) => return Status::unavailable("the manager ended the session").into(),
+            Err(status) => return status.into(),
+        }
+    }
+}
+
+async fn take(shared: &Shared, message: SessionMessage) {
+    shared.update_managers(&message.managers).await;
+    if !message.root_ca.is_empty() {
+        shared.roots.send_if_modified(|roots| replace_if_other(roots, message.root_ca));
+    }
+    if let Some(node) = message.node {
+        let before = shared.node.borrow().clone();
+        let same = before.as_ref().is_some_and(|before| {
+            let stable = |node: &brig_proto::swarm::Node| brig_proto::swarm::Node {
+                meta: None,
+                status: None,
+                ..node.clone()
+            };
+            stable(before) == stable(&node)
+        });
+        if !same {
+            shared.context.executor.configure(&node).await;
+        }
+        shared.node.send_replace(Some(node));
+    }
+}
+
+fn replace_if_other(current: &mut Vec<u8>, new: Vec<u8>) -> bool {
+    let other = *current != new;
+    if other {
+        *current = new;
+    }
+    other
+}
+
+async fn heartbeats(mut dispatcher: DispatcherClient<Channel>, session: &str) -> SessionError {
+    loop {
+        let request = HeartbeatRequest { session_id: session.to_owned() };
+        let answer = tokio::time::timeout(PATIENCE, dispatcher.heartbeat(request)).await;
+        let period = match answer {
+            Ok(Ok(answer)) => answer.into_inner().period,
+            Ok(Err(status)) => return status.into(),
+            Err(_) => return SessionError::Timeout,
+        };
+        let period = wire_time::duration(period.as_ref(), MIN_PERIOD).max(MIN_PERIOD);
+        tokio::time::sleep(period).await;
+    }
+}
+
+async fn assignments(
+    shared: &Shared,
+    mut dispatcher: DispatcherClient<Channel>,
+    session: &str,
+) -> SessionError {
+    loop {
+        let request = AssignmentsRequest { session_id: session.to_owned() };
+        let mut stream = match dispatcher.assignments(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return status.into(),
+        };
+        let mut applied = String::new();
+        loop {
+            let message = match stream.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Status::unavailable("the manager ended the assignments").into(),
+                Err(status) => return status.into(),
+            };
+            // The first message counts whatever it applies to.
+            let missed = !applied.is_empty() && message.applies_to != applied;
+            applied.clone_from(&message.results_in);
+            shared.worker.apply(message);
+            if missed {
+                tracing::warn!("an assignment was missed, asking for all of them");
+                break;
+            }
+        }
+    }
+}
+
+async fn watch_description(shared: &Shared, told: &NodeDescription) -> SessionError {
+    let mut certificates = shared.certificates.subscribe();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(DESCRIBE_EVERY) => {}
+            changed = certificates.changed() => if changed.is_err() {
+                std::future::pending::<()>().await;
+            },
+        }
+        if describe(shared).await != *told {
+            return SessionError::Described;
+        }
+    }
+}
+
+/// What this node is, with the certificates it has and trusts.
+async fn describe(shared: &Shared) -> NodeDescription {
+    let mut description = shared.context.executor.describe().await;
+    let certificate: CertInfo = shared.credentials.certificate();
+    let roots = shared.credentials.roots_pem();
+    // Outside of a rotation of the root, the issuer is the root.
+    let issuer_key =
+        CertInfo::from_pem(&roots).map_or_else(|_| Vec::new(), |root| root.public_key_der);
+    description.tls_info = Some(NodeTlsInfo {
+        trust_root: roots,
+        cert_issuer_subject: certificate.issuer_der,
+        cert_issuer_public_key: issuer_key,
+    });
+    description
+}
+
+/// Tells that the node's certificate or roots were replaced.
+pub(crate) fn certificates_changed(certificates: &watch::Sender<u64>) {
+    certificates.send_modify(|count| *count += 1);
+}

@@ -1,0 +1,181 @@
+//! What can go wrong with the cluster, from the caller's point of view.
+//!
+//! The texts are those of Docker Engine, because scripts and clients match on them.
+
+use brig_types::error::{Categorized, ErrorKind};
+
+/// A call to the cluster's control side that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such object.
+    #[error("{kind} {reference} not found")]
+    NotFound {
+        /// What was looked for: `service`, `task`, `node`, `secret`, `config`, `network`.
+        kind: &'static str,
+        /// How the caller named it.
+        reference: String,
+    },
+    /// A name or an id prefix fits several objects.
+    #[error("{kind} {reference} is ambiguous ({matches} matches found)")]
+    Ambiguous {
+        /// What was looked for.
+        kind: &'static str,
+        /// How the caller named it.
+        reference: String,
+        /// How many objects fit.
+        matches: usize,
+    },
+    /// The request is wrong.
+    #[error("rpc error: code = InvalidArgument desc = {0}")]
+    InvalidArgument(String),
+    /// The name is taken.
+    #[error(
+        "rpc error: code = AlreadyExists desc = name conflicts with an existing object: {kind} {name} already exists"
+    )]
+    AlreadyExists {
+        /// The kind of object.
+        kind: &'static str,
+        /// The name that is taken.
+        name: String,
+    },
+    /// The state of the cluster does not allow it.
+    #[error("rpc error: code = FailedPrecondition desc = {0}")]
+    FailedPrecondition(String),
+    /// The object changed since the caller read it.
+    #[error("rpc error: code = Unknown desc = update out of sequence")]
+    OutOfSequence,
+    /// The change is one that SwarmKit's protocol does not know.
+    #[error("rpc error: code = Unimplemented desc = {0}")]
+    Unsupported(String),
+    /// The feature is not there.
+    #[error("{0}")]
+    NotImplemented(String),
+    /// A network that is part of every node.
+    #[error("{name} is a pre-defined network and cannot be removed")]
+    Predefined {
+        /// The network.
+        name: String,
+    },
+    /// The cluster's store did not take the change.
+    #[error("the cluster's store failed")]
+    Store(#[source] brig_store::StoreError),
+    /// Keys or tokens could not be made.
+    #[error("the cluster's certificate authority failed")]
+    Pki(#[source] brig_pki::PkiError),
+}
+
+impl Categorized for ControlError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Ambiguous { .. } | Self::InvalidArgument(_) | Self::FailedPrecondition(_) => {
+                ErrorKind::InvalidParameter
+            }
+            Self::AlreadyExists { .. } => ErrorKind::Conflict,
+            Self::Unsupported(_) | Self::NotImplemented(_) => ErrorKind::NotImplemented,
+            Self::Predefined { .. } => ErrorKind::Forbidden,
+            Self::OutOfSequence | Self::Store(_) | Self::Pki(_) => ErrorKind::System,
+        }
+    }
+}
+
+/// A change of this node's membership, or a question that only some nodes can answer, that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SwarmError {
+    /// The node is in no swarm.
+    #[error(
+        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again."
+    )]
+    NotInSwarm,
+    /// The node is in no swarm that it could leave.
+    #[error("This node is not part of a swarm")]
+    NotPartOfSwarm,
+    /// The node's swarm cannot be taken up.
+    #[error("this node's swarm cannot be taken up")]
+    Unusable(#[source] std::sync::Arc<SwarmError>),
+    /// The node is a worker.
+    #[error(
+        "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager."
+    )]
+    NotManager,
+    /// The node is in a swarm already.
+    #[error(
+        "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one."
+    )]
+    AlreadyInSwarm,
+    /// The last manager would leave.
+    #[error(
+        "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
+    )]
+    LeaveManager,
+    /// The request is wrong.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The feature is not there.
+    #[error("{0}")]
+    NotImplemented(String),
+    /// The files of the node's membership are damaged; nothing was changed.
+    #[error("the swarm state in {directory} is damaged: {problem}")]
+    Damaged {
+        /// The swarm's directory.
+        directory: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file could not be read or written.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The listen address cannot be used.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Keys or certificates could not be made or read.
+    #[error("cannot {action}")]
+    Pki {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: brig_pki::PkiError,
+    },
+    /// The cluster's store cannot be used.
+    #[error("the cluster's store failed")]
+    Store(#[source] brig_store::StoreError),
+    /// The cluster's objects could not be changed.
+    #[error("the cluster could not be set up")]
+    Control(#[source] Box<ControlError>),
+}
+
+impl Categorized for SwarmError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotInSwarm
+            | Self::NotPartOfSwarm
+            | Self::Unusable(_)
+            | Self::NotManager
+            | Self::AlreadyInSwarm
+            | Self::LeaveManager => ErrorKind::Unavailable,
+            Self::InvalidArgument(_) => ErrorKind::InvalidParameter,
+            Self::NotImplemented(_) => ErrorKind::NotImplemented,
+            Self::Control(source) => source.kind(),
+            Self::Damaged { .. }
+            | Self::File { .. }
+            | Self::Listen { .. }
+            | Self::Pki { .. }
+            | Self::Store(_) => ErrorKind::System,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The TLS listener: handshakes run beside each other and with a deadline, what comes out of them
+//! is served as HTTP/2 whether or not the peer negotiated it.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use brig_pki::tls::{self, Peer, ServerStream, TlsCredentials};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::Connected;
+
+/// Longest time a peer may take for its handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes under way at once.
+const MAX_HANDSHAKES: usize = 256;
+/// Pause after the system refused a connection, for lack of descriptors for instance.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionPeer {
+    /// The verified certificate; `None` when the peer showed none.
+    pub(crate) certificate: Option<Arc<Peer>>,
+    /// Where it comes from.
+    pub(crate) address: SocketAddr,
+}
+
+/// A connection after its handshake.
+pub(crate) struct Connection {
+    stream: ServerStream<TcpStream>,
+    peer: ConnectionPeer,
+}
+
+/// Accepts connections until `stop`; handshakes are tracked by `tracker`.
+pub(crate) fn incoming(
+    listener: TcpListener,
+    credentials: Arc<TlsCredentials>,
+    tracker: &TaskTracker,
+    stop: CancellationToken,
+) -> impl tokio_stream::Stream<Item = Result<Connection, Infallible>> + use<> {
+    let (sender, receiver) = mpsc::channel(16);
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let own = tracker.clone();
+    tracker.spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(error = %error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
+                return;
+            };
+            let (credentials, sender, stop) =
+                (Arc::clone(&credentials), sender.clone(), stop.clone());
+            own.spawn(async move {
+                let shake = tokio::time::timeout(
+                    HANDSHAKE_TIMEOUT,
+                    handshake(stream, address, &credentials),
+                );
+                let done = tokio::select! {
+                    () = stop.cancelled() => return,
+                    done = shake => done,
+                };
+                drop(permit);
+                match done {
+                    Ok(Ok(connection)) => {
+                        // The server may have stopped meanwhile.
+                        let _ = sender.send(connection).await;
+                    }
+                    Ok(Err(error)) => {
+                        tracing::debug!(peer = %address, error = %error, "TLS handshake failed");
+                    }
+                    Err(_) => tracing::debug!(peer = %address, "TLS handshake timed out"),
+                }
+            });
+        }
+    });
+    ReceiverStream::new(receiver).map(Ok)
+}
+
+async fn handshake(
+    stream: TcpStream,
+    address: SocketAddr,
+    credentials: &TlsCredentials,
+) -> io::Result<Connection> {
+    stream.set_nodelay(true)?;
+    let stream = credentials.accept(stream).await?;
+    let certificate = tls::peer(&stream).map_err(io::Error::other)?.map(Arc::new);
+    Ok(Connection { stream, peer: ConnectionPeer { certificate, address } })
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ConnectionPeer;
+
+    fn connect_info(&self) -> ConnectionPeer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,159 @@
+//! The cluster object: settings, join tokens, trust anchor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brig_pki::token::{JoinToken, UnlockKey};
+use brig_proto::swarm::{Cluster, ClusterSpec};
+
+use super::{Control, check_version};
+use crate::error::ControlError;
+use crate::validate::service::invalid;
+
+/// Shortest lifetime of node certificates that can be asked for.
+const MIN_NODE_EXPIRY: Duration = Duration::from_secs(3600);
+
+/// Which secrets of the cluster are made anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenRotation {
+    /// The workers' join token.
+    pub worker: bool,
+    /// The managers' join token.
+    pub manager: bool,
+    /// The unlock key.
+    pub unlock_key: bool,
+}
+
+impl Control {
+    /// The cluster, without any of its keys; the join tokens are in it.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] cannot happen on a manager that runs.
+    pub fn cluster(&self) -> Result<Arc<Cluster>, ControlError> {
+        let view = self.store.view();
+        let cluster = view.all::<Cluster>().next().ok_or_else(missing)?;
+        Ok(Arc::new(redacted(cluster)))
+    }
+
+    /// Changes the cluster's settings and rotates tokens.
+    ///
+    /// # Errors
+    /// [`ControlError::OutOfSequence`], [`ControlError::InvalidArgument`],
+    /// [`ControlError::NotImplemented`] for autolock and for another root.
+    pub async fn update_cluster(
+        &self,
+        version: u64,
+        spec: ClusterSpec,
+        rotation: TokenRotation,
+    ) -> Result<(), ControlError> {
+        check_spec(&spec)?;
+        self.store
+            .update(|tx| {
+                let mut cluster = tx
+                    .all::<Cluster>()
+                    .next()
+                    .map(|cluster| (**cluster).clone())
+                    .ok_or_else(missing)?;
+                check_version(&cluster, version)?;
+                let root = cluster.root_ca.get_or_insert_default();
+                let forced = spec.ca_config.as_ref().map_or(0, |config| config.force_rotate);
+                let new_root = spec.ca_config.as_ref().is_some_and(|config| {
+                    !config.signing_ca_cert.is_empty() && config.signing_ca_cert != root.ca_cert
+                });
+                if forced != root.last_forced_rotation || new_root {
+                    return Err(ControlError::NotImplemented(
+                        "rotating the swarm's root certificate is not supported yet".to_owned(),
+                    ));
+                }
+                if rotation.unlock_key {
+                    return Err(autolock());
+                }
+                let tokens = root.join_tokens.get_or_insert_default();
+                if rotation.worker {
+                    tokens.worker = new_token(&root.ca_cert)?;
+                }
+                if rotation.manager {
+                    tokens.manager = new_token(&root.ca_cert)?;
+                }
+                cluster.spec = Some(spec);
+                tx.update(cluster)?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// The key that unlocks managers; `None` while autolock is off.
+    ///
+    /// # Errors
+    /// [`ControlError::Pki`] when the stored key is damaged.
+    pub fn unlock_key(&self) -> Result<Option<brig_types::secret::SecretString>, ControlError> {
+        let view = self.store.view();
+        let cluster = view.all::<Cluster>().next().ok_or_else(missing)?;
+        cluster
+            .unlock_keys
+            .iter()
+            .find(|key| key.subsystem == "swarm-manager")
+            .map(|key| UnlockKey::from_bytes(&key.key).map(|key| key.to_secret_string()))
+            .transpose()
+            .map_err(ControlError::Pki)
+    }
+}
+
+/// Checks settings, of a new cluster or a changed one.
+pub(crate) fn check_spec(spec: &ClusterSpec) -> Result<(), ControlError> {
+    let auto_lock = spec.encryption_config.as_ref().is_some_and(|config| config.auto_lock_managers);
+    if auto_lock {
+        return Err(autolock());
+    }
+    if let Some(config) = &spec.ca_config {
+        if let Some(expiry) = &config.node_cert_expiry {
+            let long_enough =
+                Duration::try_from(*expiry).is_ok_and(|expiry| expiry >= MIN_NODE_EXPIRY);
+            if !long_enough {
+                return Err(invalid("minimum certificate expiry time is: 1h0m0s"));
+            }
+        }
+        if !config.external_cas.is_empty() {
+            return Err(ControlError::NotImplemented(
+                "external certificate authorities are not supported".to_owned(),
+            ));
+        }
+    }
+    let period =
+        spec.dispatcher.as_ref().and_then(|dispatcher| dispatcher.heartbeat_period.as_ref());
+    if period.is_some_and(|period| Duration::try_from(*period).is_err()) {
+        return Err(invalid("heartbeat time period cannot be a negative duration"));
+    }
+    Ok(())
+}
+
+fn autolock() -> ControlError {
+    ControlError::NotImplemented("autolock is not supported yet".to_owned())
+}
+
+pub(crate) fn new_token(ca_cert: &[u8]) -> Result<String, ControlError> {
+    JoinToken::generate(ca_cert)
+        .map(|token| token.to_secret_string().expose_secret().to_owned())
+        .map_err(ControlError::Pki)
+}
+
+fn missing() -> ControlError {
+    ControlError::NotFound { kind: "cluster", reference: "default".to_owned() }
+}
+
+/// A copy without private keys.
+pub(crate) fn redacted(cluster: &Cluster) -> Cluster {
+    let mut copy = cluster.clone();
+    copy.unlock_keys.clear();
+    copy.network_bootstrap_keys.clear();
+    if let Some(root) = &mut copy.root_ca {
+        root.ca_key.clear();
+        if let Some(rotation) = &mut root.root_rotation {
+            rotation.ca_key.clear();
+        }
+    }
+    if let Some(config) = copy.spec.as_mut().and_then(|spec| spec.ca_config.as_mut()) {
+        config.signing_ca_key.clear();
+    }
+    copy
+}

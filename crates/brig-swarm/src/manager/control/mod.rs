@@ -1,0 +1,141 @@
+//! The cluster's control side: reading and changing its objects, for the daemon's API.
+//!
+//! Every change is one transaction on the store; the control loops see it there. Texts are
+//! SwarmKit's, with the prefix that Docker Engine puts before them.
+
+pub(crate) mod cluster;
+mod configs;
+mod logs;
+mod networks;
+mod nodes;
+mod secrets;
+mod services;
+mod tasks;
+
+use std::sync::Arc;
+
+use brig_proto::swarm::{Annotations, Service};
+use brig_store::{Index, State, Store, StoreError, StoreObject, Watcher};
+use tokio::sync::mpsc;
+
+pub use self::cluster::TokenRotation;
+pub use self::logs::LogStream;
+pub use self::services::{RegistryAuthFrom, UpdateOptions};
+use super::logbroker::LogBroker;
+use crate::error::ControlError;
+use crate::validate::service::invalid;
+
+/// The cluster's objects. Only managers have it; clones share everything.
+#[derive(Clone)]
+pub struct Control {
+    store: Store,
+    logs: LogBroker,
+    own_node: String,
+    removed_nodes: mpsc::UnboundedSender<String>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    pub(crate) const fn new(
+        store: Store,
+        logs: LogBroker,
+        own_node: String,
+        removed_nodes: mpsc::UnboundedSender<String>,
+    ) -> Self {
+        Self { store, logs, own_node, removed_nodes }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Every change of every object from now on, as the store made it durable.
+    #[must_use]
+    pub fn watch(&self) -> Watcher {
+        self.store.watch()
+    }
+}
+
+/// Finds an object the way Docker does: by id, by name, then by a prefix of its id.
+fn find<T: StoreObject>(
+    state: &State,
+    kind: &'static str,
+    reference: &str,
+    name: impl Fn(&T) -> &str,
+) -> Result<Arc<T>, ControlError> {
+    if let Some(object) = state.get::<T>(reference) {
+        return Ok(object);
+    }
+    let not_found = || ControlError::NotFound { kind, reference: reference.to_owned() };
+    if reference.is_empty() {
+        return Err(not_found());
+    }
+    let named: Vec<&Arc<T>> = state.all::<T>().filter(|object| name(object) == reference).collect();
+    let found = if named.is_empty() { state.by_id_prefix::<T>(reference).collect() } else { named };
+    match found.as_slice() {
+        [] => Err(not_found()),
+        [only] => Ok(Arc::clone(only)),
+        several => Err(ControlError::Ambiguous {
+            kind,
+            reference: reference.to_owned(),
+            matches: several.len(),
+        }),
+    }
+}
+
+/// Whether the caller changes what it read.
+fn check_version<T: StoreObject>(object: &T, version: u64) -> Result<(), ControlError> {
+    if object.version() == version { Ok(()) } else { Err(ControlError::OutOfSequence) }
+}
+
+fn name_of(annotations: Option<&Annotations>) -> &str {
+    annotations.map_or("", |annotations| annotations.name.as_str())
+}
+
+/// Refuses to remove what a service uses.
+fn check_unused(
+    state: &State,
+    index: Index,
+    kind: &str,
+    id: &str,
+    name: &str,
+) -> Result<(), ControlError> {
+    let users: Vec<&str> = state
+        .indexed::<Service>(index, id)
+        .map(|service| crate::task::service_name(service))
+        .collect();
+    if users.is_empty() {
+        return Ok(());
+    }
+    let services = if users.len() == 1 { "service" } else { "services" };
+    Err(invalid(format!(
+        "{kind} '{name}' is in use by the following {services}: {}",
+        users.join(", ")
+    )))
+}
+
+/// Whether only labels differ; names and contents are for ever.
+fn only_labels_differ(old: Option<&Annotations>, new: Option<&Annotations>) -> bool {
+    name_of(old) == name_of(new)
+}
+
+impl From<StoreError> for ControlError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NameConflict { kind, name } => {
+                Self::AlreadyExists { kind: kind.as_str(), name }
+            }
+            StoreError::SequenceConflict { .. } => Self::OutOfSequence,
+            StoreError::NotFound { kind, id } => {
+                Self::NotFound { kind: kind.as_str(), reference: id }
+            }
+            other => Self::Store(other),
+        }
+    }
+}

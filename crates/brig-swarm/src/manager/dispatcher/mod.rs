@@ -1,0 +1,294 @@
+//! The managers' end of every agent's session: who is there, what each node is to run, and what
+//! it reports back.
+
+pub(crate) mod assignments;
+pub(crate) mod heartbeats;
+pub(crate) mod session;
+pub(crate) mod status;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use brig_proto::swarm::{
+    AssignmentsMessage, AssignmentsRequest, Cluster, HeartbeatRequest, HeartbeatResponse, Node,
+    SessionMessage, SessionRequest, TasksMessage, TasksRequest, UpdateTaskStatusRequest,
+    UpdateTaskStatusResponse, UpdateVolumeStatusRequest, UpdateVolumeStatusResponse,
+    dispatcher_server, node_status,
+};
+use brig_store::{Store, StoreError};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+
+use self::heartbeats::{Beat, Sessions};
+use crate::grpc::authorize::{CallerAddress, caller};
+use crate::wire_time;
+
+/// Time between heartbeats when the cluster doesn't say.
+pub(crate) const DEFAULT_PERIOD: Duration = Duration::from_secs(5);
+/// Messages that wait for a slow agent.
+const STREAM_BUFFER: usize = 4;
+
+/// The dispatcher of this manager.
+#[derive(Clone)]
+pub(crate) struct Dispatcher(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    /// This manager's own node and the address that others reach it at.
+    pub(crate) own: OwnNode,
+    sessions: Mutex<Sessions>,
+    beat: Notify,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The node that this manager runs on.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnNode {
+    /// Its id.
+    pub(crate) id: String,
+    /// `host:port` under which other nodes reach it.
+    pub(crate) address: String,
+}
+
+impl Dispatcher {
+    /// A dispatcher without sessions. Nodes that were up are unknown until they come back.
+    pub(crate) async fn new(
+        store: Store,
+        own: OwnNode,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, StoreError> {
+        let dispatcher = Self(Arc::new(Inner {
+            store,
+            own,
+            sessions: Mutex::default(),
+            beat: Notify::new(),
+            tracker,
+            stop,
+        }));
+        dispatcher.0.expect_everybody_back().await?;
+        Ok(dispatcher)
+    }
+
+    /// Notices missing heartbeats until the manager stops.
+    pub(crate) async fn watch_heartbeats(self) {
+        self.0.watch_heartbeats().await;
+    }
+
+    /// Ends the sessions of nodes that were removed from the cluster.
+    pub(crate) async fn end_removed_sessions(self, mut removals: UnboundedReceiver<String>) {
+        while let Some(node) = removals.recv().await {
+            self.0.sessions().end(&node);
+        }
+    }
+}
+
+impl Inner {
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The heartbeat period that the cluster wants.
+    fn period(&self) -> Duration {
+        let view = self.store.view();
+        let configured = view
+            .all::<Cluster>()
+            .next()
+            .and_then(|cluster| cluster.spec.as_ref())
+            .and_then(|spec| spec.dispatcher.as_ref())
+            .and_then(|dispatcher| dispatcher.heartbeat_period.as_ref());
+        match wire_time::duration(configured, DEFAULT_PERIOD) {
+            Duration::ZERO => DEFAULT_PERIOD,
+            period => period,
+        }
+    }
+
+    async fn expect_everybody_back(&self) -> Result<(), StoreError> {
+        let grace = self.period() * heartbeats::GRACE_AFTER_START;
+        let expected = self
+            .store
+            .update(|tx| -> Result<_, StoreError> {
+                let nodes: Vec<Arc<Node>> = tx.all::<Node>().cloned().collect();
+                let mut expected = Vec::new();
+                for node in nodes {
+                    let state = node.status.as_ref().map_or(0, |status| status.state);
+                    if state == node_status::State::Down as i32 {
+                        continue;
+                    }
+                    expected.push(node.id.clone());
+                    if state != node_status::State::Unknown as i32 {
+                        let mut node = (*node).clone();
+                        let status = node.status.get_or_insert_default();
+                        status.state = node_status::State::Unknown as i32;
+                        "Node moved to \"unknown\" state due to leadership change in cluster"
+                            .clone_into(&mut status.message);
+                        tx.update(node)?;
+                    }
+                }
+                Ok(expected)
+            })
+            .await?;
+        let mut sessions = self.sessions();
+        for node in expected {
+            sessions.expect(node, Instant::now() + grace);
+        }
+        Ok(())
+    }
+
+    async fn watch_heartbeats(&self) {
+        let mut down: BTreeMap<String, Instant> = {
+            let view = self.store.view();
+            view.all::<Node>()
+                .filter(|node| {
+                    node.status
+                        .as_ref()
+                        .is_some_and(|status| status.state == node_status::State::Down as i32)
+                })
+                .map(|node| (node.id.clone(), Instant::now() + heartbeats::ORPHAN_AFTER))
+                .collect()
+        };
+        loop {
+            let next = self
+                .sessions()
+                .next_deadline()
+                .into_iter()
+                .chain(down.values().copied())
+                .min()
+                .unwrap_or_else(|| Instant::now() + heartbeats::ORPHAN_AFTER);
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.beat.notified() => continue,
+                () = tokio::time::sleep_until(next) => {}
+            }
+            let now = Instant::now();
+            let missing = self.sessions().expire(now);
+            for node in missing {
+                tracing::warn!(node, "no heartbeat, the node is down");
+                match self.mark_down(&node).await {
+                    Ok(()) => {
+                        down.insert(node, now + heartbeats::ORPHAN_AFTER);
+                    }
+                    Err(error) => tracing::error!(node, error = %error, "cannot mark a node down"),
+                }
+            }
+            let due: Vec<String> =
+                down.iter().filter(|(_, at)| **at <= now).map(|(node, _)| node.clone()).collect();
+            for node in due {
+                down.remove(&node);
+                if let Err(error) = self.orphan_tasks_if_down(&node).await {
+                    tracing::error!(node, error = %error, "cannot orphan a node's tasks");
+                }
+            }
+        }
+    }
+
+    async fn mark_down(&self, id: &str) -> Result<(), StoreError> {
+        self.store
+            .update(|tx| {
+                let Some(node) = tx.get::<Node>(id) else {
+                    return Ok(());
+                };
+                let mut node = (*node).clone();
+                let status = node.status.get_or_insert_default();
+                status.state = node_status::State::Down as i32;
+                "heartbeat failure".clone_into(&mut status.message);
+                tx.update(node).map(drop)
+            })
+            .await
+    }
+
+    async fn orphan_tasks_if_down(&self, id: &str) -> Result<(), StoreError> {
+        let now = SystemTime::now();
+        self.store
+            .update(|tx| {
+                let is_down = tx
+                    .get::<Node>(id)
+                    .and_then(|node| node.status.clone())
+                    .is_some_and(|status| status.state == node_status::State::Down as i32);
+                if is_down {
+                    status::orphan_tasks(tx, id, now)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+#[tonic::async_trait]
+impl dispatcher_server::Dispatcher for Dispatcher {
+    type SessionStream = ReceiverStream<Result<SessionMessage, Status>>;
+    type TasksStream = ReceiverStream<Result<TasksMessage, Status>>;
+    type AssignmentsStream = ReceiverStream<Result<AssignmentsMessage, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<SessionRequest>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let node = caller(&request)?.node;
+        let address = request
+            .extensions()
+            .get::<CallerAddress>()
+            .map(|address| address.0.ip().to_canonical().to_string())
+            .unwrap_or_default();
+        let stream = self.0.open_session(node.as_str(), &address, request.into_inner()).await?;
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        let node = caller(&request)?.node;
+        let period = heartbeats::with_jitter(self.0.period());
+        let beat = Beat { node: node.as_str(), session: &request.get_ref().session_id };
+        self.0.sessions().beat(beat, Instant::now(), period)?;
+        self.0.beat.notify_one();
+        Ok(Response::new(HeartbeatResponse { period: Some(wire_time::wire(period)) }))
+    }
+
+    async fn update_task_status(
+        &self,
+        request: Request<UpdateTaskStatusRequest>,
+    ) -> Result<Response<UpdateTaskStatusResponse>, Status> {
+        let node = caller(&request)?.node;
+        let request = request.into_inner();
+        self.0.check_session(node.as_str(), &request.session_id)?;
+        self.0.apply_statuses(node.as_str(), request.updates).await?;
+        Ok(Response::new(UpdateTaskStatusResponse {}))
+    }
+
+    async fn update_volume_status(
+        &self,
+        _: Request<UpdateVolumeStatusRequest>,
+    ) -> Result<Response<UpdateVolumeStatusResponse>, Status> {
+        Err(Status::unimplemented("cluster volumes are not supported"))
+    }
+
+    async fn tasks(&self, _: Request<TasksRequest>) -> Result<Response<Self::TasksStream>, Status> {
+        Err(Status::unimplemented("use Assignments"))
+    }
+
+    async fn assignments(
+        &self,
+        request: Request<AssignmentsRequest>,
+    ) -> Result<Response<Self::AssignmentsStream>, Status> {
+        let node = caller(&request)?.node;
+        let session = self.0.check_session(node.as_str(), &request.get_ref().session_id)?;
+        let stream = assignments::stream(&self.0, node.to_string(), session);
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+impl Inner {
+    /// The end of the node's current session, if the caller names that session.
+    fn check_session(&self, node: &str, session: &str) -> Result<CancellationToken, Status> {
+        self.sessions().check(Beat { node, session })
+    }
+}

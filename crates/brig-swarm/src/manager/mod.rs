@@ -1,0 +1,167 @@
+//! The manager: control loops that only read and write the store, and the gRPC services through
+//! which nodes reach it.
+//!
+//! No loop calls another one. A service that is created goes from the control side through the
+//! store to the orchestrator (tasks), the allocator (ports, networks), the scheduler (nodes) and
+//! the dispatcher (agents); what agents report comes back the same way.
+
+pub(crate) mod allocator;
+pub(crate) mod ca_server;
+pub(crate) mod changes;
+pub(crate) mod control;
+pub(crate) mod dispatcher;
+pub(crate) mod keys;
+pub(crate) mod logbroker;
+pub(crate) mod orchestrator;
+pub(crate) mod resource;
+pub(crate) mod scheduler;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brig_pki::tls::TlsCredentials;
+use brig_proto::swarm::{
+    Cluster, ca_server::CaServer as CaService, dispatcher_server::DispatcherServer,
+    health_server::HealthServer, log_broker_server::LogBrokerServer, node_ca_server::NodeCaServer,
+    resource_allocator_server::ResourceAllocatorServer,
+};
+use brig_store::{Store, StoreError};
+use brig_types::id::NodeId;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::ca_server::CaServer;
+use self::control::Control;
+use self::dispatcher::{Dispatcher, OwnNode};
+use self::logbroker::LogBroker;
+use self::resource::{Health, ResourceAllocator};
+use crate::grpc::authorize::{AuthorizeLayer, Membership};
+use crate::grpc::server;
+
+/// How long connections get to end by themselves when the manager stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a manager needs to start.
+pub(crate) struct ManagerConfig {
+    /// The cluster's store.
+    pub(crate) store: Store,
+    /// The node's certificate, shared with whoever renews it.
+    pub(crate) credentials: Arc<TlsCredentials>,
+    /// The listener on the swarm's address.
+    pub(crate) listener: TcpListener,
+    /// The cluster's id.
+    pub(crate) cluster: String,
+    /// The node that the manager runs on.
+    pub(crate) own: OwnNode,
+}
+
+/// A running manager.
+pub(crate) struct Manager {
+    control: Control,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Manager {
+    /// Starts the loops and serves.
+    pub(crate) async fn start(config: ManagerConfig) -> Result<Self, StoreError> {
+        let ManagerConfig { store, credentials, listener, cluster, own } = config;
+        let tracker = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let dispatcher =
+            Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
+        let logs = LogBroker::new(tracker.clone(), stop.clone());
+        let (removed, removals) = mpsc::unbounded_channel();
+        let control = Control::new(store.clone(), logs.clone(), own.id, removed);
+        let manager = Self { control, tracker, stop };
+        manager.spawn(orchestrator::run(store.clone()));
+        manager.spawn(allocator::run(store.clone()));
+        manager.spawn(scheduler::run(store.clone()));
+        manager.spawn(dispatcher.clone().watch_heartbeats());
+        manager.spawn(dispatcher.clone().end_removed_sessions(removals));
+        let membership = Arc::new(ClusterMembership { cluster, store: store.clone() });
+        manager.serve(listener, credentials, membership, store, dispatcher, logs);
+        Ok(manager)
+    }
+
+    /// The cluster's objects.
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Ends the sessions and stops everything.
+    pub(crate) async fn stop(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(STOP_PATIENCE * 2, self.tracker.wait()).await.is_err() {
+            tracing::warn!("parts of the manager did not stop in time");
+        }
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    fn serve(
+        &self,
+        listener: TcpListener,
+        credentials: Arc<TlsCredentials>,
+        membership: Arc<dyn Membership>,
+        store: Store,
+        dispatcher: Dispatcher,
+        logs: LogBroker,
+    ) {
+        let ca = CaServer::new(store, self.stop.clone());
+        let router = tonic::transport::Server::builder()
+            .layer(AuthorizeLayer(membership))
+            .add_service(CaService::new(ca.clone()))
+            .add_service(NodeCaServer::new(ca))
+            .add_service(DispatcherServer::new(dispatcher))
+            .add_service(LogBrokerServer::new(logs))
+            .add_service(ResourceAllocatorServer::new(ResourceAllocator))
+            .add_service(HealthServer::new(Health));
+        let incoming = server::incoming(listener, credentials, &self.tracker, self.stop.clone());
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            let stopping = stop.clone();
+            let serve = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+            let patience = async {
+                stopping.cancelled().await;
+                tokio::time::sleep(STOP_PATIENCE).await;
+            };
+            tokio::select! {
+                result = serve => if let Err(error) = result {
+                    tracing::error!(error = %brig_types::error::chain(&error), "the swarm listener failed");
+                },
+                () = patience => {}
+            }
+        });
+    }
+}
+
+/// Membership as the store knows it.
+struct ClusterMembership {
+    cluster: String,
+    store: Store,
+}
+
+impl Membership for ClusterMembership {
+    fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    fn is_removed(&self, node: &NodeId) -> bool {
+        self.store
+            .view()
+            .all::<Cluster>()
+            .any(|cluster| cluster.blacklisted_certificates.contains_key(node.as_str()))
+    }
+}

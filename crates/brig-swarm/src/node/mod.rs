@@ -1,0 +1,269 @@
+//! This node's membership in a swarm.
+//!
+//! Everything of it is in one directory. A swarm is created beside that directory and moved
+//! there when it is complete; leaving moves the directory away before anything in it is deleted.
+//! So a crash at any time leaves the node either in a swarm or in none.
+
+mod address;
+mod bootstrap;
+mod files;
+mod renewal;
+mod running;
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use brig_proto::swarm::{Cluster, ClusterSpec, Peer, node_spec};
+use tokio::sync::Mutex;
+
+use self::running::Running;
+use crate::error::SwarmError;
+use crate::executor::Executor;
+use crate::manager::control::Control;
+
+/// What a node needs to be in a swarm.
+#[derive(Clone)]
+pub struct SwarmConfig {
+    /// The swarm's directory, `<data-root>/swarm`. Directories beside it whose names begin with
+    /// its name and a dot are leftovers and deleted.
+    pub state_dir: PathBuf,
+    /// Runs the tasks.
+    pub executor: Arc<dyn Executor>,
+}
+
+impl std::fmt::Debug for SwarmConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SwarmConfig").field("state_dir", &self.state_dir).finish_non_exhaustive()
+    }
+}
+
+/// A new swarm.
+#[derive(Clone, Debug, Default)]
+pub struct InitRequest {
+    /// Where the manager listens, `ip[:port]`; empty for `0.0.0.0:2377`. Port 0 takes a free one.
+    pub listen_addr: String,
+    /// Where other nodes reach it, `ip[:port]`; empty for the listen address if that names one,
+    /// else the address of the default route.
+    pub advertise_addr: String,
+    /// Where the traffic of cluster networks goes, `ip`; kept for `docker info`.
+    pub data_path_addr: String,
+    /// Port of that traffic, 0 for 4789.
+    pub data_path_port: u32,
+    /// Subnets that cluster networks are cut from; empty for `10.0.0.0/8`.
+    pub default_addr_pool: Vec<String>,
+    /// Prefix length of such a network, 0 for 24.
+    pub subnet_size: u32,
+    /// Make a new swarm of what is left of an old one.
+    pub force_new_cluster: bool,
+    /// The cluster's settings; what is absent gets Docker's default.
+    pub spec: ClusterSpec,
+    /// Whether this node takes tasks.
+    pub availability: node_spec::Availability,
+}
+
+/// Where this node stands, in the words of `docker info`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocalNodeState {
+    /// In no swarm.
+    #[default]
+    Inactive,
+    /// In a swarm, but no manager was reached yet.
+    Pending,
+    /// In a swarm.
+    Active,
+    /// In a swarm that cannot be taken up.
+    Error,
+    /// In a swarm whose keys need the unlock key.
+    Locked,
+}
+
+/// This node's membership, for `docker info`.
+#[derive(Clone, Debug, Default)]
+pub struct SwarmStatus {
+    /// This node's id; empty in no swarm.
+    pub node_id: String,
+    /// The address that other nodes reach this one at.
+    pub node_addr: String,
+    /// Where the node stands.
+    pub local_node_state: LocalNodeState,
+    /// Whether [`Swarm::control`] works.
+    pub control_available: bool,
+    /// What is wrong, if something is.
+    pub error: String,
+    /// The managers that this node knows.
+    pub remote_managers: Vec<Peer>,
+    /// Nodes of the cluster; only managers know.
+    pub nodes: usize,
+    /// Managers among them.
+    pub managers: usize,
+    /// The cluster without its keys; only managers know.
+    pub cluster: Option<Arc<Cluster>>,
+}
+
+/// This node's membership in a swarm. Clones share it.
+#[derive(Clone)]
+pub struct Swarm(Arc<Inner>);
+
+struct Inner {
+    config: SwarmConfig,
+    /// Held while membership changes, so that only one change is under way.
+    changing: Mutex<()>,
+    membership: RwLock<Membership>,
+}
+
+#[derive(Clone)]
+enum Membership {
+    None,
+    Running(Arc<Running>),
+    /// In a swarm, but it could not be taken up.
+    Failed(Arc<SwarmError>),
+}
+
+impl std::fmt::Debug for Swarm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Swarm").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
+
+impl Swarm {
+    /// Takes the node's membership up where it was left. When that is not possible the node is in
+    /// [`LocalNodeState::Error`]: nothing is changed, and it can leave the swarm.
+    ///
+    /// # Errors
+    /// [`SwarmError::File`] when the directory beside the state cannot be tidied up.
+    pub async fn open(config: SwarmConfig) -> Result<Self, SwarmError> {
+        brig_pki::install_provider();
+        let dir = config.state_dir.clone();
+        let occupied = blocking(move || {
+            files::remove_leftovers(&dir)?;
+            files::is_occupied(&dir)
+        })
+        .await?;
+        let membership = if occupied {
+            match Running::resume(&config).await {
+                Ok(running) => Membership::Running(Arc::new(running)),
+                Err(error) => {
+                    tracing::error!(error = %brig_types::error::chain(&error), "the swarm could not be taken up");
+                    Membership::Failed(Arc::new(error))
+                }
+            }
+        } else {
+            // Without a swarm no task belongs here.
+            config.executor.retain(&[]).await;
+            Membership::None
+        };
+        Ok(Self(Arc::new(Inner {
+            config,
+            changing: Mutex::new(()),
+            membership: RwLock::new(membership),
+        })))
+    }
+
+    /// Makes a new swarm with this node as its manager; returns the node's id.
+    ///
+    /// # Errors
+    /// [`SwarmError::AlreadyInSwarm`], [`SwarmError::InvalidArgument`], [`SwarmError::Listen`].
+    pub async fn init(&self, request: InitRequest) -> Result<String, SwarmError> {
+        let _changing = self.0.changing.lock().await;
+        if request.force_new_cluster {
+            return Err(SwarmError::NotImplemented(
+                "forcing a new cluster is not supported yet".to_owned(),
+            ));
+        }
+        if !matches!(self.membership(), Membership::None) {
+            return Err(SwarmError::AlreadyInSwarm);
+        }
+        let running = Running::create(&self.0.config, request).await?;
+        let node = running.node_id();
+        self.set(Membership::Running(Arc::new(running)));
+        Ok(node)
+    }
+
+    /// Leaves the swarm: stops and removes this node's tasks and deletes everything of the swarm,
+    /// on a manager the whole cluster.
+    ///
+    /// # Errors
+    /// [`SwarmError::NotPartOfSwarm`]; [`SwarmError::LeaveManager`] without `force` on a manager.
+    pub async fn leave(&self, force: bool) -> Result<(), SwarmError> {
+        let _changing = self.0.changing.lock().await;
+        match self.membership() {
+            Membership::None => return Err(SwarmError::NotPartOfSwarm),
+            Membership::Running(running) => {
+                if running.is_manager() && !force {
+                    return Err(SwarmError::LeaveManager);
+                }
+                running.leave().await;
+            }
+            Membership::Failed(error) => {
+                if !force {
+                    return Err(SwarmError::InvalidArgument(format!(
+                        "this node's swarm cannot be taken up ({}). Use `--force` to leave it all the same",
+                        brig_types::error::chain(error.as_ref())
+                    )));
+                }
+                self.0.config.executor.retain(&[]).await;
+            }
+        }
+        // The store's file is closed with the last user of it.
+        self.set(Membership::None);
+        let dir = self.0.config.state_dir.clone();
+        blocking(move || files::discard(&dir)).await
+    }
+
+    /// Stops everything of the swarm on this node; containers go on running.
+    pub async fn shutdown(&self) {
+        let _changing = self.0.changing.lock().await;
+        if let Membership::Running(running) = self.membership() {
+            running.stop().await;
+        }
+        self.set(Membership::None);
+    }
+
+    /// The cluster's objects.
+    ///
+    /// # Errors
+    /// [`SwarmError::NotInSwarm`], [`SwarmError::NotManager`], [`SwarmError::Unusable`].
+    pub fn control(&self) -> Result<Control, SwarmError> {
+        match self.membership() {
+            Membership::None => Err(SwarmError::NotInSwarm),
+            Membership::Running(running) => running.control().ok_or(SwarmError::NotManager),
+            Membership::Failed(error) => Err(SwarmError::Unusable(error)),
+        }
+    }
+
+    /// Where this node stands.
+    #[must_use]
+    pub fn status(&self) -> SwarmStatus {
+        match self.membership() {
+            Membership::None => SwarmStatus::default(),
+            Membership::Running(running) => running.status(),
+            Membership::Failed(error) => SwarmStatus {
+                local_node_state: match error.as_ref() {
+                    SwarmError::Pki { source: brig_pki::PkiError::Locked, .. } => {
+                        LocalNodeState::Locked
+                    }
+                    _ => LocalNodeState::Error,
+                },
+                error: brig_types::error::chain(error.as_ref()),
+                ..SwarmStatus::default()
+            },
+        }
+    }
+
+    fn membership(&self) -> Membership {
+        self.0.membership.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, membership: Membership) {
+        *self.0.membership.write().unwrap_or_else(PoisonError::into_inner) = membership;
+    }
+}
+
+/// Runs file and key operations where they do not hold up anything else.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SwarmError> + Send + 'static,
+) -> Result<T, SwarmError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(SwarmError::InvalidArgument(format!("interrupted: {error}"))))
+}

@@ -1,0 +1,169 @@
+//! A real dockerd as worker of a brig manager.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use brig_proto::swarm::{
+    GlobalService, LogSelector, LogSubscriptionOptions, Placement, service_spec,
+};
+use common::*;
+
+const DOCKERD: &str = "/usr/sbin/dockerd";
+const BUSYBOX: &str = "/bin/busybox";
+
+struct Dockerd {
+    child: Child,
+    dir: PathBuf,
+    cgroup: String,
+    socket: String,
+}
+
+impl Dockerd {
+    fn start(dir: &Path) -> Self {
+        let socket = format!("unix://{}", dir.join("d.sock").display());
+        let cgroup = format!("brig-swarm-test-{}", std::process::id());
+        let log = std::fs::File::create(dir.join("log")).unwrap();
+        let child = Command::new(DOCKERD)
+            .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "-D", "-H", &socket])
+            .args(["--storage-driver=vfs", "--cgroup-parent", &cgroup])
+            .arg("--data-root")
+            .arg(dir.join("data"))
+            .arg("--exec-root")
+            .arg(dir.join("exec"))
+            .arg("--pidfile")
+            .arg(dir.join("pid"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let dockerd = Self { child, dir: dir.to_owned(), cgroup, socket };
+        let give_up = std::time::Instant::now() + Duration::from_secs(20);
+        while dockerd.docker(&["version"]).is_err() {
+            assert!(std::time::Instant::now() < give_up, "dockerd does not start");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        dockerd
+    }
+
+    fn docker(&self, args: &[&str]) -> Result<String, String> {
+        let output = Command::new("docker").args(["-H", &self.socket]).args(args).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        let _ = self.docker(&["swarm", "leave", "--force"]);
+        let pid = i32::try_from(self.child.id()).unwrap();
+        let _ = Command::new("kill").arg(pid.to_string()).status();
+        let _ = self.child.wait();
+        // What a dockerd leaves behind.
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let own = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for target in own.filter(|target| Path::new(target).starts_with(&self.dir)) {
+            let _ = Command::new("umount").args(["-l", target]).status();
+        }
+        let find = "find /sys/fs/cgroup -depth -type d -path \"*/$0*\" -exec rmdir {} +";
+        let _ = Command::new("sh").args(["-c", find, &self.cgroup]).stderr(Stdio::null()).status();
+    }
+}
+
+/// A root filesystem with a shell.
+fn rootfs(dir: &Path) -> PathBuf {
+    let tar = dir.join("rootfs.tar");
+    let script = format!(
+        "set -e; mkdir -p {0}/bin {0}/tmp; cp {BUSYBOX} {0}/bin/busybox; ln -s busybox {0}/bin/sh; ln -s busybox {0}/bin/sleep; ln -s busybox {0}/bin/cat; tar -C {0} -cf {1} .",
+        dir.join("root").display(),
+        tar.display()
+    );
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    tar
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dockerd_joins_runs_a_task_with_a_secret_and_leaves() {
+    if ![DOCKERD, BUSYBOX].iter().all(|path| Path::new(path).exists()) {
+        println!("skipped: needs dockerd (docker.io) and busybox-static");
+        return;
+    }
+    let temp = tempfile::Builder::new().prefix("brig-dockerd-").tempdir_in("/var/tmp").unwrap();
+    let machine = Machine::default();
+    let (swarm, control) = new_swarm(temp.path(), &machine).await;
+    let dockerd = Dockerd::start(temp.path());
+    dockerd.docker(&["import", rootfs(temp.path()).to_str().unwrap(), "local/box:1"]).unwrap();
+
+    let manager = control.node("self").unwrap().manager_status.as_ref().unwrap().addr.clone();
+    let cluster = control.cluster().unwrap();
+    let tokens = cluster.root_ca.as_ref().unwrap().join_tokens.clone().unwrap();
+    let join =
+        ["swarm", "join", "--advertise-addr", "127.0.0.1", "--token", &tokens.worker, &manager];
+    let joined = dockerd.docker(&join).unwrap();
+    assert!(joined.contains("joined a swarm as a worker"), "{joined}");
+    let nodes = eventually(
+        "two nodes",
+        || control.nodes(),
+        |nodes| {
+            nodes.len() == 2
+                && nodes.iter().all(|n| n.status.as_ref().is_some_and(|s| s.state == 2))
+        },
+    )
+    .await;
+    let own = swarm.status().node_id;
+    let worker = nodes.iter().find(|node| node.id != own).unwrap().id.clone();
+
+    control.create_secret(secret("db", b"hunter2\n")).await.unwrap();
+    let mut spec = service("web", "local/box:1", 1);
+    spec.mode = Some(service_spec::Mode::Global(GlobalService {}));
+    grant(&mut spec, &control.secret("db").unwrap());
+    container(&mut spec).command =
+        ["sh", "-c", "cat /run/secrets/db; exec sleep 1000"].map(str::to_owned).to_vec();
+    "SIGKILL".clone_into(&mut container(&mut spec).stop_signal);
+    let template = spec.task.as_mut().unwrap();
+    template.placement = Some(Placement {
+        constraints: vec!["node.role==worker".to_owned()],
+        ..Placement::default()
+    });
+    template.networks = vec![brig_proto::swarm::NetworkAttachmentConfig {
+        target: "host".to_owned(),
+        ..Default::default()
+    }];
+    let id = control.create_service(spec).await.unwrap();
+    let look = || {
+        let task = control.tasks_of_service(&id).into_iter().next();
+        (running_tasks(&control, &id).len(), task.and_then(|task| task.status.clone()))
+    };
+    let give_up = std::time::Instant::now() + Duration::from_secs(60);
+    while look().0 == 0 {
+        assert!(std::time::Instant::now() < give_up, "{:#?}", look());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let task = running_tasks(&control, &id).remove(0);
+    assert_eq!(task.node_id, worker);
+    let names = dockerd.docker(&["ps", "--format", "{{.Names}}"]).unwrap();
+    assert_eq!(names, format!("web.{worker}.{}", task.id));
+
+    let selector = LogSelector { service_ids: vec![id.clone()], ..LogSelector::default() };
+    let mut lines = control.service_logs(selector, LogSubscriptionOptions::default()).unwrap();
+    let line = tokio::time::timeout(Duration::from_secs(10), lines.next()).await.unwrap().unwrap();
+    assert_eq!(line.data, b"hunter2\n");
+
+    control.remove_service(&id).await.unwrap();
+    let give_up = std::time::Instant::now() + Duration::from_secs(30);
+    while !control.tasks_of_service(&id).is_empty() {
+        assert!(std::time::Instant::now() < give_up, "{:#?}", control.tasks_of_service(&id));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let info = dockerd
+        .docker(&["info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.Error}}"])
+        .unwrap();
+    assert_eq!(info.trim(), "active");
+    dockerd.docker(&["swarm", "leave"]).unwrap();
+    control.remove_node(&worker, true).await.unwrap();
+    swarm.leave(true).await.unwrap();
+}
