@@ -1,0 +1,164 @@
+//! `config …`.
+
+use brig_api::data::Base64;
+use brig_api::swarm::{Config, ConfigSpec, CreateResponse};
+use clap::Args;
+
+use super::secret::{pretty, read};
+use crate::cli::{Leaf, leaf};
+use crate::client::Call;
+use crate::commands::{checked, each, filters, inspect};
+use crate::context::Context;
+use crate::error::Result;
+use crate::output::human::{natural_order, since};
+use crate::output::list::{Listing, Row};
+use crate::parse::key_value_map;
+
+leaf!(
+    CREATE,
+    "create",
+    "[OPTIONS] CONFIG file|-",
+    "Create a config from a file or STDIN",
+    CreateArgs,
+    create
+);
+leaf!(
+    INSPECT,
+    "inspect",
+    "[OPTIONS] CONFIG [CONFIG...]",
+    "Display detailed information on one or more configs",
+    InspectArgs,
+    run_inspect
+);
+leaf!(LS, "ls" | "list", "[OPTIONS]", "List configs", LsArgs, ls);
+leaf!(RM, "rm" | "remove", "CONFIG [CONFIG...]", "Remove one or more configs", RmArgs, rm);
+
+/// `config …`.
+pub(crate) const COMMANDS: &[&Leaf] = &[&CREATE, &INSPECT, &LS, &RM];
+
+/// The largest config: 1000 KiB.
+const MAX_CONFIG: usize = 1000 * 1024;
+
+#[derive(Args, Debug)]
+struct CreateArgs {
+    /// Config labels
+    #[arg(long, short = 'l')]
+    label: Vec<String>,
+    /// Template driver
+    #[arg(long)]
+    template_driver: Option<String>,
+    #[arg(hide = true)]
+    config: String,
+    #[arg(hide = true)]
+    file: String,
+}
+
+async fn create(context: &Context, args: CreateArgs) -> Result<()> {
+    let spec = ConfigSpec {
+        name: args.config,
+        labels: key_value_map(&args.label),
+        data: Base64(read(&args.file, MAX_CONFIG, "config")?.expose_secret().to_vec()),
+        templating: args
+            .template_driver
+            .map(|name| brig_api::mount::Driver { name, ..Default::default() }),
+    };
+    let response: CreateResponse =
+        context.client.json(Call::post("/configs/create").json(&spec)?).await?;
+    crate::output::line(&response.id)
+}
+
+#[derive(Args, Debug)]
+struct InspectArgs {
+    /// Format output using a custom template: 'json' or a Go template
+    #[arg(long, short = 'f')]
+    format: Option<String>,
+    /// Print the information in a human friendly format
+    #[arg(long)]
+    pretty: bool,
+    #[arg(required = true, hide = true)]
+    configs: Vec<String>,
+}
+
+async fn run_inspect(context: &Context, args: InspectArgs) -> Result<()> {
+    if args.pretty {
+        let mut text = String::new();
+        for name in &args.configs {
+            let config: Config = context
+                .client
+                .json(Call::get(format!("/configs/{}", checked("config", name)?)))
+                .await?;
+            text.push_str(&pretty(
+                &config.id,
+                &config.spec.name,
+                &config.spec.labels,
+                &config.created_at,
+                &config.updated_at,
+                None,
+            ));
+            text.push_str(&format!("Data:\n{}\n", String::from_utf8_lossy(&config.spec.data.0)));
+        }
+        return crate::output::print(&text);
+    }
+    inspect::print_all(&args.configs, args.format.as_deref(), |name| async move {
+        inspect::fetch(
+            &context.client,
+            Call::get(format!("/configs/{}", checked("config", &name)?)),
+        )
+        .await
+    })
+    .await
+}
+
+#[derive(Args, Debug)]
+struct LsArgs {
+    /// Filter output based on conditions provided
+    #[arg(long, short = 'f')]
+    filter: Vec<String>,
+    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or a Go template
+    #[arg(long)]
+    format: Option<String>,
+    /// Only display IDs
+    #[arg(long, short = 'q')]
+    quiet: bool,
+}
+
+async fn ls(context: &Context, args: LsArgs) -> Result<()> {
+    let call = Call::get("/configs").filters(&filters(&args.filter)?);
+    let mut configs: Vec<Config> = context.client.json(call).await?;
+    configs.sort_by(|a, b| natural_order(&a.spec.name, &b.spec.name));
+    let now = brig_api::time::now();
+    let rows: Vec<Row> = configs
+        .iter()
+        .map(|config| {
+            Row::new()
+                .with("ID", config.id.as_str())
+                .with("Name", config.spec.name.as_str())
+                .with("CreatedAt", since(&config.created_at, now))
+                .with("UpdatedAt", since(&config.updated_at, now))
+                .labels(&config.spec.labels)
+        })
+        .collect();
+    let listing = Listing {
+        table: "{{.ID}}\t{{.Name}}\t{{.CreatedAt}}\t{{.UpdatedAt}}",
+        headers: &[("CreatedAt", "CREATED"), ("UpdatedAt", "UPDATED")],
+        id: "ID",
+    };
+    let format = args
+        .format
+        .as_deref()
+        .or_else(|| context.config.text("configFormat").filter(|_| !args.quiet));
+    listing.print(&rows, format, args.quiet)
+}
+
+#[derive(Args, Debug)]
+struct RmArgs {
+    #[arg(required = true, hide = true)]
+    configs: Vec<String>,
+}
+
+async fn rm(context: &Context, args: RmArgs) -> Result<()> {
+    each(&args.configs, |name| async move {
+        context.client.none(Call::delete(format!("/configs/{}", checked("config", &name)?))).await
+    })
+    .await
+}

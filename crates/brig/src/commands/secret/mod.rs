@@ -1,0 +1,272 @@
+//! `secret …`.
+
+use std::io::Read as _;
+
+use brig_api::swarm::{CreateResponse, Secret, SecretSpec};
+use brig_types::secret::SecretBytes;
+use clap::Args;
+
+use crate::cli::{Leaf, leaf};
+use crate::client::Call;
+use crate::commands::{checked, each, filters, inspect};
+use crate::context::Context;
+use crate::error::{Error, Result, message};
+use crate::output::human::{natural_order, since};
+use crate::output::list::{Listing, Row};
+use crate::parse::key_value_map;
+
+leaf!(
+    CREATE,
+    "create",
+    "[OPTIONS] SECRET [file|-]",
+    "Create a secret from a file or STDIN as content",
+    CreateArgs,
+    create
+);
+leaf!(
+    INSPECT,
+    "inspect",
+    "[OPTIONS] SECRET [SECRET...]",
+    "Display detailed information on one or more secrets",
+    InspectArgs,
+    run_inspect
+);
+leaf!(LS, "ls" | "list", "[OPTIONS]", "List secrets", LsArgs, ls);
+leaf!(RM, "rm" | "remove", "SECRET [SECRET...]", "Remove one or more secrets", RmArgs, rm);
+
+/// `secret …`.
+pub(crate) const COMMANDS: &[&Leaf] = &[&CREATE, &INSPECT, &LS, &RM];
+
+/// The largest secret: 500 KiB.
+const MAX_SECRET: usize = 500 * 1024;
+
+#[derive(Args, Debug)]
+struct CreateArgs {
+    /// Secret driver
+    #[arg(long, short = 'd')]
+    driver: Option<String>,
+    /// Secret labels
+    #[arg(long, short = 'l')]
+    label: Vec<String>,
+    /// Template driver
+    #[arg(long)]
+    template_driver: Option<String>,
+    #[arg(hide = true)]
+    secret: String,
+    #[arg(hide = true)]
+    file: Option<String>,
+}
+
+async fn create(context: &Context, args: CreateArgs) -> Result<()> {
+    if args.driver.is_some() && args.file.is_some() {
+        return Err(message("secret data must be empty when using a secret driver"));
+    }
+    // The content must not end up in a core dump of this process; where that is refused, the
+    // secret is still only in memory that is wiped.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    let data = match (&args.file, &args.driver) {
+        (Some(file), _) => read(file, MAX_SECRET, "secret")?,
+        (None, Some(_)) => SecretBytes::default(),
+        (None, None) => {
+            return Err(message("either a file, or - for STDIN, or a secret driver is needed"));
+        }
+    };
+    let driver = |name: Option<String>| {
+        name.map(|name| brig_api::mount::Driver { name, ..Default::default() })
+    };
+    let len = data.len();
+    let spec = SecretSpec {
+        name: args.secret,
+        labels: key_value_map(&args.label),
+        data: data.into(),
+        driver: driver(args.driver),
+        templating: driver(args.template_driver),
+    };
+    let call = Call::post("/secrets/create").secret_json(&spec, len)?;
+    drop(spec);
+    let response: CreateResponse = context.client.json(call).await?;
+    crate::output::line(&response.id)
+}
+
+/// Reads a secret's or config's content from a file, or from stdin for `-`, into memory that is
+/// never moved, so that no copies stay behind.
+pub(crate) fn read(file: &str, max: usize, kind: &str) -> Result<SecretBytes> {
+    let name = if file == "-" { "STDIN" } else { file };
+    let failed = |source| Error::io(format!("error reading content from {name:?}"), source);
+    let mut source: Box<dyn std::io::Read> = if file == "-" {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(file).map_err(failed)?)
+    };
+    let mut buffer = vec![0_u8; max + 1];
+    let mut len = 0;
+    let result = loop {
+        match source.read(buffer.get_mut(len..).unwrap_or_default()) {
+            Ok(0) => break Ok(()),
+            Ok(n) => len += n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    // From here on the buffer is wiped, whatever happens.
+    let whole = SecretBytes::new(buffer);
+    result.map_err(failed)?;
+    if len > max {
+        return Err(message(format!("{kind} data must not be larger than {} KiB", max / 1024)));
+    }
+    if len == 0 && kind == "secret" {
+        return Err(message(format!("error reading from {name}: data is empty")));
+    }
+    Ok(SecretBytes::new(whole.expose_secret().get(..len).unwrap_or_default().to_vec()))
+}
+
+#[derive(Args, Debug)]
+struct InspectArgs {
+    /// Format output using a custom template: 'json' or a Go template
+    #[arg(long, short = 'f')]
+    format: Option<String>,
+    /// Print the information in a human friendly format
+    #[arg(long)]
+    pretty: bool,
+    #[arg(required = true, hide = true)]
+    secrets: Vec<String>,
+}
+
+async fn run_inspect(context: &Context, args: InspectArgs) -> Result<()> {
+    if args.pretty {
+        let mut text = String::new();
+        for name in &args.secrets {
+            let secret: Secret = context
+                .client
+                .json(Call::get(format!("/secrets/{}", checked("secret", name)?)))
+                .await?;
+            let driver = secret.spec.driver.map(|d| d.name).unwrap_or_default();
+            text.push_str(&pretty(
+                &secret.id,
+                &secret.spec.name,
+                &secret.spec.labels,
+                &secret.created_at,
+                &secret.updated_at,
+                Some(&driver),
+            ));
+        }
+        return crate::output::print(&text);
+    }
+    inspect::print_all(&args.secrets, args.format.as_deref(), |name| async move {
+        inspect::fetch(
+            &context.client,
+            Call::get(format!("/secrets/{}", checked("secret", &name)?)),
+        )
+        .await
+    })
+    .await
+}
+
+/// The head of `inspect --pretty` of secrets and configs.
+pub(crate) fn pretty(
+    id: &str,
+    name: &str,
+    labels: &brig_types::Labels,
+    created: &str,
+    updated: &str,
+    driver: Option<&str>,
+) -> String {
+    let mut text = format!("ID:\t\t\t{id}\nName:\t\t\t{name}\n");
+    if !labels.is_empty() {
+        text.push_str("Labels:\n");
+        for (key, value) in labels {
+            let value = if value.is_empty() { String::new() } else { format!("={value}") };
+            text.push_str(&format!(" - {key}{value}\n"));
+        }
+    }
+    if let Some(driver) = driver {
+        text.push_str(&format!("Driver:            \t{driver}\n"));
+    }
+    text.push_str(&format!(
+        "Created at:            \t{created}\nUpdated at:            \t{updated}\n"
+    ));
+    text
+}
+
+#[derive(Args, Debug)]
+struct LsArgs {
+    /// Filter output based on conditions provided
+    #[arg(long, short = 'f')]
+    filter: Vec<String>,
+    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or a Go template
+    #[arg(long)]
+    format: Option<String>,
+    /// Only display IDs
+    #[arg(long, short = 'q')]
+    quiet: bool,
+}
+
+async fn ls(context: &Context, args: LsArgs) -> Result<()> {
+    let call = Call::get("/secrets").filters(&filters(&args.filter)?);
+    let mut secrets: Vec<Secret> = context.client.json(call).await?;
+    secrets.sort_by(|a, b| natural_order(&a.spec.name, &b.spec.name));
+    let now = brig_api::time::now();
+    let rows: Vec<Row> = secrets
+        .iter()
+        .map(|secret| {
+            Row::new()
+                .with("ID", secret.id.as_str())
+                .with("Name", secret.spec.name.as_str())
+                .with(
+                    "Driver",
+                    secret.spec.driver.as_ref().map_or("", |driver| driver.name.as_str()),
+                )
+                .with("CreatedAt", since(&secret.created_at, now))
+                .with("UpdatedAt", since(&secret.updated_at, now))
+                .labels(&secret.spec.labels)
+        })
+        .collect();
+    let listing = Listing {
+        table: "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.CreatedAt}}\t{{.UpdatedAt}}",
+        headers: &[("CreatedAt", "CREATED"), ("UpdatedAt", "UPDATED")],
+        id: "ID",
+    };
+    let format = args
+        .format
+        .as_deref()
+        .or_else(|| context.config.text("secretFormat").filter(|_| !args.quiet));
+    listing.print(&rows, format, args.quiet)
+}
+
+#[derive(Args, Debug)]
+struct RmArgs {
+    #[arg(required = true, hide = true)]
+    secrets: Vec<String>,
+}
+
+async fn rm(context: &Context, args: RmArgs) -> Result<()> {
+    each(&args.secrets, |name| async move {
+        context.client.none(Call::delete(format!("/secrets/{}", checked("secret", &name)?))).await
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_limited_and_not_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, len: usize| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, vec![b'x'; len]).unwrap();
+            path.display().to_string()
+        };
+        assert_eq!(
+            read(&file("most", MAX_SECRET), MAX_SECRET, "secret").unwrap().len(),
+            MAX_SECRET
+        );
+        let error = read(&file("over", MAX_SECRET + 1), MAX_SECRET, "secret").unwrap_err();
+        assert_eq!(error.text(), "secret data must not be larger than 500 KiB");
+        assert!(read(&file("none", 0), MAX_SECRET, "secret").is_err());
+        assert!(
+            read("/nonexistent", MAX_SECRET, "secret").unwrap_err().text().contains("/nonexistent")
+        );
+    }
+}

@@ -1,0 +1,12 @@
+//! `swarm …`.
+
+mod ca;
+mod init;
+mod spec;
+mod token;
+
+use crate::cli::Leaf;
+
+/// `swarm …`.
+pub(crate) const COMMANDS: &[&Leaf] =
+    &[&ca::CA, &init::INIT, &init::JOIN, &token::JOIN_TOKEN, &init::LEAVE, &spec::UPDATE];

@@ -1,0 +1,91 @@
+//! `swarm join-token`, and what `init` prints.
+
+use brig_api::swarm::{Node, Swarm, UnlockKey};
+use brig_api::system::SystemInfo;
+use clap::Args;
+
+use super::spec::{Rotate, send};
+use crate::cli::leaf;
+use crate::client::Call;
+use crate::context::Context;
+use crate::error::{Result, message};
+use crate::output::line;
+
+leaf!(
+    JOIN_TOKEN,
+    "join-token",
+    "[OPTIONS] (worker|manager)",
+    "Manage join tokens",
+    TokenArgs,
+    join_token
+);
+
+#[derive(Args, Debug)]
+struct TokenArgs {
+    /// Only display token
+    #[arg(long, short = 'q')]
+    quiet: bool,
+    /// Rotate join token
+    #[arg(long)]
+    rotate: bool,
+    #[arg(hide = true)]
+    role: String,
+}
+
+async fn join_token(context: &Context, args: TokenArgs) -> Result<()> {
+    let role = args.role.as_str();
+    if !matches!(role, "worker" | "manager") {
+        return Err(message(format!("unknown role {role}")));
+    }
+    if args.rotate {
+        let swarm: Swarm = context.client.json(Call::get("/swarm")).await?;
+        let rotate = Rotate { worker_token: role == "worker", manager_token: role == "manager" };
+        send(context, swarm.version.index, &swarm.spec, rotate).await?;
+        if !args.quiet {
+            line(&format!("Successfully rotated {role} join token.\n"))?;
+        }
+    }
+    if args.quiet {
+        let swarm: Swarm = context.client.json(Call::get("/swarm")).await?;
+        return line(token(&swarm, role));
+    }
+    let info: SystemInfo = context.client.json(Call::get("/info")).await?;
+    print_join_command(context, &info.swarm.node_id, role).await
+}
+
+fn token<'a>(swarm: &'a Swarm, role: &str) -> &'a str {
+    if role == "manager" {
+        swarm.join_tokens.manager.expose_secret()
+    } else {
+        swarm.join_tokens.worker.expose_secret()
+    }
+}
+
+/// Prints the command that another node joins with.
+pub(super) async fn print_join_command(context: &Context, node: &str, role: &str) -> Result<()> {
+    let node: Node = context.client.json(Call::get(format!("/nodes/{node}"))).await?;
+    let swarm: Swarm = context.client.json(Call::get("/swarm")).await?;
+    let Some(status) = node.manager_status else {
+        return Ok(());
+    };
+    line(&format!(
+        "To add a {role} to this swarm, run the following command:\n\n    {} swarm join --token {} {}\n",
+        context.program,
+        token(&swarm, role),
+        status.addr
+    ))
+}
+
+/// Prints the key that a locked manager is unlocked with.
+pub(super) async fn print_unlock_key(context: &Context) -> Result<()> {
+    let key: UnlockKey = context.client.json(Call::get("/swarm/unlockkey")).await?;
+    if key.unlock_key.is_empty() {
+        return Ok(());
+    }
+    line(&format!(
+        "To unlock a swarm manager after it restarts, run the `{} swarm unlock`\ncommand and provide the following key:\n\n    {}\n\n\
+         Remember to store this key in a password manager, since without it you\nwill not be able to restart the manager.",
+        context.program,
+        key.unlock_key.expose_secret()
+    ))
+}

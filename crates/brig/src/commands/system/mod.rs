@@ -1,0 +1,19 @@
+//! `system …`, and `version`, `info`, `events`, `inspect`, `login`, `logout`.
+
+mod dial;
+mod events;
+mod info;
+mod inspect;
+mod login;
+mod version;
+
+pub(crate) use events::EVENTS;
+pub(crate) use info::INFO;
+pub(crate) use inspect::INSPECT;
+pub(crate) use login::{LOGIN, LOGOUT};
+pub(crate) use version::VERSION;
+
+use crate::cli::Leaf;
+
+/// `system …`.
+pub(crate) const COMMANDS: &[&Leaf] = &[&dial::DIAL_STDIO, &EVENTS, &INFO];
