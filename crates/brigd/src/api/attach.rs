@@ -1,0 +1,48 @@
+//! `POST /containers/{id}/attach`.
+
+use brig_engine::{AttachRequest, AttachedStreams, OutputChunk, StdinWriter, Written};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::server::hijack::{self, Input, Taken};
+use crate::server::{ApiError, Call, Response};
+
+/// Connects the client with a container's input and output.
+///
+/// # Errors
+/// No such container, or one that can't be attached to.
+pub async fn container(call: Call) -> Result<Response, ApiError> {
+    let query = &call.query;
+    let request = AttachRequest {
+        stdin: query.flag("stdin"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        logs: query.flag("logs"),
+        stream: query.flag("stream"),
+        detach_keys: query.text("detachKeys").unwrap_or_default().to_owned(),
+    };
+    let streams = call.state.engine.attach(call.param("id"), request).await?;
+    connect(call, streams).await
+}
+
+/// Connects the client with a process of the engine.
+pub(super) async fn connect(call: Call, streams: AttachedStreams) -> Result<Response, ApiError> {
+    let output =
+        ReceiverStream::new(streams.output).map(|chunk: OutputChunk| (chunk.stream, chunk.bytes));
+    hijack::connect(call, streams.tty, streams.input, output).await
+}
+
+impl Input for StdinWriter {
+    async fn write(&mut self, bytes: Bytes) -> Taken {
+        match Self::write(self, bytes).await {
+            Written::Forwarded => Taken::Forwarded,
+            Written::Closed => Taken::Closed,
+            Written::Detached => Taken::Detached,
+        }
+    }
+
+    async fn end(self) {
+        self.finish().await;
+    }
+}

@@ -1,0 +1,168 @@
+//! The composition root: every part of the daemon is made here, in the order in which it needs
+//! the others, and taken down in the reverse order.
+
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use brig_engine::Engine;
+use brig_image::ImageStore;
+use brig_swarm::Swarm;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cli::Flags;
+use crate::config::{Config, Host};
+use crate::host::HostFacts;
+use crate::instance::{Instance, Roots};
+use crate::logging::LogControl;
+use crate::server::connection::{self, MAX_CONNECTIONS};
+use crate::server::listener::{ListenError, Listener};
+use crate::server::service::ApiService;
+use crate::signals::{Request, Signals};
+use crate::state::{AppState, State};
+use crate::tools::Tools;
+use crate::{engine_id, executor, notify, parts, routes, swarm};
+
+/// Time for the cluster's part and the engine to write down what they must.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// When it can't be started. Once it runs, it ends well.
+pub async fn run(
+    flags: &Flags,
+    config: Config,
+    log: &LogControl,
+    sockets: Vec<UnixListener>,
+) -> anyhow::Result<()> {
+    let mut signals = Signals::take().context("cannot take over signals")?;
+    let (roots, config) = Roots::take(&config)?;
+    let state = build(config, roots.instance()).await?;
+    let listeners = listen(&state.config, sockets)?;
+    swarm::events::follow(&state);
+
+    let service = ApiService::new(Arc::clone(&state), Arc::new(routes::router()));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    for listener in &listeners {
+        let accept = connection::accept(
+            Arc::clone(listener),
+            service.clone(),
+            Arc::clone(&slots),
+            state.stop.clone(),
+        );
+        state.tasks.spawn(accept);
+    }
+    notify::ready();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data_root = %state.config.data_root.display(), "ready");
+
+    while signals.next().await == Request::Reload {
+        reload(flags, &state.config, log);
+    }
+    notify::stopping();
+    tracing::info!("stopping; containers go on");
+    drop(service);
+    drain(&state, &mut signals).await;
+    drop(listeners);
+    drop(roots);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Makes the parts: images, then the engine on them, then the cluster's part on the engine.
+async fn build(config: Config, instance: &Instance) -> anyhow::Result<AppState> {
+    let tools = Tools::find(&config)?;
+    let images = ImageStore::open(&config.data_root, parts::image_options(&config))
+        .context("cannot open the image store")?;
+    let engine = Engine::start(parts::engine_config(&config, instance, &tools)?, images)
+        .await
+        .context("cannot start the engine")?;
+    let host = HostFacts::read();
+    let executor = executor::new(engine.clone(), host.clone(), &config);
+    let swarm = Swarm::open(parts::swarm_config(&config, executor))
+        .await
+        .context("cannot open the cluster's state")?;
+    let engine_id = engine_id::load(&config.data_root)?;
+    Ok(Arc::new(State {
+        config,
+        engine_id,
+        host,
+        engine,
+        swarm,
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+    }))
+}
+
+fn listen(
+    config: &Config,
+    handed_over: Vec<UnixListener>,
+) -> Result<Vec<Arc<Listener>>, ListenError> {
+    let mut listeners = Vec::new();
+    let mut handed_over = handed_over.into_iter();
+    for host in &config.hosts {
+        match host {
+            Host::Unix(path) => {
+                listeners.push(Arc::new(Listener::bind(path, config.group.as_deref())?));
+            }
+            Host::Systemd => {
+                let first = handed_over.next().ok_or(ListenError::NothingHandedOver)?;
+                for socket in std::iter::once(first).chain(handed_over.by_ref()) {
+                    listeners.push(Arc::new(Listener::from_systemd(socket)?));
+                }
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+/// SIGHUP: the log level is taken over at once, all else needs a restart.
+fn reload(flags: &Flags, running: &Config, log: &LogControl) {
+    match Config::load(flags) {
+        Ok(new) => {
+            log.set(new.log_level);
+            tracing::info!(level = ?new.log_level, "configuration read again");
+            let comparable = Config {
+                log_level: running.log_level,
+                data_root: without_links(new.data_root),
+                exec_root: without_links(new.exec_root),
+                ..new
+            };
+            for key in comparable.differences(running) {
+                tracing::warn!(key, "this change of the configuration needs a restart");
+            }
+        }
+        Err(error) => {
+            let error = brig_types::error::chain(&error);
+            tracing::error!(%error, "the configuration is kept as it was");
+        }
+    }
+}
+
+fn without_links(path: PathBuf) -> PathBuf {
+    path.canonicalize().unwrap_or(path)
+}
+
+/// Lets requests end, within the time that the configuration gives them or until a second signal.
+async fn drain(state: &AppState, signals: &mut Signals) {
+    state.stop.cancel();
+    state.tasks.close();
+    tokio::select! {
+        () = state.tasks.wait() => {}
+        () = tokio::time::sleep(state.config.shutdown_timeout) => {
+            tracing::warn!(left = state.tasks.len(), "requests did not end in time");
+        }
+        _ = signals.next() => tracing::warn!(left = state.tasks.len(), "told again to stop"),
+    }
+    let last_words = async {
+        state.swarm.shutdown().await;
+        state.engine.shutdown().await;
+    };
+    if tokio::time::timeout(LAST_WORDS, last_words).await.is_err() {
+        tracing::warn!("the engine did not come to rest in time");
+    }
+}

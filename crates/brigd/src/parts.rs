@@ -1,0 +1,118 @@
+//! The configuration of each part, from the daemon's.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use brig_engine::EngineConfig;
+use brig_image::{OpenOptions, RegistrySettings};
+use brig_network::{AddressPool, Ipv4Net, NetworkConfig};
+use brig_runtime::RuntimeConfig;
+use brig_swarm::{Executor, SwarmConfig};
+
+use crate::config::{Cidr, Config};
+use crate::instance::Instance;
+use crate::tools::Tools;
+
+/// The parent of all containers' cgroups, for the default instance.
+const CGROUP_PARENT: &str = "/brig";
+
+/// How the image store is opened.
+#[must_use]
+pub fn image_options(config: &Config) -> OpenOptions {
+    OpenOptions {
+        registry: RegistrySettings {
+            insecure: config.registries.insecure.clone(),
+            mirrors: config.registries.mirrors.clone(),
+            concurrent_downloads: config.registries.max_concurrent_downloads,
+            ..RegistrySettings::default()
+        },
+        ..OpenOptions::default()
+    }
+}
+
+/// How the engine is started.
+///
+/// # Errors
+/// Networks of IPv6.
+pub fn engine_config(
+    config: &Config,
+    instance: &Instance,
+    tools: &Tools,
+) -> anyhow::Result<EngineConfig> {
+    let suffix = instance.suffix();
+    let cgroup_parent = config.cgroup_parent.clone().unwrap_or_else(|| {
+        if suffix.is_empty() {
+            CGROUP_PARENT.to_owned()
+        } else {
+            format!("{CGROUP_PARENT}-{suffix}")
+        }
+    });
+    let runtime = RuntimeConfig {
+        exec_root: config.exec_root.clone(),
+        cache_dir: config.data_root.join("cache"),
+        cgroup_parent,
+        runtime: Some(tools.runtime.clone()),
+        conmon: Some(tools.conmon.clone()),
+        init: config.containers.init_path.clone(),
+    };
+    let mut network = NetworkConfig::new(suffix, config.data_root.join("network"));
+    network.default_subnet =
+        config.network.bip.map(bridge_subnet).transpose().context("invalid value for bip")?;
+    if !config.network.pools.is_empty() {
+        network.pools = config
+            .network
+            .pools
+            .iter()
+            .map(|pool| Ok(AddressPool { base: net(pool.base)?, size: pool.size }))
+            .collect::<anyhow::Result<_>>()
+            .context("invalid value for default-address-pools")?;
+    }
+    network.dns_upstreams.clone_from(&config.network.dns);
+    Ok(EngineConfig {
+        data_root: config.data_root.clone(),
+        exec_root: config.exec_root.clone(),
+        runtime,
+        network,
+        log_options: config.containers.log_opts.clone(),
+        dns: config.network.dns.iter().map(IpAddr::to_string).collect(),
+    })
+}
+
+/// The subnet of a bridge that has the first address of it, as ours do.
+fn bridge_subnet(bip: Cidr) -> anyhow::Result<Ipv4Net> {
+    let subnet = net(bip)?;
+    let first = std::net::Ipv4Addr::from_bits(subnet.network().to_bits().saturating_add(1));
+    anyhow::ensure!(
+        bip.address == first,
+        "the bridge has the first address of its subnet, {first}"
+    );
+    Ok(subnet)
+}
+
+fn net(cidr: Cidr) -> anyhow::Result<Ipv4Net> {
+    match cidr.address {
+        IpAddr::V4(address) => Ok(Ipv4Net::new(address, cidr.prefix)),
+        IpAddr::V6(address) => anyhow::bail!("{address}: IPv6 is not available in this version"),
+    }
+}
+
+/// How the cluster's part is opened.
+#[must_use]
+pub fn swarm_config(config: &Config, executor: Arc<dyn Executor>) -> SwarmConfig {
+    SwarmConfig { state_dir: config.data_root.join("swarm"), executor }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bridge_has_the_first_address() {
+        let cidr = |text: &str| Cidr { address: text.parse().unwrap(), prefix: 16 };
+        let subnet = bridge_subnet(cidr("172.17.0.1")).unwrap();
+        assert_eq!(subnet, Ipv4Net::new([172, 17, 0, 0].into(), 16));
+        assert!(bridge_subnet(cidr("172.17.42.1")).is_err());
+        assert!(bridge_subnet(cidr("fd00::1")).is_err());
+    }
+}

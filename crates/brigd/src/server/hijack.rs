@@ -1,0 +1,174 @@
+//! Connections that turn into a process's input and output (attach, exec).
+
+use std::pin::pin;
+
+use brig_api::stream::{StdStream, encode_frame};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use http::{HeaderValue, StatusCode, header};
+use hyper::ext::ReasonPhrase;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
+
+use super::body::{self, MULTIPLEXED_STREAM, RAW_STREAM, Response};
+use super::call::Call;
+use super::connection::PeerWatch;
+use super::error::ApiError;
+
+/// Bytes of input taken at a time.
+const INPUT_CHUNK: usize = 32 << 10;
+
+/// What became of input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is on its way to the process.
+    Forwarded,
+    /// Nobody reads it any more.
+    Closed,
+    /// The client typed the keys that let it go.
+    Detached,
+}
+
+/// Where a client's input goes.
+pub trait Input: Send + 'static {
+    /// Hands over bytes.
+    fn write(&mut self, bytes: Bytes) -> impl Future<Output = Taken> + Send;
+    /// The client has no more input.
+    fn end(self) -> impl Future<Output = ()> + Send;
+}
+
+/// Output of a process, by stream.
+pub type Chunk = (StdStream, Bytes);
+
+/// Bytes on the wire: raw for a terminal, else in frames.
+#[must_use]
+pub fn encode(tty: bool, (stream, bytes): &Chunk) -> Bytes {
+    if tty { bytes.clone() } else { encode_frame(*stream, bytes) }
+}
+
+/// The media type of a process's output.
+#[must_use]
+pub fn media_type(call: &Call, tty: bool) -> HeaderValue {
+    // COMPAT: before 1.42 clients knew frames from the container's configuration alone.
+    if !tty && call.speaks(1, 42) { MULTIPLEXED_STREAM } else { RAW_STREAM }
+}
+
+/// Connects the client with a process.
+///
+/// A client that asked for an upgrade gets `101 UPGRADED` and both directions; one that did not
+/// gets `200 OK` with the output as the body, and its request's body is the input.
+///
+/// # Errors
+/// When the request's body can't be read.
+pub async fn connect<I, O>(
+    mut call: Call,
+    tty: bool,
+    input: Option<I>,
+    output: O,
+) -> Result<Response, ApiError>
+where
+    I: Input,
+    O: Stream<Item = Chunk> + Send + 'static,
+{
+    let media_type = media_type(&call, tty);
+    let output = output.map(move |chunk| encode(tty, &chunk));
+    let stop = call.state.stop.clone();
+    let Some(upgrade) = call.upgrade.take() else {
+        if let Some(input) = input {
+            let reader = call.reader();
+            call.state.tasks.spawn(async move {
+                stop.run_until_cancelled(feed(reader, Some(input))).await;
+            });
+        }
+        let stop = call.state.stop.clone();
+        return Ok(body::stream(Some(media_type), output.map(Ok), stop));
+    };
+    call.drain_body().await?;
+    let peer = call.peer.clone();
+    call.state.tasks.spawn(upgraded(upgrade, input, output, peer, stop));
+    let mut response = body::empty(StatusCode::SWITCHING_PROTOCOLS);
+    response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, media_type);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+    Ok(response)
+}
+
+async fn upgraded<I: Input>(
+    upgrade: OnUpgrade,
+    input: Option<I>,
+    output: impl Stream<Item = Bytes> + Send,
+    peer: PeerWatch,
+    stop: CancellationToken,
+) {
+    match upgrade.await {
+        Ok(connection) => {
+            let (reader, writer) = tokio::io::split(TokioIo::new(connection));
+            pump(reader, writer, input, output, peer, stop).await;
+        }
+        // The client left before it had the answer.
+        Err(error) => tracing::debug!(%error, "connection was not upgraded"),
+    }
+}
+
+/// Copies both ways until the output ends, the client is gone, or the daemon stops.
+async fn pump<I: Input>(
+    reader: impl AsyncRead + Send + Unpin,
+    mut writer: impl AsyncWrite + Send + Unpin,
+    input: Option<I>,
+    output: impl Stream<Item = Bytes> + Send,
+    peer: PeerWatch,
+    stop: CancellationToken,
+) {
+    let mut output = pin!(output);
+    let send = async {
+        while let Some(bytes) = output.next().await {
+            if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
+                break;
+            }
+        }
+    };
+    let receive = async {
+        if feed(reader, input).await == Taken::Detached {
+            return;
+        }
+        // The client may have closed only its sending side, and still listen.
+        peer.gone().await;
+    };
+    tokio::select! {
+        () = send => {}
+        () = receive => {}
+        () = stop.cancelled() => {}
+    }
+    // Fails only when the client is gone, which is as good.
+    let _ = writer.shutdown().await;
+}
+
+/// Copies a client's input until its end, or until the client is let go.
+///
+/// Without a process that takes it, input is read and dropped, so that the end is seen.
+async fn feed<I: Input>(mut reader: impl AsyncRead + Send + Unpin, mut input: Option<I>) -> Taken {
+    let mut buffer = bytes::BytesMut::with_capacity(INPUT_CHUNK);
+    loop {
+        buffer.reserve(INPUT_CHUNK);
+        match reader.read_buf(&mut buffer).await {
+            // A client that vanishes has no more input, as one that ends it.
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+        let bytes = buffer.split().freeze();
+        let Some(process) = &mut input else { continue };
+        match process.write(bytes).await {
+            Taken::Forwarded => {}
+            Taken::Closed => input = None,
+            Taken::Detached => return Taken::Detached,
+        }
+    }
+    if let Some(process) = input {
+        process.end().await;
+    }
+    Taken::Closed
+}

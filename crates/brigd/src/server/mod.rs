@@ -1,0 +1,20 @@
+//! The HTTP side: listeners, connections, the version prefix, routing, bodies and streams.
+//!
+//! Nothing here knows what a container is. [`route`] holds the shape of a route, `crate::routes`
+//! the table of them, `crate::api` the handlers.
+
+pub mod body;
+pub mod call;
+pub mod connection;
+pub mod error;
+pub mod hijack;
+pub mod listener;
+pub mod query;
+pub mod route;
+pub mod service;
+pub mod version;
+
+pub use body::Response;
+pub use call::Call;
+pub use error::ApiError;
+pub use route::{Handler, Route, Router, Verb};

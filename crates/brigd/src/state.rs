@@ -1,0 +1,33 @@
+//! What every handler can reach.
+
+use std::sync::Arc;
+
+use brig_engine::Engine;
+use brig_swarm::Swarm;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::host::HostFacts;
+
+/// The daemon, shared.
+pub type AppState = Arc<State>;
+
+/// The parts of the running daemon.
+#[derive(Debug)]
+pub struct State {
+    /// The configuration.
+    pub config: Config,
+    /// Random name of this engine, kept in the data root.
+    pub engine_id: String,
+    /// This host.
+    pub host: HostFacts,
+    /// Containers, images, networks and volumes of this node.
+    pub engine: Engine,
+    /// This node's part in a cluster.
+    pub swarm: Swarm,
+    /// Everything that runs for a client; waited for at the end.
+    pub tasks: TaskTracker,
+    /// Cancelled when the daemon stops: no new connections, streams end.
+    pub stop: CancellationToken,
+}

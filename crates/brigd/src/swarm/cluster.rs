@@ -1,0 +1,92 @@
+//! `/swarm`: the cluster itself, and this node's membership.
+
+use brig_api::swarm::{SwarmInitRequest, SwarmSpec, UnlockKey};
+use brig_proto::swarm::ClusterSpec;
+use brig_proto::swarm::node_spec::Availability;
+use brig_swarm::{InitRequest, TokenRotation};
+use http::StatusCode;
+
+use super::{Answer, convert, events, local, versions};
+use crate::server::{ApiError, Call, body};
+
+/// `GET /swarm`.
+pub(super) async fn inspect(call: Call) -> Answer {
+    let cluster = local::control(&call.state)?.cluster()?;
+    body::ok(&convert::cluster::json(&cluster))
+}
+
+/// `POST /swarm/init`: makes a cluster with this node as its first manager.
+pub(super) async fn init(mut call: Call) -> Answer {
+    let request: SwarmInitRequest = call.required_json().await?;
+    let mut spec = ClusterSpec::default();
+    convert::cluster::merge(&mut spec, &request.spec)?;
+    if request.auto_lock_managers {
+        spec.encryption_config.get_or_insert_default().auto_lock_managers = true;
+    }
+    let availability =
+        convert::node::availability(&request.availability)?.unwrap_or(Availability::Active);
+    let node = call
+        .state
+        .swarm
+        .init(InitRequest {
+            listen_addr: request.listen_addr,
+            advertise_addr: request.advertise_addr,
+            data_path_addr: request.data_path_addr,
+            data_path_port: request.data_path_port,
+            default_addr_pool: request.default_addr_pool,
+            subnet_size: request.subnet_size,
+            force_new_cluster: request.force_new_cluster,
+            spec,
+            availability,
+        })
+        .await?;
+    events::follow(&call.state);
+    body::ok(&node)
+}
+
+/// `POST /swarm/join`.
+pub(super) async fn join(call: Call) -> Answer {
+    if local::is_member(&call.state) {
+        return Err(brig_swarm::SwarmError::AlreadyInSwarm.into());
+    }
+    Err(ApiError::not_implemented(
+        "joining an existing swarm is not available in this version; this node can make one of \
+         its own with \"docker swarm init\"",
+    ))
+}
+
+/// `POST /swarm/leave`.
+pub(super) async fn leave(call: Call) -> Answer {
+    call.state.swarm.leave(call.query.flag("force")).await?;
+    Ok(body::empty(StatusCode::OK))
+}
+
+/// `POST /swarm/update`: settings, and new tokens.
+pub(super) async fn update(mut call: Call) -> Answer {
+    let version = versions::required(&call.query, "swarm")?;
+    let rotation = TokenRotation {
+        worker: call.query.flag("rotateWorkerToken"),
+        manager: call.query.flag("rotateManagerToken"),
+        unlock_key: call.query.flag("rotateManagerUnlockKey"),
+    };
+    let request: SwarmSpec = call.required_json().await?;
+    let control = local::control(&call.state)?;
+    let mut spec = control.cluster()?.spec.clone().unwrap_or_default();
+    convert::cluster::merge(&mut spec, &request)?;
+    control.update_cluster(version, spec, rotation).await?;
+    Ok(body::empty(StatusCode::OK))
+}
+
+/// `GET /swarm/unlockkey`; an empty key means that managers are not locked.
+pub(super) async fn unlock_key(call: Call) -> Answer {
+    let key = local::control(&call.state)?.unlock_key()?;
+    let unlock_key = key.map(brig_api::data::SecretText).unwrap_or_default();
+    body::ok(&UnlockKey { unlock_key })
+}
+
+/// `POST /swarm/unlock`.
+pub(super) async fn unlock(call: Call) -> Answer {
+    // A node that is locked has no control side and says so itself.
+    local::control(&call.state)?;
+    Err(ApiError::conflict("swarm is not locked"))
+}
