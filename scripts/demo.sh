@@ -45,7 +45,7 @@ clean() {
     fi
   fi
   if [ -d "$data" ] && [ -x "$bin/brigd" ]; then
-    "$bin/brigd" --data-root "$data" --exec-root "$run" --purge-node >/dev/null 2>&1 || :
+    "$bin/brigd" --data-root "$data" --exec-root "$run" --purge >/dev/null 2>&1 || :
   fi
   rm -rf "$root"
 }

@@ -25,6 +25,7 @@ mod networks;
 mod plan;
 mod ports;
 mod process;
+mod purge;
 mod recovery;
 mod sandbox;
 mod spec;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(crate) struct Launcher {
     mounts: Option<PrivateMounts>,
     /// The host's mounts that were copied into that namespace and would not have come by
     /// themselves.
-    copied: Mutex<BTreeSet<u32>>,
+    copied: Mutex<BTreeSet<(u32, PathBuf)>>,
 }
 
 /// Which of the host's mounts a program has to see.

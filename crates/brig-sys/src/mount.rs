@@ -6,7 +6,7 @@ mod tmpfs;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{
@@ -75,19 +75,24 @@ pub fn make_shared_mountpoint(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The ids of the mounts that a namespace made from this one would not have got by itself if they
-/// were made later: those on a mount that is not shared.
+/// The mounts that a namespace made from this one would not have got by itself if they were made
+/// later: those on a mount that is not shared. Id and mount point of each, because the kernel gives
+/// the id of a mount that is gone to the next one.
 ///
 /// # Errors
 /// When the mount table cannot be read.
-pub fn unshared_mounts() -> io::Result<BTreeSet<u32>> {
+pub fn unshared_mounts() -> io::Result<BTreeSet<(u32, PathBuf)>> {
     let table = mountinfo(None)?;
     let shared: BTreeSet<u32> = table
         .iter()
         .filter(|mount| mount.propagation.iter().any(|tag| tag.starts_with("shared:")))
         .map(|mount| mount.id)
         .collect();
-    Ok(table.iter().filter(|mount| !shared.contains(&mount.parent)).map(|mount| mount.id).collect())
+    Ok(table
+        .into_iter()
+        .filter(|mount| !shared.contains(&mount.parent))
+        .map(|mount| (mount.id, mount.mount_point))
+        .collect())
 }
 
 /// Whether the path is the root of a mount. A symbolic link is not followed.

@@ -16,7 +16,6 @@ pub struct Brigd {
     child: Option<Child>,
     port: u16,
     args: Vec<String>,
-    path: Option<String>,
     quiet: bool,
 }
 
@@ -81,19 +80,22 @@ impl Brigd {
             .prefix("brig-e2e-")
             .tempdir_in("/var/tmp")
             .expect("a folder for the daemon");
+        fs::write(root.path().join("brigd.json"), "{}").expect("an empty configuration");
         Self {
             root,
             child: None,
             port: free_port(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-            path: None,
             quiet: false,
         }
     }
 
-    /// Lets the daemon see another `PATH`.
-    pub fn set_path(&mut self, path: &str) {
-        self.path = Some(path.to_owned());
+    /// Gives the daemon another configuration file.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn configure(&self, json: &str) {
+        fs::write(self.root.path().join("brigd.json"), json).expect("the configuration file");
     }
 
     /// Starts the process and waits until it answers.
@@ -144,10 +146,6 @@ impl Brigd {
         if !self.quiet {
             command.arg("--debug");
         }
-        if let Some(path) = &self.path {
-            command.env("PATH", path);
-        }
-        fs::write(self.root.path().join("brigd.json"), "{}").expect("an empty configuration");
         self.child = Some(command.spawn().expect("brigd starts"));
     }
 
@@ -227,6 +225,26 @@ impl Brigd {
         }
     }
 
+    /// Kills the daemon and removes everything it put on the machine.
+    pub fn purge(&mut self) {
+        self.kill();
+        let purged = Command::new(built("brigd"))
+            .arg("--data-root")
+            .arg(self.data_root())
+            .arg("--exec-root")
+            .arg(self.exec_root())
+            .arg("--config-file")
+            .arg(self.root.path().join("brigd.json"))
+            .arg("--purge")
+            .stdin(Stdio::null())
+            .output();
+        if let Ok(output) = purged
+            && !output.status.success()
+        {
+            eprintln!("brigd --purge: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+
     /// brig's CLI for this daemon.
     #[must_use]
     pub fn brig(&self) -> Client {
@@ -292,21 +310,6 @@ impl Drop for Brigd {
             let tail = lines.get(lines.len().saturating_sub(60)..).unwrap_or_default();
             eprintln!("--- end of brigd's log ---\n{}", tail.join("\n"));
         }
-        self.kill();
-        let purged = Command::new(built("brigd"))
-            .arg("--data-root")
-            .arg(self.data_root())
-            .arg("--exec-root")
-            .arg(self.exec_root())
-            .arg("--config-file")
-            .arg(self.root.path().join("brigd.json"))
-            .arg("--purge")
-            .stdin(Stdio::null())
-            .output();
-        if let Ok(output) = purged
-            && !output.status.success()
-        {
-            eprintln!("brigd --purge: {}", String::from_utf8_lossy(&output.stderr));
-        }
+        self.purge();
     }
 }

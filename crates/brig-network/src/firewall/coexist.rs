@@ -42,6 +42,17 @@ pub(super) fn let_marked_packets_through(mark: u32) -> bool {
     true
 }
 
+/// Removes the rule that lets packets with the mark pass, wherever it is.
+pub(super) fn withdraw(mark: u32) {
+    let Some(iptables) = process::find("iptables") else { return };
+    let mark = format!("{mark:#x}/{mark:#x}");
+    for chain in ["DOCKER-USER", "FORWARD"] {
+        let rule = ["-w", "5", "-D", chain, "-m", "mark", "--mark", &mark, "-j", "ACCEPT"];
+        // A chain or rule that is not there is what we want.
+        let _ = process::run(&iptables, &rule, &[]);
+    }
+}
+
 fn list(iptables: &Path, chain: &str) -> Option<String> {
     let output = process::run(iptables, &["-w", "5", "-S", chain], &[]).ok()?;
     output.success.then_some(output.text)

@@ -106,6 +106,23 @@ impl Firewall {
         }
     }
 
+    /// Removes the table, and the exception beside other firewalls once no instance needs it.
+    pub(crate) fn unload(&mut self) -> Result<(), NetworkError> {
+        let table = &self.table;
+        let text = format!("add table ip {table}\ndelete table ip {table}\n");
+        let output = process::run(&self.nft, &["-f", "-"], text.as_bytes())
+            .map_err(NetworkError::kernel("cannot run nft"))?;
+        if !output.success {
+            return Err(NetworkError::Nft { table: table.clone(), message: output.complaint });
+        }
+        let tables = process::run(&self.nft, &["list", "tables", "ip"], &[])
+            .map_err(NetworkError::kernel("cannot run nft"))?;
+        if !tables.text.lines().any(|line| line.starts_with("table ip brig")) {
+            coexist::withdraw(render::MARK);
+        }
+        Ok(())
+    }
+
     /// Publishes a container's ports: all of them or none.
     pub(crate) fn publish(&mut self, target: Ipv4Addr, ports: &[PortBound]) -> io::Result<()> {
         let result = self.in_batches(ports, |batch, table, port| {

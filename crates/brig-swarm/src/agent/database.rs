@@ -2,15 +2,18 @@
 //! containers that went on running.
 //!
 //! One file per task in `worker/tasks/`, named by the task's id, mode 0600: the task without
-//! registry credentials and without status, and the last status. Secrets and configs are never in
-//! it. Files are replaced whole, but not forced to disk: after a power loss nothing runs any more
+//! registry credentials and without status, and the last status, sealed with the node's own data
+//! key: names and environments of tasks are nobody's business either. Secrets and configs are never
+//! in it. Files are replaced whole, but not forced to disk: after a power loss nothing runs any more
 //! and the manager's next assignment says what is to be done.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use brig_pki::seal::{KeyRing, Place};
 use brig_proto::swarm::{Task, TaskStatus};
 use brig_types::id::TaskId;
 use prost::Message as _;
@@ -20,6 +23,8 @@ use crate::task;
 /// Largest record that is read back.
 const MAX_RECORD: u64 = 4 << 20;
 const TEMPORARY: &str = ".new";
+/// What sealed records are bound to, beside the task's id.
+const PLACE: &str = "agent-task";
 
 /// A task as this node remembers it.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -33,16 +38,17 @@ pub(crate) struct Record {
 }
 
 /// The directory with one file per task.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Database {
     dir: PathBuf,
+    keys: Arc<KeyRing>,
 }
 
 impl Database {
     /// Opens the directory and makes it if it isn't there.
-    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, keys: Arc<KeyRing>) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        Ok(Self { dir: dir.to_path_buf() })
+        Ok(Self { dir: dir.to_path_buf(), keys })
     }
 
     /// Everything that can be read; what cannot is dropped.
@@ -50,7 +56,7 @@ impl Database {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            match read(&path) {
+            match self.read(&path) {
                 Some((task, status)) => records.push((task, status)),
                 None => {
                     tracing::warn!(file = %path.display(), "dropped an unreadable task record");
@@ -66,13 +72,15 @@ impl Database {
         let path = self.path(&task.id)?;
         let temporary = path.with_extension(TEMPORARY.trim_start_matches('.'));
         let record = Record { task: Some(without_credentials(task)), status: Some(status.clone()) };
+        let place = Place { kind: PLACE, id: &task.id };
+        let sealed = self.keys.seal(place, &record.encode_to_vec()).map_err(io::Error::other)?;
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .open(&temporary)?;
-        file.write_all(&record.encode_to_vec())?;
+        file.write_all(&sealed)?;
         fs::rename(&temporary, &path)
     }
 
@@ -82,6 +90,16 @@ impl Database {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    fn read(&self, path: &Path) -> Option<(Task, TaskStatus)> {
+        let name = path.file_name()?.to_str()?;
+        let mut sealed = Vec::new();
+        fs::File::open(path).ok()?.take(MAX_RECORD).read_to_end(&mut sealed).ok()?;
+        let plain = self.keys.open(Place { kind: PLACE, id: name }, &sealed).ok()?;
+        let record = Record::decode(plain.as_slice()).ok()?;
+        let task = record.task.filter(|task| task.id == name)?;
+        Some((task, record.status?))
     }
 
     /// A manager decides the ids, so they are checked before they become file names.
@@ -102,15 +120,6 @@ fn without_credentials(original: &Task) -> Task {
     copy
 }
 
-fn read(path: &Path) -> Option<(Task, TaskStatus)> {
-    let name = path.file_name()?.to_str()?;
-    let mut bytes = Vec::new();
-    fs::File::open(path).ok()?.take(MAX_RECORD).read_to_end(&mut bytes).ok()?;
-    let record = Record::decode(bytes.as_slice()).ok()?;
-    let task = record.task.filter(|task| task.id == name)?;
-    Some((task, record.status?))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -118,6 +127,10 @@ mod tests {
     use brig_proto::swarm::{ContainerSpec, TaskSpec, container_spec::PullOptions, task_spec};
 
     use super::*;
+
+    fn open(dir: &Path) -> Database {
+        Database::open(dir, Arc::new(KeyRing::generate().unwrap())).unwrap()
+    }
 
     fn task() -> Task {
         Task {
@@ -137,13 +150,15 @@ mod tests {
     #[test]
     fn tasks_come_back_without_credentials() {
         let temp = tempfile::tempdir().unwrap();
-        let database = Database::open(&temp.path().join("worker/tasks")).unwrap();
+        let database = open(&temp.path().join("worker/tasks"));
         let task = task();
         let status = TaskStatus { state: 512, ..TaskStatus::default() };
         database.put(&task, &status).unwrap();
         let path = temp.path().join("worker/tasks").join(&task.id);
         let raw = fs::read(&path).unwrap();
-        assert!(!raw.windows(7).any(|window| window == b"hunter2"));
+        for plain in ["hunter2", "busybox"] {
+            assert!(!raw.windows(7).any(|window| window == plain.as_bytes()), "{plain}");
+        }
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let loaded = database.load().unwrap();
         assert_eq!(loaded.len(), 1);
@@ -157,7 +172,7 @@ mod tests {
     #[test]
     fn damaged_records_are_dropped() {
         let temp = tempfile::tempdir().unwrap();
-        let database = Database::open(temp.path()).unwrap();
+        let database = open(temp.path());
         fs::write(temp.path().join("x".repeat(25)), b"\xff\xff").unwrap();
         fs::write(temp.path().join("y".repeat(25)), b"").unwrap();
         assert!(database.load().unwrap().is_empty());
@@ -167,7 +182,7 @@ mod tests {
     #[test]
     fn ids_cannot_leave_the_directory() {
         let temp = tempfile::tempdir().unwrap();
-        let database = Database::open(temp.path()).unwrap();
+        let database = open(temp.path());
         let escaping = Task { id: "../../x".to_owned(), ..task() };
         assert!(database.put(&escaping, &TaskStatus::default()).is_err());
         assert!(database.remove("../x").is_err());

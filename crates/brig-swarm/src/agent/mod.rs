@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use brig_pki::seal::KeyRing;
 use brig_pki::tls::TlsCredentials;
 use brig_proto::swarm::{Node, Peer, WeightedPeer};
 use tokio::sync::watch;
@@ -51,6 +52,8 @@ pub(crate) struct AgentConfig<'a> {
     pub(crate) remember_managers: Arc<RememberManagers>,
     /// Where tasks are remembered.
     pub(crate) tasks_dir: &'a Path,
+    /// Seals what is remembered.
+    pub(crate) keys: Arc<KeyRing>,
 }
 
 /// How the agent stands with its managers.
@@ -93,7 +96,7 @@ impl Agent {
         let context = Arc::new(Context {
             executor: config.executor,
             store: Arc::new(DependencyStore::default()),
-            database: Database::open(config.tasks_dir)?,
+            database: Database::open(config.tasks_dir, config.keys)?,
             reporter: Arc::new(Reporter::default()),
         });
         let worker = Arc::new(Worker::new(Arc::clone(&context), tasks.clone()));

@@ -10,6 +10,7 @@ use brig_pki::ca::RootCa;
 use brig_pki::csr::NodeKey;
 use brig_pki::identity::NodeIdentity;
 use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys, StoredIdentity};
+use brig_pki::seal::KeyRing;
 use brig_pki::tls::TlsCredentials;
 use brig_pki::token::NodeRole as Role;
 use brig_proto::swarm::{Node, NodeRole, Peer};
@@ -118,7 +119,8 @@ impl Running {
                 .local_addr()
                 .map_err(|source| listen_failed(&addresses.listen_addr, source))?;
             local_manager = Some(address::local(listening).to_string());
-            let store = open_store(&layout, stored.key.store_keys.as_ref()).await?;
+            let ring = open_keys(&layout, stored.key.store_keys.as_ref())?;
+            let store = open_store(&layout, ring).await?;
             check_store(&layout, &store, &identity)?;
             let own = OwnNode {
                 id: identity.node.to_string(),
@@ -141,6 +143,7 @@ impl Running {
             managers,
             remember_managers: remember(layout.clone()),
             tasks_dir: &tasks_dir,
+            keys: Arc::new(open_keys(&layout, stored.key.store_keys.as_ref())?),
         });
         let agent = match agent.await {
             Ok(agent) => Arc::new(agent),
@@ -288,15 +291,18 @@ fn read(layout: &Layout) -> Result<(Addresses, Vec<Peer>, StoredIdentity), Swarm
     Ok((addresses, managers, stored))
 }
 
-async fn open_store(layout: &Layout, keys: Option<&StoreKeys>) -> Result<Store, SwarmError> {
+/// The data keys of this node, which seal its store and what its agent remembers.
+fn open_keys(layout: &Layout, keys: Option<&StoreKeys>) -> Result<KeyRing, SwarmError> {
+    keys.ok_or_else(|| layout.damaged("the key file has no data keys".to_owned()))?
+        .open()
+        .map_err(pki("open the data keys"))
+}
+
+async fn open_store(layout: &Layout, ring: KeyRing) -> Result<Store, SwarmError> {
     let path = layout.store();
     if !path.exists() {
         return Err(layout.damaged("cluster.redb is missing".to_owned()));
     }
-    let ring = keys
-        .ok_or_else(|| layout.damaged("the key file has no keys for the store".to_owned()))?
-        .open()
-        .map_err(pki("open the store's keys"))?;
     blocking(move || {
         let backend = RedbBackend::open(&path)
             .map_err(|error| SwarmError::Store(StoreError::Open(Arc::new(error))))?;

@@ -18,7 +18,8 @@ fn run_gives_output_and_exit_status() {
         assert_eq!((both.code, both.stdout.as_str(), both.stderr.as_str()), (7, "out\n", "err\n"));
         let fed = client.run_with(&["run", "--rm", "-i", "busybox", "wc", "-c"], &[b'x'; 300_000]);
         assert_eq!(fed.ok(), "300000");
-        let killed = client.run(&["run", "--rm", "busybox", "sh", "-c", "kill -9 $$"]);
+        let killed =
+            client.run(&["run", "--rm", "busybox", "sh", "-c", "sh -c 'kill -9 $$'; exit $?"]);
         assert_eq!(killed.code, 137);
         assert_eq!(client.run(&["ps", "-aq"]).ok(), "", "--rm leaves nothing");
     }

@@ -84,6 +84,8 @@ fn created_scaled_updated_logged_removed_by_every_client() {
             "2",
             "-e",
             "WHO={{.Service.Name}}.{{.Task.Slot}}",
+            "--stop-grace-period",
+            "1s",
             "--update-delay",
             "0s",
             "--update-monitor",

@@ -30,7 +30,9 @@ fn a_root_has_one_daemon() {
         .arg(first.data_root())
         .arg("--exec-root")
         .arg(first.root().join("other-run"))
-        .args(["--config-file", "/nonexistent/brigd.json", "-H"])
+        .arg("--config-file")
+        .arg(first.root().join("brigd.json"))
+        .arg("-H")
         .arg(format!("unix://{}", first.root().join("other.sock").display()))
         .output()
         .unwrap();
