@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -15,6 +16,9 @@ use crate::config::{Config, DEFAULT_DATA_ROOT};
 const LOCK_NAME: &str = "brigd.lock";
 /// Digits of the suffix: short enough for the 15 bytes of an interface name.
 const SUFFIX_LEN: usize = 6;
+/// How long a lock may still be held by a daemon that is ending, and how often it is tried again.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// A lock file holds a process id and a newline.
 const MAX_LOCK_FILE: u64 = 32;
 
@@ -150,7 +154,7 @@ fn lock(root: &Path) -> Result<File, InstanceError> {
         .mode(0o600)
         .open(&path)
         .map_err(error)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match patiently(&file) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut text = String::new();
@@ -167,6 +171,20 @@ fn lock(root: &Path) -> Result<File, InstanceError> {
     file.set_len(0).map_err(error)?;
     writeln!(file, "{}", std::process::id()).map_err(error)?;
     Ok(file)
+}
+
+/// Takes the lock. A daemon that was killed holds it until the kernel has taken its memory apart:
+/// whoever starts the next one at once must not be told that it is still there.
+fn patiently(file: &File) -> rustix::io::Result<()> {
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => {
+                std::thread::sleep(LOCK_RETRY);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn write_pid(path: &Path) -> Result<(), InstanceError> {

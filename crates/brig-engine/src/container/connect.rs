@@ -1,0 +1,121 @@
+//! Connecting a container to a network, and disconnecting it, while it exists.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use brig_api::container::EndpointSettings;
+use brig_network::NetworkError;
+
+use super::Container;
+use super::networking::{self, cleared};
+use super::state::Status;
+use crate::engine::Engine;
+use crate::error::EngineError;
+
+impl Engine {
+    /// Connects a container to one more network: at once if it runs, else at its next start.
+    ///
+    /// # Errors
+    /// Unknown network or container, connected already, network mode `host`, `none` or
+    /// `container:`, an address that cannot be had; the kernel.
+    pub async fn connect_network(
+        &self,
+        network: &str,
+        container: &str,
+        settings: Option<EndpointSettings>,
+    ) -> Result<(), EngineError> {
+        let container = self.registry().find(container)?;
+        let network = self.networks().get(network)?.record;
+        let settings = settings.unwrap_or_default();
+        let engine = self.clone();
+        self.detached(async move {
+            let _op = container.op.lock().await;
+            let record = changeable(&container)?;
+            let mode = record.host_config.network_mode.as_str();
+            if matches!(mode, "host" | "none") || mode.starts_with("container:") {
+                return Err(NetworkError::PrivateMode(mode.to_owned()).into());
+            }
+            if record.networks.contains_key(&network.name) {
+                return Err(NetworkError::EndpointExists {
+                    endpoint: record.name,
+                    network: network.name,
+                }
+                .into());
+            }
+            let shown = match record.state.process {
+                Some(process) => {
+                    let request = networking::request(&record, &network.name, &settings)?;
+                    let ns = net_ns(process.pid)?;
+                    let endpoint = engine.networks().attach(&container.id, ns, request).await?;
+                    networking::shown(&settings, &endpoint, &container.id)
+                }
+                None => {
+                    EndpointSettings { network_id: network.id.to_string(), ..cleared(&settings) }
+                }
+            };
+            let running = record.state.process.is_some();
+            let network_id = shown.network_id.clone();
+            container.cell().record.networks.insert(network.name.clone(), shown);
+            container.save(record.durability());
+            if running {
+                engine.network_event(&container, "connect", &network.name, &network_id);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Disconnects a container from a network. With `force`, one that is gone is fine.
+    ///
+    /// # Errors
+    /// Unknown network or container, not connected; the kernel.
+    pub async fn disconnect_network(
+        &self,
+        network: &str,
+        container: &str,
+        force: bool,
+    ) -> Result<(), EngineError> {
+        let container = match self.registry().find(container) {
+            Err(EngineError::NoSuchContainer(_)) if force => return Ok(()),
+            found => found?,
+        };
+        let network = self.networks().get(network)?.record;
+        let engine = self.clone();
+        self.detached(async move {
+            let _op = container.op.lock().await;
+            let record = changeable(&container)?;
+            let Some(settings) = record.networks.get(&network.name) else {
+                return Err(NetworkError::NotConnected {
+                    container: container.id.clone(),
+                    network: network.name,
+                }
+                .into());
+            };
+            if let Some(process) = record.state.process {
+                let ns = net_ns(process.pid)?;
+                engine.networks().detach(&container.id, &network.name, Some(ns)).await?;
+                engine.network_event(&container, "disconnect", &network.name, &settings.network_id);
+            }
+            container.cell().record.networks.remove(&network.name);
+            container.save(record.durability());
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn net_ns(pid: i32) -> Result<OwnedFd, EngineError> {
+    brig_sys::ns::open(pid, brig_sys::ns::NsKind::Net)
+        .map_err(|source| EngineError::system("open the network namespace", source))
+}
+
+fn changeable(container: &Arc<Container>) -> Result<super::record::Record, EngineError> {
+    let record = container.record();
+    match record.state.status {
+        Status::Removing | Status::Dead => Err(EngineError::Conflict(format!(
+            "container {} is marked for removal and cannot be connected or disconnected to the network",
+            container.id
+        ))),
+        _ => Ok(record),
+    }
+}

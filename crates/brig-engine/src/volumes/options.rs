@@ -1,0 +1,124 @@
+//! The `local` driver's mount options: `type`, `o` and `device`, as mount(8) takes them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::MountFlags;
+
+/// What to mount over a volume's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountOptions {
+    kind: String,
+    device: String,
+    flags: MountFlags,
+    bind: Option<brig_sys::mount::BindOptions>,
+    data: String,
+}
+
+impl MountOptions {
+    /// Reads the options; `None` when there is nothing to mount.
+    pub(crate) fn parse(options: &BTreeMap<String, String>) -> Result<Option<Self>, String> {
+        for key in options.keys() {
+            if !matches!(key.as_str(), "type" | "o" | "device") {
+                return Err(format!("invalid option: {key:?}"));
+            }
+        }
+        if options.is_empty() {
+            return Ok(None);
+        }
+        let need = |key: &str| {
+            options
+                .get(key)
+                .filter(|value| !value.is_empty())
+                .cloned()
+                .ok_or_else(|| format!("missing required option: {key:?}"))
+        };
+        let kind = need("type")?;
+        let device = need("device")?;
+        let mut flags = MountFlags::empty();
+        let mut bind = None;
+        let mut data = Vec::new();
+        for option in options.get("o").map(String::as_str).unwrap_or_default().split(',') {
+            match option {
+                "" | "rw" | "defaults" => {}
+                "ro" => flags |= MountFlags::RDONLY,
+                "nosuid" => flags |= MountFlags::NOSUID,
+                "nodev" => flags |= MountFlags::NODEV,
+                "noexec" => flags |= MountFlags::NOEXEC,
+                "noatime" => flags |= MountFlags::NOATIME,
+                "nodiratime" => flags |= MountFlags::NODIRATIME,
+                "relatime" => flags |= MountFlags::RELATIME,
+                "strictatime" => flags |= MountFlags::STRICTATIME,
+                "sync" => flags |= MountFlags::SYNCHRONOUS,
+                "bind" => bind = Some(false),
+                "rbind" => bind = Some(true),
+                other => data.push(other),
+            }
+        }
+        let read_only = flags.contains(MountFlags::RDONLY);
+        let bind = bind.map(|recursive| brig_sys::mount::BindOptions { recursive, read_only });
+        if bind.is_some() && !Path::new(&device).is_absolute() {
+            return Err(format!("invalid device {device:?}: a bind needs an absolute path"));
+        }
+        Ok(Some(Self { kind, device, flags, bind, data: data.join(",") }))
+    }
+
+    /// Mounts it at `target`.
+    pub(crate) fn mount(&self, target: &Path) -> io::Result<()> {
+        match self.bind {
+            Some(options) => brig_sys::mount::bind(&PathBuf::from(&self.device), target, options),
+            None => {
+                let data = std::ffi::CString::new(self.data.as_str())?;
+                rustix::mount::mount(
+                    self.device.as_str(),
+                    target,
+                    self.kind.as_str(),
+                    self.flags,
+                    data.as_c_str(),
+                )?;
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &[(&str, &str)]) -> Result<Option<MountOptions>, String> {
+        let map = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        MountOptions::parse(&map)
+    }
+
+    #[test]
+    fn options_are_split_into_flags_and_data() {
+        let got = parse(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,nosuid,ro")])
+            .unwrap()
+            .unwrap();
+        assert_eq!(got.data, "size=1m");
+        assert_eq!(got.flags, MountFlags::NOSUID | MountFlags::RDONLY);
+        assert!(parse(&[]).unwrap().is_none());
+        let bind = parse(&[("type", "none"), ("device", "/srv"), ("o", "bind")]).unwrap().unwrap();
+        assert!(bind.bind.is_some_and(|options| !options.recursive));
+    }
+
+    #[test]
+    fn incomplete_options_are_refused() {
+        assert_eq!(parse(&[("type", "tmpfs")]).unwrap_err(), "missing required option: \"device\"");
+        assert_eq!(parse(&[("o", "bind")]).unwrap_err(), "missing required option: \"type\"");
+        assert!(parse(&[("type", "none"), ("device", "srv"), ("o", "bind")]).is_err());
+    }
+
+    #[test]
+    fn a_tmpfs_is_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let options =
+            parse(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=64k")]).unwrap().unwrap();
+        options.mount(dir.path()).unwrap();
+        let mounted = brig_sys::mount::is_mountpoint(dir.path()).unwrap();
+        brig_sys::mount::unmount(dir.path(), false).unwrap();
+        assert!(mounted);
+    }
+}
