@@ -42,7 +42,7 @@ lint: ## formatting, clippy with warnings denied, house rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo run --quiet --locked -p xtask -- verify
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check bans licenses sources; \
 	 else echo "cargo-deny is not installed: 'cargo install cargo-deny --locked' adds the licence and ban check"; fi
 
 .PHONY: bench

@@ -25,11 +25,17 @@ pub struct Brigd {
 /// When it was not built.
 #[must_use]
 pub fn built(name: &str) -> PathBuf {
-    let own = std::env::current_exe().expect("a test knows its own path");
-    let folder = own.parent().and_then(Path::parent).expect("tests live in target/<profile>/deps");
-    let program = folder.join(name);
+    let program = build_folder().join(name);
     assert!(program.exists(), "{} is missing: cargo build --workspace", program.display());
     program
+}
+
+/// `target/<profile>`: tests live in its `deps`, programs in itself.
+pub(crate) fn build_folder() -> PathBuf {
+    let own = std::env::current_exe().expect("a program knows its own path");
+    let folder = own.parent().expect("a program lies in a folder");
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    folder.to_path_buf()
 }
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);

@@ -9,8 +9,7 @@ fn script() -> PathBuf {
 }
 
 fn packed(name: &str, args: &[&str]) -> PathBuf {
-    let own = std::env::current_exe().expect("a test knows its own path");
-    let folder = own.parent().and_then(Path::parent).expect("tests live in target/<profile>/deps");
+    let folder = crate::daemon::build_folder();
     let ready = folder.join(name);
     if !ready.exists() {
         // Test processes race for it: each packs its own, and the rename is atomic.

@@ -56,7 +56,7 @@ impl Engine {
             let running = record.state.process.is_some();
             let network_id = shown.network_id.clone();
             container.cell().record.networks.insert(network.name.clone(), shown);
-            container.save(record.durability());
+            container.save_durably(record.durability()).await;
             if running {
                 engine.network_event(&container, "connect", &network.name, &network_id);
             }
@@ -97,7 +97,7 @@ impl Engine {
                 engine.network_event(&container, "disconnect", &network.name, &settings.network_id);
             }
             container.cell().record.networks.remove(&network.name);
-            container.save(record.durability());
+            container.save_durably(record.durability()).await;
             Ok(())
         })
         .await

@@ -12,7 +12,6 @@ use super::io::IoSession;
 use super::record::MountKind;
 use super::restart_policy::Policy;
 use super::state::{Status, Transition};
-use crate::disk::Durability;
 use crate::engine::Engine;
 use crate::events::kind;
 
@@ -87,7 +86,7 @@ impl Engine {
             self.container_event(container, "destroy", &[]);
         } else {
             // Not flushed: after a loss of power the container is down anyway.
-            container.save(Durability::Cached);
+            container.save();
         }
         {
             // Under the lock: a restart that was called off meanwhile must not show as up.

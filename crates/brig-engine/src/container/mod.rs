@@ -53,6 +53,7 @@ use self::io::IoSession;
 use self::record::{ContainerPaths, Record};
 use self::restart_policy::Backoff;
 use self::wait::Phase;
+use crate::disk::Durability;
 
 /// One container.
 #[derive(Debug)]
@@ -143,9 +144,27 @@ impl Container {
         attributes
     }
 
-    /// Writes the record. Failing to is logged: the container's life goes on, and recovery finds
-    /// the truth in the runtime.
-    pub(crate) fn save(&self, durability: crate::disk::Durability) {
+    /// Writes the record for the next engine, not for after a loss of power. Failing to is logged:
+    /// the container's life goes on, and recovery finds the truth in the runtime.
+    pub(crate) fn save(&self) {
+        self.save_as(Durability::Cached);
+    }
+
+    /// Like [`Container::save`], where need be by way of a thread that may wait for the disk.
+    pub(crate) async fn save_durably(self: &Arc<Self>, durability: Durability) {
+        match durability {
+            Durability::Cached => self.save(),
+            Durability::Flushed => {
+                let this = Arc::clone(self);
+                let saved = tokio::task::spawn_blocking(move || this.save_as(durability)).await;
+                if let Err(error) = saved {
+                    tracing::error!(container = %self.id, %error, "writing a record was interrupted");
+                }
+            }
+        }
+    }
+
+    fn save_as(&self, durability: Durability) {
         let record = self.record();
         if let Err(error) = record.save(&self.paths.dir, durability) {
             tracing::error!(container = %self.id, %error, "a container's record cannot be written");

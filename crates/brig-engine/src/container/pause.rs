@@ -1,7 +1,6 @@
 //! Freezing and thawing a container's processes.
 
 use super::state::{Status, Transition};
-use crate::disk::Durability;
 use crate::engine::Engine;
 use crate::error::EngineError;
 
@@ -34,7 +33,7 @@ impl Engine {
             }
             engine.runtime().pause(&container.id).await?;
             container.cell().record.state.apply(Transition::Pause);
-            container.save(Durability::Cached);
+            container.save();
             engine.container_event(&container, "pause", &[]);
             Ok(())
         })
@@ -55,7 +54,7 @@ impl Engine {
             }
             engine.runtime().resume(&container.id).await?;
             container.cell().record.state.apply(Transition::Unpause);
-            container.save(Durability::Cached);
+            container.save();
             engine.container_event(&container, "unpause", &[]);
             Ok(())
         })

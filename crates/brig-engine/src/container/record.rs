@@ -172,10 +172,19 @@ impl Record {
         Ok(record)
     }
 
-    /// How a change of state is written. A container that removes itself has nothing to tell
-    /// after a loss of power.
+    /// How a new or changed configuration is written. A container that removes itself has nothing
+    /// to tell after a loss of power.
     pub(crate) fn durability(&self) -> Durability {
         if self.host_config.auto_remove { Durability::Cached } else { Durability::Flushed }
+    }
+
+    /// How a start or stop is written: after a loss of power nothing runs, and only those that
+    /// start with the machine need to know whether they did.
+    pub(crate) fn state_durability(&self) -> Durability {
+        match self.host_config.restart_policy.name.as_str() {
+            "" | "no" => Durability::Cached,
+            _ => Durability::Flushed,
+        }
     }
 }
 

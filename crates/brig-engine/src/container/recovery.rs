@@ -18,7 +18,7 @@ use super::record::{MountKind, Record};
 use super::restart_policy::Policy;
 use super::state::{Status, Transition};
 use super::{Container, Run};
-use crate::disk::{self, Durability};
+use crate::disk;
 use crate::engine::Engine;
 use crate::error::EngineError;
 
@@ -245,7 +245,7 @@ impl Engine {
             state.error = exit.reason.clone().unwrap_or_default();
             state.apply(Transition::Exit);
         }
-        container.save(Durability::Cached);
+        container.save();
         self.container_event(container, "die", &[("exitCode", exit.code.to_string())]);
         self.network_events(container, "disconnect");
         container.phase.send_modify(|phase| {
@@ -341,7 +341,7 @@ impl Engine {
             });
         } else if status == Status::Restarting {
             container.phase.send_modify(|phase| phase.up = false);
-            container.save(Durability::Cached);
+            container.save();
         }
     }
 }

@@ -7,7 +7,7 @@ use brig_types::signal::Signal;
 use super::Container;
 use super::record::MountKind;
 use super::state::{Status, Transition};
-use crate::disk::{self, Durability};
+use crate::disk;
 use crate::engine::Engine;
 use crate::error::EngineError;
 
@@ -69,7 +69,7 @@ impl Engine {
             cell.record.state.apply(Transition::Remove);
             cell.record.name.clone()
         };
-        container.save(Durability::Cached);
+        container.save();
         self.registry().remove(id, &name);
         self.container_event(container, "destroy", &[]);
         let exit_code = container.cell().record.state.exit_code;

@@ -33,9 +33,15 @@ impl Engine {
                 .map_err(|error| EngineError::Rename(Box::new(error)))?;
             let mut record = container.record();
             record.name.clone_from(&new);
-            if let Err(source) = record.save(&container.paths.dir, record.durability()) {
+            let dir = container.paths.dir.clone();
+            let saved = engine.blocking(move || {
+                record
+                    .save(&dir, record.durability())
+                    .map_err(|source| EngineError::disk("write", &dir, source))
+            });
+            if let Err(error) = saved.await {
                 engine.registry().release(&new, &container.id);
-                return Err(EngineError::disk("write", &container.paths.dir, source));
+                return Err(error);
             }
             container.cell().record.name.clone_from(&new);
             engine.registry().release(&old, &container.id);

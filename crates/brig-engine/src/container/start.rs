@@ -10,10 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::io::IoSession;
 use super::logs::rotate::{self, LogLimits};
 use super::record::Record;
-use super::restart_policy::{Backoff, Policy};
+use super::restart_policy::Backoff;
 use super::state::{ProcessFacts, Status, Transition};
 use super::{Container, Run, spec};
-use crate::disk::Durability;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::secrets::{self, SecretFile};
@@ -97,7 +96,7 @@ impl Engine {
         };
         match self.launch(container, &record, options).await {
             Ok(created) => {
-                self.started(container, created);
+                self.started(container, created).await;
                 Ok(())
             }
             Err(error) => {
@@ -167,9 +166,9 @@ impl Engine {
     }
 
     /// Records a start that worked, and sets going what runs beside the process.
-    fn started(&self, container: &Arc<Container>, created: Created) {
+    async fn started(&self, container: &Arc<Container>, created: Created) {
         let cancel = self.child_token();
-        let (early, policy) = {
+        let durability = {
             let mut cell = container.cell();
             let state = &mut cell.record.state;
             state.apply(Transition::Start);
@@ -188,20 +187,20 @@ impl Engine {
                 cancel: cancel.clone(),
                 began: tokio::time::Instant::now(),
             });
-            cell.starting = false;
-            (cell.early_exit.take(), Policy::parse(&cell.record.host_config.restart_policy))
+            cell.record.state_durability()
         };
-        // Only what starts with the machine has to know after a loss of power that it ran.
-        let durability = match policy {
-            Ok(Policy::No) | Err(_) => Durability::Cached,
-            Ok(_) => Durability::Flushed,
-        };
-        container.save(durability);
+        container.save_durably(durability).await;
         container.phase.send_modify(|phase| {
             phase.up = true;
             phase.error.clear();
         });
         self.container_event(container, "start", &[]);
+        // Only now may its end be noticed: after everybody was told of its beginning.
+        let early = {
+            let mut cell = container.cell();
+            cell.starting = false;
+            cell.early_exit.take()
+        };
         match early {
             Some(exit) => self.container_exited(container, exit),
             None => self.accompany(container, cancel),
@@ -250,7 +249,7 @@ impl Engine {
             self.registry().remove(&container.id, &container.name());
             self.container_event(container, "destroy", &[]);
         } else {
-            container.save(Durability::Cached);
+            container.save();
         }
         container.phase.send_modify(|phase| {
             phase.up = false;

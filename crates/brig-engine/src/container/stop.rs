@@ -8,7 +8,6 @@ use brig_types::signal::Signal;
 use super::Container;
 use super::state::{Status, Transition};
 use super::wait::{WaitCondition, WaitHandle};
-use crate::disk::Durability;
 use crate::engine::Engine;
 use crate::error::EngineError;
 
@@ -67,10 +66,10 @@ impl Engine {
                 None => parse_signal(&config.stop_signal)?,
             };
             let timeout = timeout.or(config.stop_timeout).unwrap_or(DEFAULT_STOP_TIMEOUT);
-            (signal, timeout, cell.record.state.status, cell.record.durability())
+            (signal, timeout, cell.record.state.status, cell.record.state_durability())
         };
         // Before the signal: a daemon that dies now must not start it again.
-        container.save(durability);
+        container.save_durably(durability).await;
         if status == Status::Restarting {
             self.cancel_restart(container);
             return Ok(());
@@ -126,7 +125,7 @@ impl Engine {
             cell.record.state.apply(Transition::CancelRestart);
             container.phase.send_modify(|phase| phase.up = false);
         }
-        container.save(Durability::Cached);
+        container.save();
     }
 
     /// Sends a signal (`None`: KILL).
