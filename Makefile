@@ -37,6 +37,10 @@ test: setup-test ## set up and run every test
 	cargo nextest run --workspace --locked --profile $(NEXTEST_PROFILE)
 	cargo test --workspace --doc --locked --quiet
 
+.PHONY: test-vm
+test-vm: build ## the demo and the systemd unit on a stock Debian 12 in a virtual machine
+	@scripts/vm-demo.sh
+
 .PHONY: lint
 lint: ## formatting, clippy with warnings denied, house rules
 	cargo fmt --all --check

@@ -76,7 +76,7 @@ pub static ENGINE: &[Route] = &[
     route!(GET "/networks/{name}", NetworkInspect, networks::inspect),
     route!(DELETE "/networks/{name}", NetworkRemove, networks::remove),
     route!(POST "/networks/{name}/connect", NetworkConnect, networks::connect),
-    route!(POST "/networks/{name}/disconnect", NetworkConnect, networks::connect),
+    route!(POST "/networks/{name}/disconnect", NetworkConnect, networks::disconnect),
     route!(GET "/volumes", VolumeList, volumes::list),
     route!(POST "/volumes/create", VolumeCreate, volumes::create),
     route!(POST "/volumes/prune", VolumePrune, prune::volumes),

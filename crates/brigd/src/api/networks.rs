@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use brig_api::filters::Filters;
 use brig_api::network::{
-    Ipam, IpamConfig, NetworkContainer, NetworkCreateRequest, NetworkCreateResponse, NetworkInspect,
+    ConnectRequest, DisconnectRequest, Ipam, IpamConfig, NetworkContainer, NetworkCreateRequest,
+    NetworkCreateResponse, NetworkInspect,
 };
 use brig_api::time::rfc3339nano;
 use brig_engine::events::kind;
@@ -221,15 +222,24 @@ pub(super) fn is_unused(info: &NetworkInfo) -> bool {
     info.record.driver == Driver::Bridge && !info.record.predefined() && info.containers.is_empty()
 }
 
-/// `POST /networks/{name}/connect` and `disconnect`.
+/// `POST /networks/{name}/connect`.
 ///
 /// # Errors
-/// No such network, else 501: a container's networks are given when it is created.
+/// No such network or container, connected already, an address that can't be had.
 pub async fn connect(mut call: Call) -> Answer {
-    call.drain_body().await?;
-    call.state.engine.networks().get(call.param("name"))?;
-    Err(ApiError::not_implemented(
-        "changing the networks of a container that exists is not available in this version; \
-         name them when it is created",
-    ))
+    let request: ConnectRequest = call.required_json().await?;
+    let engine = &call.state.engine;
+    engine.connect_network(call.param("name"), &request.container, request.endpoint_config).await?;
+    Ok(body::empty(StatusCode::OK))
+}
+
+/// `POST /networks/{name}/disconnect`.
+///
+/// # Errors
+/// No such network or container, not connected.
+pub async fn disconnect(mut call: Call) -> Answer {
+    let request: DisconnectRequest = call.required_json().await?;
+    let engine = &call.state.engine;
+    engine.disconnect_network(call.param("name"), &request.container, request.force).await?;
+    Ok(body::empty(StatusCode::OK))
 }

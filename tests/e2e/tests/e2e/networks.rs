@@ -121,3 +121,24 @@ fn published_ports_answer_and_conflicts_are_named() {
         assert_eq!(client.run(&["ps", "-aq"]).ok(), "", "nothing half-made is left");
     }
 }
+
+#[test]
+fn connected_and_disconnected_while_running() {
+    let daemon = Brigd::start();
+    daemon.load_busybox();
+    for client in daemon.clients() {
+        let _ = client.run(&["network", "create", "late"]).ok();
+        let _ = client.run(&["run", "-d", "--name", "mover", "busybox", "sleep", "1000"]).ok();
+        let _ = client.run(&["network", "connect", "--alias", "moved", "late", "mover"]).ok();
+        let links = client.run(&["exec", "mover", "ip", "-o", "-4", "addr"]);
+        assert!(links.ok().contains("eth0") && links.ok().contains("eth1"), "{}", links.stdout);
+        let found =
+            client.run(&["run", "--rm", "--network", "late", "busybox", "nslookup", "moved"]);
+        assert!(found.ok().contains("Address"), "{}", found.stdout);
+        let _ = client.run(&["network", "disconnect", "late", "mover"]).ok();
+        let links = client.run(&["exec", "mover", "ip", "-o", "-4", "addr"]);
+        assert!(!links.ok().contains("eth1"), "{}", links.stdout);
+        let _ = client.run(&["rm", "-f", "mover"]).ok();
+        let _ = client.run(&["network", "rm", "late"]).ok();
+    }
+}
