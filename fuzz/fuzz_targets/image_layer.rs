@@ -1,9 +1,9 @@
 //! Layers: nothing may escape the folder they are unpacked into, and nothing may panic.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-
 use std::os::fd::AsFd;
+
+use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let outer = tempfile::tempdir().expect("a folder");

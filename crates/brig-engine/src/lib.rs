@@ -26,6 +26,8 @@ pub use config::EngineConfig;
 pub use container::attach::{AttachRequest, AttachedStreams, OutputChunk, StdinWriter, Written};
 pub use container::exec::ExecStart;
 pub use container::list::ListOptions;
+#[cfg(fuzzing)]
+pub use container::logs::fuzz_log;
 pub use container::logs::{LogLine, LogStream, LogsRequest, Tail};
 pub use container::names::random_name;
 pub use container::remove::RemoveOptions;

@@ -36,6 +36,8 @@ mod wire;
 
 pub use bridge::{AddressPool, default_pools};
 pub use dns::SERVER_ADDRESS as EMBEDDED_DNS_ADDRESS;
+#[cfg(fuzzing)]
+pub use dns::fuzz_packet;
 pub use endpoint::{Endpoint, EndpointRequest, Interface};
 pub use error::NetworkError;
 pub use files::{

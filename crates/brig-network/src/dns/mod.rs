@@ -111,6 +111,16 @@ impl NetworkNames {
     }
 }
 
+/// Hands a packet from a container to the name server's decision; for fuzzing only.
+#[cfg(fuzzing)]
+pub fn fuzz_packet(packet: &[u8]) {
+    let network = NetworkId::generate();
+    for transport in [answer::Transport::Udp, answer::Transport::Tcp] {
+        let _ = answer::decide(packet, transport, &Directory::default(), &[network.clone()]);
+    }
+    let _ = answer::failure(packet);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

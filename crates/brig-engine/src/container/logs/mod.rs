@@ -184,6 +184,17 @@ impl Engine {
 }
 
 /// Waits for output; for ever when there is no console. `false` when it ended.
+
+/// Reads a container's log as it may lie on the disk; for fuzzing only.
+#[cfg(fuzzing)]
+pub fn fuzz_log(log: &[u8]) {
+    for line in log.split(|byte| *byte == b'\n') {
+        if let Some(record) = record::parse(line) {
+            let _ = record::api_time(record.time);
+        }
+    }
+}
+
 async fn hear(activity: &mut Option<brig_runtime::ConsoleOutput>) -> bool {
     match activity {
         Some(output) => matches!(output.recv().await, Some(Ok(_))),
