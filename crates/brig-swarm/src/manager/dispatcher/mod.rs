@@ -18,7 +18,6 @@ use brig_proto::swarm::{
 };
 use brig_store::{Store, StoreError};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -83,11 +82,9 @@ impl Dispatcher {
         self.0.watch_heartbeats().await;
     }
 
-    /// Ends the sessions of nodes that were removed from the cluster.
-    pub(crate) async fn end_removed_sessions(self, mut removals: UnboundedReceiver<String>) {
-        while let Some(node) = removals.recv().await {
-            self.0.sessions().end(&node);
-        }
+    /// Ends a node's session, if it has one.
+    pub(crate) fn end_session(&self, node: &str) {
+        self.0.sessions().end(node);
     }
 }
 
