@@ -219,6 +219,24 @@ async fn joining_goes_on_when_nobody_waits_for_it() {
     eventually("joined", || worker.status().local_node_state, |s| *s == LocalNodeState::Active)
         .await;
     worker.leave(false).await.unwrap();
+
+    // Nobody hears of a refusal that comes later, so it is kept to be looked at.
+    manager.shutdown().await;
+    let (rest, secret) = request.join_token.expose_secret().rsplit_once('-').unwrap();
+    let wrong = format!("{rest}-{}", "1".repeat(secret.len()));
+    let wrong = JoinRequest { join_token: SecretString::new(wrong), ..request.clone() };
+    let waiting = tokio::time::timeout(Duration::from_millis(300), worker.join(wrong));
+    assert!(waiting.await.is_err());
+    let manager = open(&dir.path().join("m"), &machine).await;
+    let status = eventually(
+        "refused",
+        || worker.status(),
+        |status| status.local_node_state == LocalNodeState::Error,
+    )
+    .await;
+    assert!(status.error.contains("A valid join token is necessary"), "{status:?}");
+    worker.join(request.clone()).await.unwrap();
+    worker.leave(false).await.unwrap();
     manager.leave(true).await.unwrap();
 
     // An attempt can be given up.
@@ -226,6 +244,37 @@ async fn joining_goes_on_when_nobody_waits_for_it() {
     assert!(waiting.await.is_err());
     worker.leave(false).await.unwrap();
     assert_eq!(worker.status().local_node_state, LocalNodeState::Inactive);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_waits_no_longer_than_docker_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let worker = open(&dir.path().join("w"), &Machine::default()).await;
+    // Somebody who takes the connection and says nothing.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let request = JoinRequest {
+        remote_addrs: vec![mute.local_addr().unwrap().to_string()],
+        join_token: SecretString::new(
+            brig_pki::token::JoinToken::generate(b"roots")
+                .unwrap()
+                .to_secret_string()
+                .expose_secret()
+                .to_owned(),
+        ),
+        ..JoinRequest::default()
+    };
+    let start = tokio::time::Instant::now();
+    let error = worker.join(request).await.unwrap_err();
+    assert_eq!(start.elapsed().as_secs(), 20);
+    assert_eq!(
+        error.to_string(),
+        "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the \"docker info\" command to see the current swarm status of your node."
+    );
+    let status = worker.status();
+    assert_eq!(status.local_node_state, LocalNodeState::Pending);
+    assert!(status.error.contains("cannot connect to manager"), "{status:?}");
+    worker.shutdown().await;
+    assert!(is_empty(&dir.path().join("w")) || !dir.path().join("w").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,9 +296,18 @@ async fn a_lost_node_is_replaced_within_seconds_and_tidied_up_when_it_is_back() 
     assert!(lost.elapsed() < Duration::from_secs(9), "{:?}", lost.elapsed());
     assert_eq!(pair.node_state(), node_status::State::Down as i32);
     assert_eq!(pair.machine.running().len(), there, "nobody could tell the node");
+    let spare = open(&pair.dir.path().join("s"), &Machine::default()).await;
+    spare.join(invitation(&pair.control)).await.unwrap();
+    let gone = spare.status().node_id;
     pair.restart_worker().await;
     eventually("its old tasks go", || pair.machine.running(), |running| running.is_empty()).await;
     assert_eq!(pair.node_state(), node_status::State::Ready as i32);
+    // A node that left is down in a while, and then needs no force to be removed.
+    spare.leave(false).await.unwrap();
+    let down = || pair.control.node(&gone).unwrap().status.as_ref().unwrap().state;
+    eventually("down", down, |state| *state == node_status::State::Down as i32).await;
+    pair.control.remove_node(&gone, false).await.unwrap();
+    assert!(pair.control.node(&gone).is_err());
     pair.worker.leave(false).await.unwrap();
     pair.manager.leave(true).await.unwrap();
 }

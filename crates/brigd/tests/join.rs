@@ -190,7 +190,7 @@ fn a_second_brigd_works_for_the_first() {
 #[test]
 fn a_brigd_works_for_a_manager_of_docker_engine() {
     let Some(manager) = Dockerd::start() else { return };
-    let Some(worker) = node() else { return };
+    let Some(mut worker) = node() else { return };
     manager.ok(&["swarm", "init", "--advertise-addr", &manager.address]);
     let token = format!("--token={}", manager.token("worker"));
     let joined = worker.ok(&["swarm", "join", &token, &manager.address]);
@@ -213,6 +213,21 @@ fn a_brigd_works_for_a_manager_of_docker_engine() {
     let first = worker.ok(&list).lines().next().unwrap().to_owned();
     let secret = worker.ok(&["exec", &first, "cat", "/run/secrets/db"]);
     assert_eq!(secret, "hunter2-on-no-disk");
+
+    // A restarted daemon finds its containers and its manager.
+    let before = worker.ok(&list);
+    worker.0.signal(rustix::process::Signal::KILL);
+    worker.0.wait();
+    worker.0.launch();
+    worker.eventually(&["info", "--format", "{{.Swarm.LocalNodeState}}"], |out| out == "active");
+    assert_eq!((worker.ok(&list), worker.swarm("NodeID")), (before, id.clone()));
+
+    // A promoted node has no part in the manager's store and goes on as a worker.
+    manager.ok(&["node", "promote", &id]);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(worker.swarm("LocalNodeState"), "active");
+    assert_eq!(worker.swarm("ControlAvailable"), "false");
+    manager.ok(&["node", "demote", &id]);
 
     // One that is killed is replaced, scaling reaches the node.
     worker.ok(&["kill", &first]);

@@ -166,6 +166,12 @@ impl Inner {
                 () = tokio::time::sleep_until(next) => {}
             }
             let now = Instant::now();
+            if now.duration_since(next) > heartbeats::STALLED {
+                tracing::warn!("this manager stood still; nodes get time to be heard of again");
+                let grace = self.period() * heartbeats::GRACE;
+                self.sessions().postpone(now + grace);
+                continue;
+            }
             let missing = self.sessions().expire(now);
             for node in missing {
                 tracing::warn!(node, "no heartbeat, the node is down");
