@@ -222,13 +222,6 @@ fn a_brigd_works_for_a_manager_of_docker_engine() {
     worker.eventually(&["info", "--format", "{{.Swarm.LocalNodeState}}"], |out| out == "active");
     assert_eq!((worker.ok(&list), worker.swarm("NodeID")), (before, id.clone()));
 
-    // A promoted node has no part in the manager's store and goes on as a worker.
-    manager.ok(&["node", "promote", &id]);
-    std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(worker.swarm("LocalNodeState"), "active");
-    assert_eq!(worker.swarm("ControlAvailable"), "false");
-    manager.ok(&["node", "demote", &id]);
-
     // One that is killed is replaced, scaling reaches the node.
     worker.ok(&["kill", &first]);
     worker.eventually(&list, |out| out.lines().count() == 2 && !out.contains(&first));
@@ -245,4 +238,17 @@ fn a_brigd_works_for_a_manager_of_docker_engine() {
         out == "down"
     });
     manager.ok(&["node", "rm", &id]);
+
+    // A promoted node has no part in the manager's store and goes on as a worker.
+    worker.ok(&["swarm", "join", &token, &manager.address]);
+    let again = worker.swarm("NodeID");
+    assert_ne!(again, id);
+    manager.ok(&["node", "promote", &again]);
+    std::thread::sleep(Duration::from_secs(1));
+    worker.0.signal(rustix::process::Signal::KILL);
+    worker.0.wait();
+    worker.0.launch();
+    worker.eventually(&["info", "--format", "{{.Swarm.LocalNodeState}}"], |out| out == "active");
+    assert_eq!(worker.swarm("ControlAvailable"), "false");
+    worker.ok(&["swarm", "leave"]);
 }
