@@ -208,7 +208,7 @@ impl Swarm {
             .unwrap_or(Err(SwarmError::JoinStopped))?;
         tokio::time::timeout_at(deadline, running.connected())
             .await
-            .map_err(|_| SwarmError::JoinTimeout)
+            .map_err(|_| SwarmError::JoinTimeout)?
     }
 
     async fn begin_join(

@@ -194,11 +194,15 @@ impl Running {
     }
 
     /// Waits until a manager was reached for the first time.
-    pub(crate) async fn connected(&self) {
+    ///
+    /// # Errors
+    /// [`SwarmError::JoinStopped`] when the node leaves, or the daemon stops, before that.
+    pub(crate) async fn connected(&self) -> Result<(), SwarmError> {
         let mut state = self.agent.state();
-        if state.wait_for(|state| state.was_connected).await.is_err() {
-            // The agent is gone, nothing will happen any more.
-            std::future::pending::<()>().await;
+        let reached = state.wait_for(|state| state.was_connected);
+        match self.stop.run_until_cancelled(reached).await {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) | None => Err(SwarmError::JoinStopped),
         }
     }
 
