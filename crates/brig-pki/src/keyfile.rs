@@ -11,9 +11,10 @@
 //! moves into place. A crash leaves either the old pair, or the new key with the new chain still
 //! beside it, which the next start promotes.
 //!
-//! Headers of the key: `kek-version` (SwarmKit's), and on managers `brig-dek`, the wrapped data
-//! keys of the store, and `brig-kek`, the key that wraps them. With autolock the latter is absent:
-//! it is the unlock key, and the key itself is `ENCRYPTED PRIVATE KEY`.
+//! Headers of the key: `kek-version` (SwarmKit's), and `brig-dek`, the wrapped data keys of what
+//! the node stores (on managers the cluster, everywhere its tasks), and `brig-kek`, the key that
+//! wraps them. With autolock the latter is absent: it is the unlock key, and the key itself is
+//! `ENCRYPTED PRIVATE KEY`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,7 +44,7 @@ const PUBLIC_MODE: u32 = 0o644;
 const PRIVATE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o755;
 
-/// The keys of a manager's store, as the key file carries them.
+/// The keys of what a node stores, as the key file carries them.
 #[derive(Clone)]
 pub struct StoreKeys {
     /// Wraps the data keys. On disk only while autolock is off.
@@ -86,7 +87,7 @@ pub struct KeyFile {
     pub node_key: NodeKey,
     /// Store version of the cluster object that delivered the key-encryption key; 0 without one.
     pub kek_version: u64,
-    /// Present on managers.
+    /// Absent in files of other implementations.
     pub store_keys: Option<StoreKeys>,
     /// Headers of other implementations, kept as they are.
     other: BTreeMap<String, String>,

@@ -272,6 +272,15 @@ pub fn server_identity<IO>(stream: &ClientStream<IO>) -> Result<Option<NodeIdent
         .transpose()
 }
 
+/// Facts of the certificate that the server of a client connection showed; `None` when it cannot
+/// be read. With [`Connector::insecure_for_pinned_content`] nothing of it was verified.
+#[must_use]
+pub fn server_certificate<IO>(stream: &ClientStream<IO>) -> Option<CertInfo> {
+    let (_, connection) = stream.get_ref();
+    let leaf = connection.peer_certificates().and_then(<[_]>::first)?;
+    CertInfo::from_cert_der(leaf).ok()
+}
+
 pub(crate) fn client_builder()
 -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, PkiError> {
     ClientConfig::builder_with_provider(provider())

@@ -103,6 +103,55 @@ pub enum SwarmError {
         "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one."
     )]
     AlreadyInSwarm,
+    /// The join token is none.
+    #[error("invalid join token")]
+    InvalidJoinToken,
+    /// The cluster takes nodes with FIPS cryptography only.
+    #[error("node is not FIPS-enabled but cluster requires FIPS")]
+    FipsRequired,
+    /// The manager that answered has other roots than the join token pins: another cluster, or
+    /// somebody in between. Nothing was sent to it.
+    #[error("remote CA does not match fingerprint. Expected: {expected}")]
+    Fingerprint {
+        /// SHA-256 of the roots that the token pins, hexadecimal.
+        expected: String,
+    },
+    /// The clocks of the node and the manager are too far apart for certificates to work.
+    #[error(
+        "the clocks of this node and of the manager disagree: here it is {here}, but {there}. Set the clock that is wrong and join again"
+    )]
+    WrongClock {
+        /// The time of this node.
+        here: String,
+        /// What the manager's certificates say about its time.
+        there: String,
+    },
+    /// No connection to the manager.
+    #[error("cannot connect to manager {address}")]
+    Unreachable {
+        /// The manager.
+        address: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The manager does not answer in time.
+    #[error("manager {0} does not answer")]
+    Unanswered(String),
+    /// The manager refused, or failed.
+    #[error("rpc error: code = {:?} desc = {}", .0.code(), .0.message())]
+    Rpc(Box<tonic::Status>),
+    /// The manager's answer cannot be used.
+    #[error("the manager's answer cannot be used: {0}")]
+    BadAnswer(&'static str),
+    /// The node has no membership yet; it goes on trying.
+    #[error(
+        "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the \"docker info\" command to see the current swarm status of your node."
+    )]
+    JoinTimeout,
+    /// The node left, or the daemon stopped, before the node had joined.
+    #[error("joining the swarm was stopped before it was done")]
+    JoinStopped,
     /// The last manager would leave.
     #[error(
         "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
@@ -167,11 +216,27 @@ impl Categorized for SwarmError {
             | Self::Unusable(_)
             | Self::NotManager
             | Self::AlreadyInSwarm
-            | Self::LeaveManager => ErrorKind::Unavailable,
-            Self::InvalidArgument(_) => ErrorKind::InvalidParameter,
+            | Self::LeaveManager
+            | Self::Unreachable { .. }
+            | Self::Unanswered(_)
+            | Self::JoinTimeout
+            | Self::JoinStopped => ErrorKind::Unavailable,
+            Self::InvalidArgument(_)
+            | Self::InvalidJoinToken
+            | Self::FipsRequired
+            | Self::Fingerprint { .. } => ErrorKind::InvalidParameter,
+            Self::Rpc(status) => match status.code() {
+                tonic::Code::InvalidArgument => ErrorKind::InvalidParameter,
+                tonic::Code::PermissionDenied => ErrorKind::Forbidden,
+                tonic::Code::Unimplemented => ErrorKind::NotImplemented,
+                tonic::Code::Unavailable => ErrorKind::Unavailable,
+                _ => ErrorKind::System,
+            },
             Self::NotImplemented(_) => ErrorKind::NotImplemented,
             Self::Control(source) => source.kind(),
-            Self::Damaged { .. }
+            Self::WrongClock { .. }
+            | Self::BadAnswer(_)
+            | Self::Damaged { .. }
             | Self::File { .. }
             | Self::Listen { .. }
             | Self::Pki { .. }

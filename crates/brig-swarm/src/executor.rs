@@ -74,6 +74,10 @@ pub trait Executor: Send + Sync + 'static {
     /// Called once after a start of the daemon, before any task is resumed, with the tasks that
     /// this node still has. Containers of other tasks are leftovers and may be removed.
     async fn retain(&self, task_ids: &[String]);
+
+    /// Removes the container of a task of which this node knows nothing but the id. Fine when
+    /// there is none.
+    async fn discard(&self, task_id: &str);
 }
 
 /// Runs one task.

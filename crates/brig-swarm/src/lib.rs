@@ -1,6 +1,6 @@
 //! Swarm mode: what makes several nodes one cluster.
 //!
-//! - [`Swarm`] is this node's membership: creating a swarm, taking it up again after a restart,
+//! - [`Swarm`] is this node's membership: creating a swarm or joining one, taking it up again after a restart,
 //!   leaving it.
 //! - [`Control`] is the cluster as managers see it: services, tasks, nodes, secrets, configs.
 //! - [`Executor`] and [`Controller`] are the port through which the agent runs containers; the
@@ -25,4 +25,4 @@ mod wire_time;
 pub use error::{ControlError, SwarmError};
 pub use executor::{Controller, Dependencies, Executor, ExitStatus, TaskError};
 pub use manager::control::{Control, LogStream, RegistryAuthFrom, TokenRotation, UpdateOptions};
-pub use node::{InitRequest, LocalNodeState, Swarm, SwarmConfig, SwarmStatus};
+pub use node::{InitRequest, JoinRequest, LocalNodeState, Swarm, SwarmConfig, SwarmStatus};

@@ -7,6 +7,7 @@
 //! in it. Files are replaced whole, but not forced to disk: after a power loss nothing runs any more
 //! and the manager's next assignment says what is to be done.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -37,6 +38,15 @@ pub(crate) struct Record {
     pub(crate) status: Option<TaskStatus>,
 }
 
+/// What was remembered.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// Tasks with their last status.
+    pub(crate) records: Vec<(Task, TaskStatus)>,
+    /// Tasks whose record is there but cannot be read. They may run.
+    pub(crate) unreadable: BTreeSet<String>,
+}
+
 /// The directory with one file per task.
 #[derive(Clone)]
 pub(crate) struct Database {
@@ -51,20 +61,30 @@ impl Database {
         Ok(Self { dir: dir.to_path_buf(), keys })
     }
 
-    /// Everything that can be read; what cannot is dropped.
-    pub(crate) fn load(&self) -> io::Result<Vec<(Task, TaskStatus)>> {
-        let mut records = Vec::new();
+    /// Everything that is remembered. Files that are no task's, left by an interrupted write, are
+    /// deleted.
+    pub(crate) fn load(&self) -> io::Result<Loaded> {
+        let mut loaded = Loaded::default();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            match self.read(&path) {
-                Some((task, status)) => records.push((task, status)),
+            let id = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| TaskId::parse(name).ok());
+            let Some(id) = id else {
+                tracing::warn!(file = %path.display(), "deleted a file that is no task's record");
+                fs::remove_file(&path)?;
+                continue;
+            };
+            match self.read(&path, id.as_str()) {
+                Some(record) => loaded.records.push(record),
                 None => {
-                    tracing::warn!(file = %path.display(), "dropped an unreadable task record");
-                    fs::remove_file(&path)?;
+                    tracing::warn!(task = %id, "a task's record cannot be read, its container stays until a manager says what it wants");
+                    loaded.unreadable.insert(id.to_string());
                 }
             }
         }
-        Ok(records)
+        Ok(loaded)
     }
 
     /// Remembers a task.
@@ -92,8 +112,7 @@ impl Database {
         }
     }
 
-    fn read(&self, path: &Path) -> Option<(Task, TaskStatus)> {
-        let name = path.file_name()?.to_str()?;
+    fn read(&self, path: &Path, name: &str) -> Option<(Task, TaskStatus)> {
         let mut sealed = Vec::new();
         fs::File::open(path).ok()?.take(MAX_RECORD).read_to_end(&mut sealed).ok()?;
         let plain = self.keys.open(Place { kind: PLACE, id: name }, &sealed).ok()?;
@@ -160,23 +179,29 @@ mod tests {
             assert!(!raw.windows(7).any(|window| window == plain.as_bytes()), "{plain}");
         }
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let loaded = database.load().unwrap();
+        let loaded = database.load().unwrap().records;
         assert_eq!(loaded.len(), 1);
         assert_eq!(loaded[0].0.id, task.id);
         assert_eq!(loaded[0].1, status);
         database.remove(&task.id).unwrap();
         database.remove(&task.id).unwrap();
-        assert!(database.load().unwrap().is_empty());
+        assert!(database.load().unwrap().records.is_empty());
     }
 
     #[test]
-    fn damaged_records_are_dropped() {
+    fn damaged_records_keep_their_ids_and_stray_files_go() {
         let temp = tempfile::tempdir().unwrap();
         let database = open(temp.path());
-        fs::write(temp.path().join("x".repeat(25)), b"\xff\xff").unwrap();
-        fs::write(temp.path().join("y".repeat(25)), b"").unwrap();
-        assert!(database.load().unwrap().is_empty());
-        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+        let names = ["x".repeat(25), "y".repeat(25)];
+        fs::write(temp.path().join(&names[0]), b"\xff\xff").unwrap();
+        fs::write(temp.path().join(&names[1]), b"").unwrap();
+        fs::write(temp.path().join(format!("{}.new", names[1])), b"half").unwrap();
+        let loaded = database.load().unwrap();
+        assert!(loaded.records.is_empty());
+        assert!(loaded.unreadable.iter().eq(&names));
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 2);
+        database.remove(&names[0]).unwrap();
+        assert_eq!(database.load().unwrap().unreadable.len(), 1);
     }
 
     #[test]

@@ -96,8 +96,9 @@ async fn session(
     let (first, messages) =
         tokio::time::timeout(PATIENCE, first).await.map_err(|_| SessionError::Timeout)??;
     id.clone_from(&first.session_id);
-    opened();
+    // Whoever waits for the session finds what the manager said.
     take(shared, first).await;
+    opened();
     shared.context.reporter.report_all();
     let node = shared.credentials.identity().node.to_string();
     let logs = log_subscriptions::run(

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::database::Loaded;
 use super::dependencies::News;
 use super::task_manager::{self, Context, ControllerSlot, Order};
 use crate::executor::Controller;
@@ -28,6 +29,8 @@ pub(crate) struct Worker {
     tasks: Mutex<BTreeMap<String, Handle>>,
     /// Tasks from before a restart that may need secrets: they go on with the first assignment.
     waiting: Mutex<BTreeMap<String, (Task, TaskStatus)>>,
+    /// Tasks from before a restart of which only the id is left. A manager knows what they are.
+    unreadable: Mutex<BTreeSet<String>>,
     changes: watch::Sender<u64>,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -46,6 +49,7 @@ impl Worker {
             context,
             tasks: Mutex::default(),
             waiting: Mutex::default(),
+            unreadable: Mutex::default(),
             changes: watch::Sender::new(0),
             tracker: TaskTracker::new(),
             stop,
@@ -55,11 +59,13 @@ impl Worker {
     /// Takes up the tasks of before the last stop: those that ran are watched again at once.
     pub(crate) async fn resume(&self) -> std::io::Result<()> {
         let database = self.context.database.clone();
-        let records = tokio::task::spawn_blocking(move || database.load())
+        let Loaded { records, unreadable } = tokio::task::spawn_blocking(move || database.load())
             .await
             .map_err(std::io::Error::other)??;
-        let known: Vec<String> = records.iter().map(|(task, _)| task.id.clone()).collect();
+        let readable = records.iter().map(|(task, _)| task.id.clone());
+        let known: Vec<String> = readable.chain(unreadable.iter().cloned()).collect();
         self.context.executor.retain(&known).await;
+        *self.unreadable_lock() = unreadable;
         for (task, status) in records {
             self.context.reporter.report(&task.id, status.clone());
             if status.state >= TaskState::Running as i32 {
@@ -139,6 +145,7 @@ impl Worker {
 
     fn assign(&self, mut task: Task) {
         let assigned = task.status.take().unwrap_or_default();
+        self.unreadable_lock().remove(&task.id);
         let remembered = self.waiting_lock().remove(&task.id);
         let status = match remembered {
             Some((_, status)) if status.state >= assigned.state => status,
@@ -193,11 +200,33 @@ impl Worker {
         if let Some(handle) = self.tasks_lock().get(id) {
             handle.orders.send_replace(Order::Remove);
         }
+        if self.unreadable_lock().remove(id) {
+            self.discard(id.to_owned());
+        }
+    }
+
+    /// Removes what is left of a task that is known by its id alone.
+    fn discard(&self, id: String) {
+        let context = Arc::clone(&self.context);
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            let work = async {
+                context.executor.discard(&id).await;
+                let database = context.database.clone();
+                let name = id.clone();
+                let forgotten = tokio::task::spawn_blocking(move || database.remove(&name)).await;
+                if let Ok(Err(error)) = forgotten {
+                    tracing::error!(task = id, error = %error, "cannot forget the task");
+                }
+            };
+            let _ = stop.run_until_cancelled(work).await;
+        });
     }
 
     fn remove_unlisted(&self, listed: &BTreeSet<String>) {
         let mut gone: Vec<String> = self.tasks_lock().keys().cloned().collect();
         gone.extend(self.waiting_lock().keys().cloned());
+        gone.extend(self.unreadable_lock().iter().cloned());
         for id in gone.iter().filter(|id| !listed.contains(*id)) {
             self.remove(id);
         }
@@ -209,6 +238,10 @@ impl Worker {
 
     fn waiting_lock(&self) -> MutexGuard<'_, BTreeMap<String, (Task, TaskStatus)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unreadable_lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

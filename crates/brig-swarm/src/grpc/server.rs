@@ -1,21 +1,23 @@
 //! The TLS listener: handshakes run beside each other and with a deadline, what comes out of them
 //! is served as HTTP/2 whether or not the peer negotiated it.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use brig_pki::tls::{self, Peer, ServerStream, TlsCredentials};
+use brig_types::id::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
@@ -35,16 +37,40 @@ pub(crate) struct ConnectionPeer {
     pub(crate) address: SocketAddr,
 }
 
+/// The open connections of nodes, so that those of a node can be cut.
+#[derive(Clone, Default)]
+pub(crate) struct Connections(Arc<Mutex<BTreeMap<NodeId, CancellationToken>>>);
+
+impl Connections {
+    /// Closes every connection that the node has now, whatever runs over it.
+    pub(crate) fn cut(&self, node: &NodeId) {
+        if let Some(connections) = self.lock().remove(node) {
+            connections.cancel();
+        }
+    }
+
+    fn add(&self, node: &NodeId) -> CancellationToken {
+        self.lock().entry(node.clone()).or_default().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, CancellationToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A connection after its handshake.
 pub(crate) struct Connection {
     stream: ServerStream<TcpStream>,
     peer: ConnectionPeer,
+    /// Done when the connection is cut.
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// Accepts connections until `stop`; handshakes are tracked by `tracker`.
 pub(crate) fn incoming(
     listener: TcpListener,
     credentials: Arc<TlsCredentials>,
+    connections: Connections,
     tracker: &TaskTracker,
     stop: CancellationToken,
 ) -> impl tokio_stream::Stream<Item = Result<Connection, Infallible>> + use<> {
@@ -70,10 +96,11 @@ pub(crate) fn incoming(
             };
             let (credentials, sender, stop) =
                 (Arc::clone(&credentials), sender.clone(), stop.clone());
+            let connections = connections.clone();
             own.spawn(async move {
                 let shake = tokio::time::timeout(
                     HANDSHAKE_TIMEOUT,
-                    handshake(stream, address, &credentials),
+                    handshake(stream, address, &credentials, &connections),
                 );
                 let done = tokio::select! {
                     () = stop.cancelled() => return,
@@ -100,11 +127,17 @@ async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
     credentials: &TlsCredentials,
+    connections: &Connections,
 ) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let stream = credentials.accept(stream).await?;
     let certificate = tls::peer(&stream).map_err(io::Error::other)?.map(Arc::new);
-    Ok(Connection { stream, peer: ConnectionPeer { certificate, address } })
+    let cut = match &certificate {
+        Some(peer) => connections.add(&peer.identity.node),
+        None => CancellationToken::new(),
+    };
+    let cut = Box::pin(cut.cancelled_owned());
+    Ok(Connection { stream, peer: ConnectionPeer { certificate, address }, cut })
 }
 
 impl Connected for Connection {
@@ -121,6 +154,10 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // HTTP/2 always waits for the next frame, so this is always asked and woken.
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

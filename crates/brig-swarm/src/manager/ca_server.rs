@@ -226,7 +226,7 @@ impl node_ca_server::NodeCa for CaServer {
                     None => return Err(Status::invalid_argument(NO_TOKEN)),
                     Some(NodeRole::Manager) => {
                         return Err(Status::unimplemented(
-                            "this cluster has one manager and takes no further one yet: join as a worker",
+                            "joining as a manager comes with the replicated store: this cluster has one manager, join with the worker token",
                         ));
                     }
                     Some(role) => self.admit(role, request.availability, csr).await?,

@@ -16,6 +16,7 @@ pub(crate) mod orchestrator;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ use brig_store::{Store, StoreError};
 use brig_types::id::NodeId;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,10 +41,13 @@ use self::dispatcher::{Dispatcher, OwnNode};
 use self::logbroker::LogBroker;
 use self::resource::{Health, ResourceAllocator};
 use crate::grpc::authorize::{AuthorizeLayer, Membership};
-use crate::grpc::server;
+use crate::grpc::server::{self, Connections};
 
 /// How long connections get to end by themselves when the manager stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Time between the end of a removed node's session and the end of its connections.
+const CUT_DELAY: Duration = Duration::from_secs(1);
 
 /// What a manager needs to start.
 pub(crate) struct ManagerConfig {
@@ -80,9 +86,18 @@ impl Manager {
         manager.spawn(allocator::run(store.clone()));
         manager.spawn(scheduler::run(store.clone()));
         manager.spawn(dispatcher.clone().watch_heartbeats());
-        manager.spawn(dispatcher.clone().end_removed_sessions(removals));
+        let connections = Connections::default();
+        manager.spawn(cut_off(dispatcher.clone(), connections.clone(), removals));
         let membership = Arc::new(ClusterMembership { cluster, store: store.clone() });
-        manager.serve(listener, credentials, membership, store, dispatcher, logs);
+        let ca = CaServer::new(store, manager.stop.clone());
+        let incoming = server::incoming(
+            listener,
+            credentials,
+            connections,
+            &manager.tracker,
+            manager.stop.clone(),
+        );
+        manager.serve(incoming, membership, ca, dispatcher, logs);
         Ok(manager)
     }
 
@@ -112,14 +127,12 @@ impl Manager {
 
     fn serve(
         &self,
-        listener: TcpListener,
-        credentials: Arc<TlsCredentials>,
+        incoming: impl Stream<Item = Result<server::Connection, Infallible>> + Send + 'static,
         membership: Arc<dyn Membership>,
-        store: Store,
+        ca: CaServer,
         dispatcher: Dispatcher,
         logs: LogBroker,
     ) {
-        let ca = CaServer::new(store, self.stop.clone());
         let router = tonic::transport::Server::builder()
             .layer(AuthorizeLayer(membership))
             .add_service(CaService::new(ca.clone()))
@@ -128,7 +141,6 @@ impl Manager {
             .add_service(LogBrokerServer::new(logs))
             .add_service(ResourceAllocatorServer::new(ResourceAllocator))
             .add_service(HealthServer::new(Health));
-        let incoming = server::incoming(listener, credentials, &self.tracker, self.stop.clone());
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
             let stopping = stop.clone();
@@ -144,6 +156,34 @@ impl Manager {
                 () = patience => {}
             }
         });
+    }
+}
+
+/// Cuts nodes off that were removed from the cluster: their sessions end at once, with a reason,
+/// and a moment later their connections with everything that may still run over them. New ones are
+/// refused by [`Membership::is_removed`].
+async fn cut_off(
+    dispatcher: Dispatcher,
+    connections: Connections,
+    mut removals: mpsc::UnboundedReceiver<String>,
+) {
+    let mut told = JoinSet::new();
+    loop {
+        tokio::select! {
+            removed = removals.recv() => {
+                let Some(node) = removed else { return };
+                dispatcher.end_session(&node);
+                told.spawn(async move {
+                    tokio::time::sleep(CUT_DELAY).await;
+                    node
+                });
+            }
+            Some(Ok(node)) = told.join_next() => {
+                if let Ok(node) = NodeId::parse(&node) {
+                    connections.cut(&node);
+                }
+            }
+        }
     }
 }
 

@@ -1,25 +1,35 @@
 //! This node's membership in a swarm.
 //!
-//! Everything of it is in one directory. A swarm is created beside that directory and moved
-//! there when it is complete; leaving moves the directory away before anything in it is deleted.
+//! Everything of it is in one directory. A membership, made or joined, is written beside that
+//! directory and moved there when it is complete; leaving moves the directory away before anything in it is deleted.
 //! So a crash at any time leaves the node either in a swarm or in none.
 
-mod address;
+pub(crate) mod address;
 mod bootstrap;
+mod enrol;
 mod files;
+mod join;
 mod renewal;
 mod running;
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use brig_proto::swarm::{Cluster, ClusterSpec, Peer, node_spec};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
+pub use self::join::JoinRequest;
+use self::join::{Joining, Plan};
 use self::running::Running;
 use crate::error::SwarmError;
 use crate::executor::Executor;
 use crate::manager::control::Control;
+
+/// How long a call waits for the node to have joined. The attempt goes on after that.
+const JOIN_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a node needs to be in a swarm.
 #[derive(Clone)]
@@ -109,12 +119,18 @@ struct Inner {
     /// Held while membership changes, so that only one change is under way.
     changing: Mutex<()>,
     membership: RwLock<Membership>,
+    /// Attempts to join; at most one at a time.
+    joins: TaskTracker,
 }
 
 #[derive(Clone)]
 enum Membership {
     None,
     Running(Arc<Running>),
+    /// On the way into a swarm.
+    Joining(Arc<Joining>),
+    /// In no swarm: the last attempt to join one failed after its caller had stopped waiting.
+    JoinFailed(Arc<SwarmError>),
     /// In a swarm, but it could not be taken up.
     Failed(Arc<SwarmError>),
 }
@@ -156,6 +172,7 @@ impl Swarm {
             config,
             changing: Mutex::new(()),
             membership: RwLock::new(membership),
+            joins: TaskTracker::new(),
         })))
     }
 
@@ -170,13 +187,79 @@ impl Swarm {
                 "forcing a new cluster is not supported yet".to_owned(),
             ));
         }
-        if !matches!(self.membership(), Membership::None) {
-            return Err(SwarmError::AlreadyInSwarm);
-        }
+        self.check_free()?;
         let running = Running::create(&self.0.config, request).await?;
         let node = running.node_id();
         self.set(Membership::Running(Arc::new(running)));
         Ok(node)
+    }
+
+    /// Joins an existing swarm as a worker and waits until this node works in it.
+    ///
+    /// # Errors
+    /// [`SwarmError::AlreadyInSwarm`], [`SwarmError::InvalidJoinToken`], whatever keeps the node
+    /// from joining; [`SwarmError::JoinTimeout`] when it takes long: the attempt goes on.
+    pub async fn join(&self, request: JoinRequest) -> Result<(), SwarmError> {
+        let deadline = Instant::now() + JOIN_PATIENCE;
+        let outcome = self.begin_join(request).await?;
+        let running = tokio::time::timeout_at(deadline, outcome)
+            .await
+            .map_err(|_| SwarmError::JoinTimeout)?
+            .unwrap_or(Err(SwarmError::JoinStopped))?;
+        tokio::time::timeout_at(deadline, running.connected())
+            .await
+            .map_err(|_| SwarmError::JoinTimeout)?
+    }
+
+    async fn begin_join(
+        &self,
+        request: JoinRequest,
+    ) -> Result<oneshot::Receiver<Result<Arc<Running>, SwarmError>>, SwarmError> {
+        let _changing = self.0.changing.lock().await;
+        self.check_free()?;
+        let plan = Plan::new(request)?;
+        let joining = Arc::new(Joining::new(&plan));
+        self.set(Membership::Joining(Arc::clone(&joining)));
+        let (sender, receiver) = oneshot::channel();
+        let swarm = self.clone();
+        self.0.joins.spawn(async move {
+            match joining.run(&swarm.0.config, plan, &sender).await {
+                Ok(running) => {
+                    let running = Arc::new(running);
+                    swarm.set(Membership::Running(Arc::clone(&running)));
+                    // Whoever asked may have stopped waiting; the node has joined all the same.
+                    let _ = sender.send(Ok(running));
+                }
+                Err(error) => {
+                    tracing::error!(error = %brig_types::error::chain(&error), "the node has not joined");
+                    swarm.set(Membership::None);
+                    if let Err(Err(unheard)) = sender.send(Err(error)) {
+                        swarm.set(Membership::JoinFailed(Arc::new(unheard)));
+                    }
+                }
+            }
+        });
+        Ok(receiver)
+    }
+
+    /// Ends an attempt to join; answers the membership that it left.
+    async fn end_join(&self) -> Membership {
+        if let Membership::Joining(joining) = self.membership() {
+            joining.stop.cancel();
+            self.0.joins.close();
+            self.0.joins.wait().await;
+            self.0.joins.reopen();
+        }
+        self.membership()
+    }
+
+    fn check_free(&self) -> Result<(), SwarmError> {
+        match self.membership() {
+            Membership::None | Membership::JoinFailed(_) => Ok(()),
+            Membership::Joining(_) | Membership::Running(_) | Membership::Failed(_) => {
+                Err(SwarmError::AlreadyInSwarm)
+            }
+        }
     }
 
     /// Leaves the swarm: stops and removes this node's tasks and deletes everything of the swarm,
@@ -186,8 +269,10 @@ impl Swarm {
     /// [`SwarmError::NotPartOfSwarm`]; [`SwarmError::LeaveManager`] without `force` on a manager.
     pub async fn leave(&self, force: bool) -> Result<(), SwarmError> {
         let _changing = self.0.changing.lock().await;
-        match self.membership() {
-            Membership::None => return Err(SwarmError::NotPartOfSwarm),
+        let was_joining = matches!(self.membership(), Membership::Joining(_));
+        match self.end_join().await {
+            Membership::None if !was_joining => return Err(SwarmError::NotPartOfSwarm),
+            Membership::None | Membership::Joining(_) | Membership::JoinFailed(_) => {}
             Membership::Running(running) => {
                 if running.is_manager() && !force {
                     return Err(SwarmError::LeaveManager);
@@ -213,7 +298,7 @@ impl Swarm {
     /// Stops everything of the swarm on this node; containers go on running.
     pub async fn shutdown(&self) {
         let _changing = self.0.changing.lock().await;
-        if let Membership::Running(running) = self.membership() {
+        if let Membership::Running(running) = self.end_join().await {
             running.stop().await;
         }
         self.set(Membership::None);
@@ -225,7 +310,8 @@ impl Swarm {
     /// [`SwarmError::NotInSwarm`], [`SwarmError::NotManager`], [`SwarmError::Unusable`].
     pub fn control(&self) -> Result<Control, SwarmError> {
         match self.membership() {
-            Membership::None => Err(SwarmError::NotInSwarm),
+            Membership::None | Membership::JoinFailed(_) => Err(SwarmError::NotInSwarm),
+            Membership::Joining(_) => Err(SwarmError::NotManager),
             Membership::Running(running) => running.control().ok_or(SwarmError::NotManager),
             Membership::Failed(error) => Err(SwarmError::Unusable(error)),
         }
@@ -237,6 +323,12 @@ impl Swarm {
         match self.membership() {
             Membership::None => SwarmStatus::default(),
             Membership::Running(running) => running.status(),
+            Membership::Joining(joining) => joining.status(),
+            Membership::JoinFailed(error) => SwarmStatus {
+                local_node_state: LocalNodeState::Error,
+                error: brig_types::error::chain(error.as_ref()),
+                ..SwarmStatus::default()
+            },
             Membership::Failed(error) => SwarmStatus {
                 local_node_state: match error.as_ref() {
                     SwarmError::Pki { source: brig_pki::PkiError::Locked, .. } => {

@@ -93,6 +93,16 @@ impl Running {
         Self::start(config, None).await
     }
 
+    /// Takes up a membership that was just written. When that fails the node is in no swarm.
+    pub(crate) async fn start_joined(config: &SwarmConfig) -> Result<Self, SwarmError> {
+        let started = Self::start(config, None).await;
+        if started.is_err() {
+            let dir = config.state_dir.clone();
+            blocking(move || files::discard(&dir)).await?;
+        }
+        started
+    }
+
     async fn start(
         config: &SwarmConfig,
         listener: Option<TcpListener>,
@@ -110,7 +120,13 @@ impl Running {
         let identity = credentials.identity();
         let mut local_manager = None;
         let mut manager = None;
-        if identity.role == Role::Manager {
+        // Managers of other implementations may promote a node that joined as a worker. It has
+        // no part in their store and goes on as what it is.
+        let joined = !addresses.remote_addr.is_empty();
+        if joined && identity.role == Role::Manager {
+            tracing::warn!("this node was promoted but works on as a worker");
+        }
+        if identity.role == Role::Manager && !joined {
             let listener = match listener {
                 Some(listener) => listener,
                 None => listen(address::listen(&addresses.listen_addr)?).await?,
@@ -175,6 +191,19 @@ impl Running {
     /// This node's id.
     pub(crate) fn node_id(&self) -> String {
         self.identity.node.to_string()
+    }
+
+    /// Waits until a manager was reached for the first time.
+    ///
+    /// # Errors
+    /// [`SwarmError::JoinStopped`] when the node leaves, or the daemon stops, before that.
+    pub(crate) async fn connected(&self) -> Result<(), SwarmError> {
+        let mut state = self.agent.state();
+        let reached = state.wait_for(|state| state.was_connected);
+        match self.stop.run_until_cancelled(reached).await {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) | None => Err(SwarmError::JoinStopped),
+        }
     }
 
     /// Whether this node is a manager.
@@ -353,7 +382,7 @@ fn remember(layout: Layout) -> Arc<RememberManagers> {
     })
 }
 
-fn pki(action: &'static str) -> impl Fn(PkiError) -> SwarmError {
+pub(crate) fn pki(action: &'static str) -> impl Fn(PkiError) -> SwarmError {
     move |source| SwarmError::Pki { action, source }
 }
 

@@ -103,6 +103,10 @@ impl Executor for Machine {
         self.lock().retain(|id, _| tasks.contains(id));
     }
 
+    async fn discard(&self, task: &str) {
+        self.lock().remove(task);
+    }
+
     async fn controller(
         &self,
         task: &Task,

@@ -104,9 +104,20 @@ impl Executor for NodeExecutor {
     }
 
     async fn retain(&self, task_ids: &[String]) {
+        self.0.remove_tasks(|id| !task_ids.iter().any(|known| known == id)).await;
+    }
+
+    async fn discard(&self, task_id: &str) {
+        self.0.remove_tasks(|id| id == task_id).await;
+    }
+}
+
+impl Shared {
+    /// Removes the containers of the tasks that are chosen by id.
+    async fn remove_tasks(&self, chosen: impl Fn(&str) -> bool + Send) {
         let filters = Filters::new().with("label", names::TASK_ID_LABEL);
         let options = ListOptions { all: true, filters, ..ListOptions::default() };
-        let containers = match self.0.engine.list(options).await {
+        let containers = match self.engine.list(options).await {
             Ok(containers) => containers,
             Err(error) => {
                 let error = brig_types::error::chain(&error);
@@ -117,7 +128,7 @@ impl Executor for NodeExecutor {
         for container in containers {
             let id = container.labels.get(names::TASK_ID_LABEL).map_or("", String::as_str);
             let ours = container.names.iter().any(|name| names::belongs_to(name, id));
-            if !ours || task_ids.iter().any(|known| known == id) {
+            if !ours || !chosen(id) {
                 continue;
             }
             tracing::info!(
@@ -126,7 +137,7 @@ impl Executor for NodeExecutor {
                 "removing a former task's container"
             );
             let options = RemoveOptions { force: true, volumes: true };
-            if let Err(error) = self.0.engine.remove(&container.id, options).await {
+            if let Err(error) = self.engine.remove(&container.id, options).await {
                 let error = brig_types::error::chain(&error);
                 tracing::warn!(task = id, %error, "a former task's container stays");
             }

@@ -1,9 +1,10 @@
 //! `/swarm`: the cluster itself, and this node's membership.
 
-use brig_api::swarm::{SwarmInitRequest, SwarmSpec, UnlockKey};
+use brig_api::swarm::{SwarmInitRequest, SwarmJoinRequest, SwarmSpec, UnlockKey};
 use brig_proto::swarm::ClusterSpec;
 use brig_proto::swarm::node_spec::Availability;
-use brig_swarm::{InitRequest, TokenRotation};
+use brig_swarm::{InitRequest, JoinRequest, TokenRotation};
+use brig_types::secret::SecretString;
 use http::StatusCode;
 
 use super::{Answer, convert, events, local, versions};
@@ -44,15 +45,23 @@ pub(super) async fn init(mut call: Call) -> Answer {
     body::ok(&node)
 }
 
-/// `POST /swarm/join`.
-pub(super) async fn join(call: Call) -> Answer {
-    if local::is_member(&call.state) {
-        return Err(brig_swarm::SwarmError::AlreadyInSwarm.into());
-    }
-    Err(ApiError::not_implemented(
-        "joining an existing swarm is not available in this version; this node can make one of \
-         its own with \"docker swarm init\"",
-    ))
+/// `POST /swarm/join`: makes this node a worker of an existing cluster.
+pub(super) async fn join(mut call: Call) -> Answer {
+    let request: SwarmJoinRequest = call.required_json().await?;
+    let availability =
+        convert::node::availability(&request.availability)?.unwrap_or(Availability::Active);
+    call.state
+        .swarm
+        .join(JoinRequest {
+            listen_addr: request.listen_addr,
+            advertise_addr: request.advertise_addr,
+            data_path_addr: request.data_path_addr,
+            remote_addrs: request.remote_addrs,
+            join_token: SecretString::new(request.join_token.expose_secret().to_owned()),
+            availability,
+        })
+        .await?;
+    Ok(body::empty(StatusCode::OK))
 }
 
 /// `POST /swarm/leave`.

@@ -14,12 +14,6 @@ pub fn control(state: &State) -> Result<Control, SwarmError> {
     state.swarm.control()
 }
 
-/// Whether this node is in a cluster.
-#[must_use]
-pub fn is_member(state: &State) -> bool {
-    state.swarm.status().local_node_state != LocalNodeState::Inactive
-}
-
 const fn word(state: LocalNodeState) -> &'static str {
     match state {
         LocalNodeState::Inactive => "inactive",

@@ -8,7 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// Periods without a heartbeat after which a node is down.
-const GRACE: u32 = 3;
+pub(crate) const GRACE: u32 = 3;
+/// A deadline that is noticed this late was missed by the manager, not by the nodes: the process
+/// or the machine stood still, and heartbeats wait to be read.
+pub(crate) const STALLED: Duration = Duration::from_secs(1);
 /// The same for nodes that were there when the manager started.
 pub(crate) const GRACE_AFTER_START: u32 = 6;
 /// How long a node is down before its tasks are given up.
@@ -113,6 +116,13 @@ impl Sessions {
         }
     }
 
+    /// Misses nobody before `deadline`.
+    pub(crate) fn postpone(&mut self, deadline: Instant) {
+        for entry in self.nodes.values_mut() {
+            entry.deadline = entry.deadline.max(deadline);
+        }
+    }
+
     /// When the next node would be missed.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.nodes.values().map(|entry| entry.deadline).min()
@@ -169,6 +179,18 @@ mod tests {
         assert!(end.is_cancelled());
         let error = sessions.beat(beat("n", &id), later, PERIOD).unwrap_err();
         assert_eq!(error.code(), Code::NotFound);
+    }
+
+    #[test]
+    fn a_manager_that_stood_still_misses_nobody() {
+        let (mut sessions, start) = (Sessions::default(), Instant::now());
+        let parent = CancellationToken::new();
+        let (id, _) = sessions.register(beat("n", ""), start, PERIOD, &parent).unwrap();
+        let later = start + Duration::from_secs(60);
+        sessions.postpone(later + PERIOD);
+        assert!(sessions.expire(later).is_empty());
+        assert!(sessions.check(beat("n", &id)).is_ok());
+        assert_eq!(sessions.expire(later + PERIOD), ["n"]);
     }
 
     #[test]

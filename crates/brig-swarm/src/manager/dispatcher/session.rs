@@ -15,6 +15,7 @@ use tonic::Status;
 use super::heartbeats::Beat;
 use super::{Inner, STREAM_BUFFER};
 use crate::manager::changes::{self, Wake};
+use crate::node::address;
 use crate::validate::outgoing;
 
 /// Weight of every manager, as Docker's managers send it.
@@ -64,11 +65,11 @@ impl Inner {
     async fn mark_ready(
         &self,
         id: &str,
-        address: &str,
+        from: &str,
         description: Option<NodeDescription>,
     ) -> Result<(), StoreError> {
-        let own_address = (id == self.own.id).then(|| host(&self.own.address));
-        let address = own_address.unwrap_or(address);
+        let own_address = (id == self.own.id).then(|| address::host(&self.own.address));
+        let address = own_address.unwrap_or(from);
         self.store
             .update(|tx| {
                 let Some(node) = tx.get::<Node>(id) else {
@@ -169,12 +170,6 @@ fn message(state: &State, node: &str, session: &str) -> Option<SessionMessage> {
         network_bootstrap_keys: Vec::new(),
         root_ca,
     })
-}
-
-/// The host of `host:port`, without the brackets of IPv6.
-fn host(address: &str) -> &str {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// Ends when the session does; for streams that belong to one.

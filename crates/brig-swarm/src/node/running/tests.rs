@@ -16,6 +16,8 @@ impl Executor for NoTasks {
 
     async fn retain(&self, _: &[String]) {}
 
+    async fn discard(&self, _: &str) {}
+
     async fn controller(
         &self,
         _: &Task,
