@@ -97,6 +97,7 @@ create_secret() { echo "$plain" | "$brig" secret create my_secret -; }
 step create_secret
 unset shown
 step "$brig" service create --quiet --name my_service --secret my_secret busybox sleep 1000
+printf '%s  (five seconds of it: watching that the task stays up, as docker does)%s\n' "$dim" "$off"
 step "$brig" service ps my_service
 
 container=$("$brig" ps -q --filter label=com.docker.swarm.service.name=my_service | head -n 1)

@@ -84,7 +84,7 @@ pub(crate) async fn engine_at(dir: &Path) -> Engine {
         runtime: RuntimeConfig {
             exec_root: dir.join("exec"),
             // Compiled filters are the same for all tests.
-            cache_dir: PathBuf::from("/var/tmp/brig-engine-test-cache"),
+            cache_dir: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("seccomp-cache"),
             cgroup_parent: parent,
             runtime: None,
             conmon: None,
