@@ -237,6 +237,7 @@ impl Engine {
             dir: self.containers_dir().join(id.as_str()),
             bundle: config.exec_root.join("bundles").join(id.as_str()),
             rootfs: config.exec_root.join("rootfs").join(id.as_str()),
+            subpaths: config.exec_root.join("subpaths").join(id.as_str()),
         }
     }
 

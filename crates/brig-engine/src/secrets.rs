@@ -104,12 +104,14 @@ pub(crate) fn prepare_read_only_root(
             continue;
         }
         let name = target.file_name().unwrap_or_default();
-        let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+        let flags =
+            rustix::fs::OFlags::CREATE | rustix::fs::OFlags::EXCL | rustix::fs::OFlags::WRONLY;
         let mode = rustix::fs::Mode::from_raw_mode(0o644);
-        // Opened below the directory itself, so a link in the image leads nowhere else.
+        // SECURITY: only made, never opened: what an image has there may be a pipe, which keeps
+        // whoever opens it waiting, a device or a link.
         match brig_sys::openat::open_beneath(&dir, Path::new(name), flags, mode) {
             Ok(_) => {}
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
     }
@@ -216,6 +218,24 @@ mod tests {
             place(vec![file("a", b""), file("/run/secrets/a", b"")], Path::new(SECRETS_DIR))
                 .is_err()
         );
+    }
+
+    #[test]
+    fn what_an_image_has_in_the_way_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let pipe = dir.path().join("etc/pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        std::os::unix::fs::symlink("/nowhere", dir.path().join("etc/link")).unwrap();
+        let root = brig_sys::openat::open_dir(dir.path()).unwrap();
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let files = [file("/etc/pipe", b""), file("/etc/link", b""), file("new", b"")];
+            done.send(prepare_read_only_root(&root, &[], &files)).unwrap();
+        });
+        ended.recv_timeout(std::time::Duration::from_secs(5)).unwrap().unwrap();
+        assert!(dir.path().join("new").is_file());
     }
 
     #[test]

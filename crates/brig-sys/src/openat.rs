@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, mkdirat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, mkdirat, openat2,
+};
 
 /// Opens a directory as the root for the functions below (`O_PATH`).
 ///
@@ -65,12 +67,13 @@ fn resolve(
 /// `NotFound` and the like; `InvalidInput` when it is no regular file; `FileTooLarge` when it has
 /// more than `limit` bytes.
 pub fn read_in_root(root: impl AsFd, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    // Not blocking on a pipe or device that an image put there.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(open_in_root(root, path, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
+    // SECURITY: looked at before it is opened. A container may make device nodes that it cannot
+    // open itself, and some devices act on being opened.
+    let found = open_in_root(root, path, OFlags::PATH, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
+    let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
     let mut content = Vec::new();
     let read = file.take(limit.saturating_add(1)).read_to_end(&mut content)?;
     if u64::try_from(read).unwrap_or(u64::MAX) > limit {
@@ -156,6 +159,20 @@ mod tests {
             );
         }
         open_beneath(&fd, Path::new("secret"), OFlags::RDONLY, Mode::empty()).unwrap();
+    }
+
+    #[test]
+    fn devices_and_pipes_are_not_opened() {
+        let top = tempfile::tempdir().unwrap();
+        let mode = Mode::from_raw_mode(0o600);
+        // No driver has this number: opening it would answer ENXIO.
+        let number = rustix::fs::makedev(4000, 1);
+        for (name, kind) in [("device", FileType::CharacterDevice), ("pipe", FileType::Fifo)] {
+            rustix::fs::mknodat(CWD, top.path().join(name), kind, mode, number).unwrap();
+            let fd = open_dir(top.path()).unwrap();
+            let error = read_in_root(&fd, Path::new(name), 100).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{name}: {error}");
+        }
     }
 
     #[test]

@@ -203,7 +203,13 @@ impl Engine {
             let mut lines = self.follow_log(&container, logs).await?;
             let (sender, receiver) = mpsc::channel(BUFFERED_CHUNKS);
             self.spawn(async move {
-                while let Some(line) = lines.recv().await {
+                loop {
+                    let line = tokio::select! {
+                        line = lines.recv() => line,
+                        // Of a silent container no line tells that the client is gone.
+                        () = sender.closed() => return,
+                    };
+                    let Some(line) = line else { return };
                     let chunk = OutputChunk { stream: line.stream, bytes: line.data };
                     if sender.send(chunk).await.is_err() {
                         return;

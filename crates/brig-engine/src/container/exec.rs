@@ -69,12 +69,19 @@ impl ExecTable {
     /// Drops what nobody will ask for any more.
     fn prune(&self) {
         self.lock().retain(|_, exec| {
-            let cell = exec.cell();
-            match (cell.ended, cell.started) {
-                (Some(ended), _) => ended.elapsed() < KEEP_ENDED,
-                (None, true) => true,
-                (None, false) => exec.created.elapsed() < KEEP_UNUSED,
+            let keep = {
+                let cell = exec.cell();
+                match (cell.ended, cell.started) {
+                    (Some(ended), _) => ended.elapsed() < KEEP_ENDED,
+                    (None, true) => true,
+                    (None, false) => exec.created.elapsed() < KEEP_UNUSED,
+                }
+            };
+            if !keep {
+                // One that was never started still counts there.
+                exec.container.cell().execs.retain(|id| *id != exec.id);
             }
+            keep
         });
     }
 }
@@ -110,13 +117,13 @@ impl Engine {
             return Err(EngineError::Invalid("No exec command specified".to_owned()));
         }
         let keys = DetachKeys::parse(&config.detach_keys)?;
+        self.execs().prune();
         if container.cell().execs.len() >= MAX_PER_CONTAINER {
             return Err(EngineError::Conflict(format!(
                 "container {} has too many exec instances",
                 container.id
             )));
         }
-        self.execs().prune();
         let exec = Arc::new(Exec {
             id: ExecId::generate(),
             container: Arc::clone(&container),

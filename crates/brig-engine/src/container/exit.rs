@@ -160,6 +160,9 @@ impl Engine {
         if let Err(error) = self.snapshots().unmount(id, &container.paths.rootfs) {
             tracing::warn!(container = %id, error = brig_types::error::chain(&error), "the root file system stays mounted");
         }
+        if let Err(error) = super::stage::release_subpaths(&container.paths.subpaths) {
+            tracing::warn!(container = %id, %error, "a part of a volume stays mounted");
+        }
         let shm = container.paths.shm();
         if brig_sys::mount::is_mountpoint(&shm).unwrap_or(false)
             && let Err(error) = brig_sys::mount::unmount(&shm, true)

@@ -46,6 +46,8 @@ impl IoSession {
         match &*self.state.borrow() {
             IoState::Live(console) => Subscription::Now(console.output()),
             IoState::Waiting => {
+                // Clients that are gone again: a container may wait for its start for ever.
+                pending.retain(|sender| !sender.is_closed());
                 let (sender, receiver) = oneshot::channel();
                 pending.push(sender);
                 Subscription::Later(receiver)
@@ -103,5 +105,21 @@ impl Subscription {
             Self::Now(output) => Some(output),
             Self::Later(receiver) => receiver.await.ok(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_left_before_the_start_is_forgotten() {
+        let session = IoSession::new();
+        for _ in 0..10 {
+            drop(session.subscribe());
+        }
+        let waiting = session.subscribe();
+        assert_eq!(session.pending().len(), 1);
+        drop(waiting);
     }
 }

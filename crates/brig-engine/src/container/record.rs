@@ -197,6 +197,8 @@ pub(crate) struct ContainerPaths {
     pub(crate) bundle: PathBuf,
     /// Where the root file system is mounted while it runs.
     pub(crate) rootfs: PathBuf,
+    /// Below it, parts of volumes are mounted while it runs.
+    pub(crate) subpaths: PathBuf,
 }
 
 impl ContainerPaths {

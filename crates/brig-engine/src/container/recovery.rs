@@ -134,13 +134,20 @@ impl Engine {
             tracing::error!(container = %id, error = chain(&error), "two containers have one name");
             return None;
         }
+        let paths = self.paths(&id);
+        // Before any of them is released, so that a volume's own mount goes with its last user and
+        // not earlier.
+        let ran = record.state.process.is_some() || paths.bundle.exists() || paths.rootfs.exists();
         for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
             if let Err(error) = self.volumes().acquire(&mount.name, &id) {
                 tracing::warn!(container = %id, error = chain(&error), "a volume of a container is gone");
             }
+            if ran {
+                self.volumes().note_active(&mount.name, &id);
+            }
         }
         let listed = record.state.status != Status::Removing;
-        let container = Container::new(record, self.paths(&id));
+        let container = Container::new(record, paths);
         if listed {
             self.registry().insert(id, Arc::clone(&container));
         }
@@ -227,9 +234,6 @@ impl Engine {
             cell.io.connect(&console);
             cell.run =
                 Some(Run { console, cancel: cancel.clone(), began: tokio::time::Instant::now() });
-            for mount in cell.record.mounts.iter().filter(|m| m.kind == MountKind::Volume) {
-                self.volumes().note_active(&mount.name, &container.id);
-            }
         }
         self.accompany(container, cancel);
     }

@@ -1,7 +1,7 @@
 //! What a start prepares on the host: the mounted root file system, volumes, binds, devices, files,
 //! and who the process runs as. Blocking; whatever fails is taken back by the caller's teardown.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,8 +48,9 @@ impl Engine {
             secrets::prepare_read_only_root(&root, secrets, configs)?;
         }
         let mut mounts = Vec::with_capacity(record.mounts.len() + 3);
-        for mount in &record.mounts {
-            mounts.push(self.stage_mount(record, mount, &root)?);
+        for (number, mount) in record.mounts.iter().enumerate() {
+            let part = container.paths.subpaths.join(number.to_string());
+            mounts.push(self.stage_mount(record, mount, &root, &part)?);
         }
         let files = self.generated_files(container, record)?;
         for (source, target) in files.targets() {
@@ -83,6 +84,7 @@ impl Engine {
         record: &Record,
         mount: &MountRecord,
         root: &OwnedFd,
+        part: &Path,
     ) -> Result<MountSpec, EngineError> {
         let target = PathBuf::from(&mount.destination);
         match mount.kind {
@@ -96,7 +98,7 @@ impl Engine {
             MountKind::Volume => {
                 let mut source = self.volumes().activate(&mount.name, &record.id)?;
                 if !mount.subpath.is_empty() {
-                    source = subpath(&source, &mount.subpath)?;
+                    source = subpath(&source, &mount.subpath, part)?;
                 } else if !mount.no_copy {
                     copy_up::fill(root, &target, &source).map_err(|error| {
                         EngineError::disk("copy the image's content into", &source, error)
@@ -249,14 +251,49 @@ pub(crate) fn resolve_user(
     users::resolve(user, group_add, &read("etc/passwd")?, &read("etc/group")?)
 }
 
-/// A directory inside a volume, without leaving it by links.
-fn subpath(volume: &Path, inner: &str) -> Result<PathBuf, EngineError> {
+/// Mounts a part of a volume at `part`, without leaving the volume by links.
+///
+/// SECURITY: containers that run may put a link in the way at any moment, so the path inside the
+/// volume is looked up once, and what was found is mounted where no container can change it.
+fn subpath(volume: &Path, inner: &str, part: &Path) -> Result<PathBuf, EngineError> {
     let fail = |source| EngineError::disk("find the volume's subpath", Path::new(inner), source);
     let root = brig_sys::openat::open_dir(volume).map_err(fail)?;
     let flags = rustix::fs::OFlags::PATH;
-    brig_sys::openat::open_beneath(&root, Path::new(inner), flags, rustix::fs::Mode::empty())
-        .map_err(fail)?;
-    Ok(volume.join(inner))
+    let mode = rustix::fs::Mode::empty();
+    let found =
+        brig_sys::openat::open_beneath(&root, Path::new(inner), flags, mode).map_err(fail)?;
+    let stat = rustix::fs::fstat(&found).map_err(|error| fail(error.into()))?;
+    let is_dir = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+    let mounted = || {
+        if is_dir {
+            disk::create_dir(part, 0o700)?;
+        } else {
+            disk::create_dir(part.parent().unwrap_or(part), 0o700)?;
+            std::fs::File::create_new(part)?;
+        }
+        let source = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+        let options = brig_sys::mount::BindOptions { recursive: true, read_only: false };
+        brig_sys::mount::bind(&source, part, options)
+    };
+    mounted().map_err(|source| EngineError::disk("mount the volume's subpath at", part, source))?;
+    Ok(part.to_owned())
+}
+
+/// Unmounts the parts of volumes below `dir`. Never deletes below a mount point. Blocking.
+pub(super) fn release_subpaths(dir: &Path) -> std::io::Result<()> {
+    let items = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        items => items?,
+    };
+    for item in items {
+        let item = item?;
+        let part = item.path();
+        while brig_sys::mount::is_mountpoint(&part)? {
+            brig_sys::mount::unmount(&part, true)?;
+        }
+        if part.is_dir() { std::fs::remove_dir(&part) } else { std::fs::remove_file(&part) }?;
+    }
+    std::fs::remove_dir(dir)
 }
 
 /// The device nodes that a container gets beside the usual ones.
@@ -286,4 +323,37 @@ fn devices(host: &HostConfig) -> Result<Vec<DeviceNode>, EngineError> {
         })?);
     }
     Ok(devices)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_volume_stays_what_was_found() {
+        let top = tempfile::tempdir().unwrap();
+        let (volume, parts) = (top.path().join("volume"), top.path().join("parts"));
+        fs::create_dir_all(volume.join("a/b")).unwrap();
+        fs::write(volume.join("a/b/inside"), "x").unwrap();
+        fs::write(volume.join("file"), "y").unwrap();
+        symlink("/etc", volume.join("link")).unwrap();
+        assert!(subpath(&volume, "link", &parts.join("9")).is_err());
+        let dir = subpath(&volume, "a/b", &parts.join("0")).unwrap();
+        let file = subpath(&volume, "file", &parts.join("1")).unwrap();
+        // What a container does while the runtime is on its way.
+        fs::rename(volume.join("a/b"), volume.join("a/c")).unwrap();
+        symlink("/etc", volume.join("a/b")).unwrap();
+        let seen = (fs::read(dir.join("inside")), fs::read(&file), dir.join("passwd").exists());
+        release_subpaths(&parts).unwrap();
+        assert_eq!(
+            (seen.0.unwrap().as_slice(), seen.1.unwrap().as_slice()),
+            (&b"x"[..], &b"y"[..])
+        );
+        assert!(!seen.2 && !parts.exists());
+        assert!(volume.join("a/c/inside").exists() && volume.join("file").exists());
+        release_subpaths(&parts).unwrap();
+    }
 }

@@ -138,7 +138,12 @@ mod tests {
 
     fn container() -> std::sync::Arc<Container> {
         let dir = std::path::PathBuf::from("/nonexistent");
-        let paths = ContainerPaths { dir: dir.clone(), bundle: dir.clone(), rootfs: dir };
+        let paths = ContainerPaths {
+            dir: dir.clone(),
+            bundle: dir.clone(),
+            rootfs: dir.clone(),
+            subpaths: dir,
+        };
         Container::new(sample(), paths)
     }
 

@@ -204,6 +204,13 @@ impl Volumes {
                 });
             }
             let dir = self.root.join(name);
+            // Never below a mount point: that would delete what is mounted there. A daemon that was
+            // killed may have left one.
+            let data = &entry.info.mountpoint;
+            while brig_sys::mount::is_mountpoint(data).unwrap_or(false) {
+                brig_sys::mount::unmount(data, true)
+                    .map_err(|source| EngineError::disk("unmount", data, source))?;
+            }
             std::fs::rename(&dir, &grave)
                 .map_err(|source| EngineError::disk("remove", &dir, source))?;
             entries.remove(name);
@@ -339,6 +346,25 @@ mod tests {
         let error = volumes.create("x1", "", &options, &none()).unwrap_err();
         assert_eq!(error.to_string(), "create x1: invalid option: \"bogus\"");
         assert!(volumes.list().is_empty());
+    }
+
+    #[test]
+    fn what_is_mounted_over_a_removed_volume_is_kept() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(outside.path().join("precious"), "x").unwrap();
+        let options = BTreeMap::from([
+            ("type".to_owned(), "none".to_owned()),
+            ("o".to_owned(), "bind".to_owned()),
+            ("device".to_owned(), outside.path().display().to_string()),
+        ]);
+        let before = Volumes::open(dir.path()).unwrap();
+        before.create("data", "", &options, &none()).unwrap();
+        before.activate("data", &ContainerId::generate()).unwrap();
+        // The daemon was killed and the container is gone when the next one comes up.
+        let after = Volumes::open(dir.path()).unwrap();
+        after.remove("data").unwrap();
+        assert!(outside.path().join("precious").exists());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -37,6 +37,8 @@ impl Fanout {
         let (chunks, receiver) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(SUBSCRIBER_BUFFER));
         let mut state = self.lock();
+        // Those of a silent process are not removed by its output.
+        state.subscribers.retain(|subscriber| !subscriber.room.is_closed());
         if !state.ended {
             state.last += 1;
             let number = state.last;

@@ -25,11 +25,9 @@ pub async fn list(call: Call) -> Answer {
     let filters = call.query.filters()?;
     filters.check_keys(&LIST_FILTERS)?;
     let dangling = filters.boolean("dangling")?;
-    let volumes = call
-        .state
-        .engine
-        .volumes()
-        .list()
+    let engine = call.state.engine.clone();
+    let found = blocking(move || Ok::<_, ApiError>(engine.volumes().list())).await?;
+    let volumes = found
         .into_iter()
         .filter(|(info, users)| {
             dangling.is_none_or(|wanted| wanted == users.is_empty()) && matches(&filters, info)
@@ -89,7 +87,9 @@ fn emit(call: &Call, action: &str, name: &str) {
 /// # Errors
 /// No such volume.
 pub async fn inspect(call: Call) -> Answer {
-    body::ok(&volume(&call.state.engine.volumes().get(call.param("name"))?))
+    let (engine, name) = (call.state.engine.clone(), call.param("name").to_owned());
+    // A mount that hangs, of a server that is gone, holds up all volumes but nothing else.
+    body::ok(&volume(&blocking(move || engine.volumes().get(&name)).await?))
 }
 
 /// `DELETE /volumes/{name}`.
@@ -109,8 +109,9 @@ pub async fn remove(call: Call) -> Answer {
 
 /// Volumes with their use of the disk. Walks their files.
 pub(super) async fn with_usage(call: &Call) -> Result<Vec<Volume>, ApiError> {
-    let list = call.state.engine.volumes().list();
+    let engine = call.state.engine.clone();
     blocking(move || {
+        let list = engine.volumes().list();
         Ok::<_, ApiError>(
             list.into_iter()
                 .map(|(info, users)| {
