@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use brig_proto::swarm::{
     log_broker_client::LogBrokerClient, node_ca_client::NodeCaClient, node_status,
     update_task_status_request::TaskStatusUpdate,
 };
-use brig_swarm::{Control, Swarm};
+use brig_swarm::{Control, Swarm, TokenRotation};
 use common::*;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -304,7 +306,7 @@ async fn certificates_are_renewed_and_tokens_checked() {
 
     let cluster = control.cluster().unwrap();
     let version = cluster.meta.as_ref().unwrap().version.unwrap().index;
-    let rotation = brig_swarm::TokenRotation { worker: true, ..Default::default() };
+    let rotation = TokenRotation { worker: true, ..Default::default() };
     control.update_cluster(version, cluster.spec.clone().unwrap(), rotation).await.unwrap();
     let refused = ca.issue_node_certificate(request(&key, &old)).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "the old token is worth nothing");
@@ -349,5 +351,48 @@ async fn a_new_session_gets_everything_again() {
     let stale = HeartbeatRequest { session_id: old };
     let refused = worker.dispatcher.heartbeat(stale).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, "session invalid"));
+    swarm.leave(true).await.unwrap();
+}
+
+/// Whether openssl finds that a certificate is valid that long from now, and no longer.
+fn lasts(chain: &[u8], hours: u64) -> bool {
+    let valid_in = |seconds: u64| {
+        let mut openssl = Command::new("openssl")
+            .args(["x509", "-noout", "-checkend", &seconds.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        openssl.stdin.take().unwrap().write_all(chain).unwrap();
+        openssl.wait().unwrap().success()
+    };
+    // It begins at the nearest full minute.
+    valid_in(hours * 3600 - 90) && !valid_in(hours * 3600 + 31)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_validity_of_certificates_is_the_clusters() {
+    let (_temp, swarm, control) = fresh().await;
+    let (id, credentials) = join(&control).await;
+    assert!(lasts(&credentials.chain_pem(), 90 * 24), "the default");
+    let channel = mutual(&address(&control), Arc::clone(&credentials)).await;
+    let mut ca = NodeCaClient::new(channel);
+    for hours in [1, 720] {
+        let cluster = control.cluster().unwrap();
+        let version = cluster.meta.as_ref().unwrap().version.unwrap().index;
+        let mut spec = cluster.spec.clone().unwrap();
+        let expiry = Duration::from_secs(hours * 3600).try_into().unwrap();
+        spec.ca_config.as_mut().unwrap().node_cert_expiry = Some(expiry);
+        control.update_cluster(version, spec, TokenRotation::default()).await.unwrap();
+        let key = NodeKey::generate().unwrap();
+        ca.issue_node_certificate(request(&key, "")).await.unwrap();
+        let status = NodeCertificateStatusRequest { node_id: id.clone() };
+        let renewed = ca.node_certificate_status(status).await.unwrap().into_inner();
+        let chain = renewed.certificate.unwrap().certificate;
+        verify_issued_chain(&credentials.roots_pem(), &chain, &key).unwrap();
+        assert!(lasts(&chain, hours), "renewed for {hours} h");
+        let (_, joined) = join(&control).await;
+        assert!(lasts(&joined.chain_pem(), hours), "joined for {hours} h");
+    }
     swarm.leave(true).await.unwrap();
 }

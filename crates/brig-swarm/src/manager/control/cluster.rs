@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use brig_pki::ca::MIN_NODE_EXPIRY;
 use brig_pki::token::{JoinToken, UnlockKey};
 use brig_proto::swarm::{Cluster, ClusterSpec};
 
 use super::{Control, check_version};
 use crate::error::ControlError;
 use crate::validate::service::invalid;
-
-/// Shortest lifetime of node certificates that can be asked for.
-const MIN_NODE_EXPIRY: Duration = Duration::from_secs(3600);
 
 /// Which secrets of the cluster are made anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
