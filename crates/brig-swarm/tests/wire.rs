@@ -23,7 +23,7 @@ use brig_proto::swarm::{
     log_broker_client::LogBrokerClient, node_ca_client::NodeCaClient, node_status,
     update_task_status_request::TaskStatusUpdate,
 };
-use brig_swarm::{Control, Swarm, TokenRotation};
+use brig_swarm::{Control, ControlError, Swarm, TokenLimit, TokenRotation};
 use common::*;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -394,5 +394,74 @@ async fn the_validity_of_certificates_is_the_clusters() {
         let (_, joined) = join(&control).await;
         assert!(lasts(&joined.chain_pem(), hours), "joined for {hours} h");
     }
+    swarm.leave(true).await.unwrap();
+}
+
+/// Rotates the workers' token and returns the new one.
+async fn rotate(control: &Control, limit: TokenLimit) -> Result<String, ControlError> {
+    let cluster = control.cluster().unwrap();
+    let version = cluster.meta.as_ref().unwrap().version.unwrap().index;
+    let rotation = TokenRotation { worker: true, limit, ..TokenRotation::default() };
+    control.update_cluster(version, cluster.spec.clone().unwrap(), rotation).await?;
+    Ok(token(control, NodeRole::Worker))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limited_tokens_admit_so_many_for_so_long() {
+    let (_temp, swarm, control) = fresh().await;
+    let roots = control.cluster().unwrap().root_ca.as_ref().unwrap().ca_cert.clone();
+    let connector = Connector::anonymous(&roots, "swarm-ca").unwrap();
+    let ca = NodeCaClient::new(anonymous(&address(&control), connector).await);
+    let key = NodeKey::generate().unwrap();
+
+    let hour = Some(Duration::from_secs(3600));
+    let limited = rotate(&control, TokenLimit { lifetime: hour, uses: Some(3) }).await.unwrap();
+    // Other settings leave the limit alone.
+    let cluster = control.cluster().unwrap();
+    let version = cluster.meta.as_ref().unwrap().version.unwrap().index;
+    let spec = cluster.spec.clone().unwrap();
+    control.update_cluster(version, spec.clone(), TokenRotation::default()).await.unwrap();
+    let mut attempts = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (mut ca, request) = (ca.clone(), request(&key, &limited));
+        attempts.spawn(async move { ca.issue_node_certificate(request).await });
+    }
+    let mut admitted = 0;
+    while let Some(attempt) = attempts.join_next().await {
+        match attempt.unwrap() {
+            Ok(_) => admitted += 1,
+            Err(refused) => {
+                assert_eq!(refused.code(), Code::InvalidArgument);
+                assert!(refused.message().contains("used as often as it may be"), "{refused:?}");
+            }
+        }
+    }
+    assert_eq!((admitted, control.nodes().len()), (3, 4), "eight at once");
+
+    let soon = Some(Duration::from_millis(1));
+    let short = rotate(&control, TokenLimit { lifetime: soon, uses: None }).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let mut ca = ca;
+    let refused = ca.issue_node_certificate(request(&key, &short)).await.unwrap_err();
+    assert!(refused.message().contains("has expired"), "{refused:?}");
+    let refused = ca.issue_node_certificate(request(&key, &limited)).await.unwrap_err();
+    assert!(refused.message().starts_with("A valid join token"), "{refused:?}");
+
+    for limit in [
+        TokenLimit { lifetime: Some(Duration::ZERO), uses: None },
+        TokenLimit { lifetime: None, uses: Some(0) },
+    ] {
+        let refused = rotate(&control, limit).await.unwrap_err();
+        assert!(matches!(refused, ControlError::InvalidArgument(_)), "{refused}");
+    }
+    let unlimited = rotate(&control, TokenLimit::default()).await.unwrap();
+    for _ in 0..4 {
+        ca.issue_node_certificate(request(&key, &unlimited)).await.unwrap();
+    }
+    let version = control.cluster().unwrap().meta.as_ref().unwrap().version.unwrap().index;
+    let limit = TokenLimit { lifetime: hour, uses: None };
+    let old_token = TokenRotation { limit, ..TokenRotation::default() };
+    let refused = control.update_cluster(version, spec, old_token).await.unwrap_err();
+    assert!(refused.to_string().contains("only a new join token"), "{refused}");
     swarm.leave(true).await.unwrap();
 }

@@ -309,3 +309,29 @@ fn the_validity_of_certificates_is_set_and_the_root_printed() {
         daemon.must(cli, &["swarm", "leave", "--force"]);
     }
 }
+
+#[test]
+fn limits_of_join_tokens_outlive_updates_of_dockers_clients() {
+    let Some(cli) = clis().first().copied() else { return };
+    let daemon = Daemon::start();
+    daemon.must(cli, &["swarm", "init", "--listen-addr", "127.0.0.1:0"]);
+    let update = |parameters: &str| {
+        let version = daemon.must(cli, &["info", "-f", "{{.Swarm.Cluster.Version.Index}}"]);
+        let version = version.trim();
+        daemon.post(&format!("/v1.41/swarm/update?version={version}&{parameters}"), "{}")
+    };
+    let limited = || daemon.get("GET", "/v1.41/swarm").contains(r#""UsesLeft":3"#);
+    for wrong in ["rotateWorkerToken=true&joinTokenUses=-1", "joinTokenTTL=1", "joinTokenUses=3"] {
+        let answer = update(wrong);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{wrong}: {answer}");
+    }
+    assert!(!limited());
+    let answer = update("rotateWorkerToken=true&joinTokenTTL=3600000000000&joinTokenUses=3");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(limited());
+    daemon.must(cli, &["swarm", "update", "--task-history-limit", "2"]);
+    assert!(limited());
+    daemon.must(cli, &["swarm", "join-token", "--rotate", "worker"]);
+    assert!(!limited());
+    daemon.must(cli, &["swarm", "leave", "--force"]);
+}
