@@ -135,6 +135,18 @@ model! {
     pub struct JoinTokens {
         worker: SecretText,
         manager: SecretText,
+        /// Not Docker's: how long and how often the token may be used.
+        worker_limit: Option<JoinTokenLimit> = omitempty,
+        /// Not Docker's: how long and how often the token may be used.
+        manager_limit: Option<JoinTokenLimit> = omitempty,
+    }
+
+    /// How long and how often a join token may be used. Not Docker's.
+    pub struct JoinTokenLimit {
+        /// RFC 3339; empty if it is valid for ever.
+        expires_at: String = omitempty,
+        /// Nothing if any number of nodes may join.
+        uses_left: Option<u32> = omitempty,
     }
 
     /// The certificates that a node or the cluster trusts.

@@ -35,7 +35,7 @@ redacted! {
     swarm::GetUnlockKeyResponse { version ; unlock_key }
     swarm::RootCa { ca_cert_hash, join_tokens, root_rotation, last_forced_rotation ; ca_cert, ca_key }
     swarm::RootRotation { ; ca_cert, ca_key, cross_signed_ca_cert }
-    swarm::JoinTokens { ; worker, manager }
+    swarm::JoinTokens { worker_limit, manager_limit ; worker, manager }
     swarm::EncryptionKey { subsystem, lamport_time ; key }
     swarm::CaConfig { node_cert_expiry, external_cas, force_rotate ; signing_ca_cert, signing_ca_key }
     swarm::container_spec::PullOptions { ; registry_auth }

@@ -96,6 +96,7 @@ fn secrets_are_not_printed() {
         join_tokens: Some(JoinTokens {
             worker: "hunter2".to_owned(),
             manager: "hunter2".to_owned(),
+            ..JoinTokens::default()
         }),
         ..RootCa::default()
     };

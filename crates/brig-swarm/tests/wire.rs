@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use brig_proto::swarm::{
     log_broker_client::LogBrokerClient, node_ca_client::NodeCaClient, node_status,
     update_task_status_request::TaskStatusUpdate,
 };
-use brig_swarm::{Control, Swarm};
+use brig_swarm::{Control, ControlError, Swarm, TokenLimit, TokenRotation};
 use common::*;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -304,7 +306,7 @@ async fn certificates_are_renewed_and_tokens_checked() {
 
     let cluster = control.cluster().unwrap();
     let version = cluster.meta.as_ref().unwrap().version.unwrap().index;
-    let rotation = brig_swarm::TokenRotation { worker: true, ..Default::default() };
+    let rotation = TokenRotation { worker: true, ..Default::default() };
     control.update_cluster(version, cluster.spec.clone().unwrap(), rotation).await.unwrap();
     let refused = ca.issue_node_certificate(request(&key, &old)).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "the old token is worth nothing");
@@ -349,5 +351,117 @@ async fn a_new_session_gets_everything_again() {
     let stale = HeartbeatRequest { session_id: old };
     let refused = worker.dispatcher.heartbeat(stale).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, "session invalid"));
+    swarm.leave(true).await.unwrap();
+}
+
+/// Whether openssl finds that a certificate is valid that long from now, and no longer.
+fn lasts(chain: &[u8], hours: u64) -> bool {
+    let valid_in = |seconds: u64| {
+        let mut openssl = Command::new("openssl")
+            .args(["x509", "-noout", "-checkend", &seconds.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        openssl.stdin.take().unwrap().write_all(chain).unwrap();
+        openssl.wait().unwrap().success()
+    };
+    // It begins at the nearest full minute.
+    valid_in(hours * 3600 - 90) && !valid_in(hours * 3600 + 31)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_validity_of_certificates_is_the_clusters() {
+    let (_temp, swarm, control) = fresh().await;
+    let (id, credentials) = join(&control).await;
+    assert!(lasts(&credentials.chain_pem(), 90 * 24), "the default");
+    let channel = mutual(&address(&control), Arc::clone(&credentials)).await;
+    let mut ca = NodeCaClient::new(channel);
+    for hours in [1, 720] {
+        let cluster = control.cluster().unwrap();
+        let version = cluster.meta.as_ref().unwrap().version.unwrap().index;
+        let mut spec = cluster.spec.clone().unwrap();
+        let expiry = Duration::from_secs(hours * 3600).try_into().unwrap();
+        spec.ca_config.as_mut().unwrap().node_cert_expiry = Some(expiry);
+        control.update_cluster(version, spec, TokenRotation::default()).await.unwrap();
+        let key = NodeKey::generate().unwrap();
+        ca.issue_node_certificate(request(&key, "")).await.unwrap();
+        let status = NodeCertificateStatusRequest { node_id: id.clone() };
+        let renewed = ca.node_certificate_status(status).await.unwrap().into_inner();
+        let chain = renewed.certificate.unwrap().certificate;
+        verify_issued_chain(&credentials.roots_pem(), &chain, &key).unwrap();
+        assert!(lasts(&chain, hours), "renewed for {hours} h");
+        let (_, joined) = join(&control).await;
+        assert!(lasts(&joined.chain_pem(), hours), "joined for {hours} h");
+    }
+    swarm.leave(true).await.unwrap();
+}
+
+/// Rotates the workers' token and returns the new one.
+async fn rotate(control: &Control, limit: TokenLimit) -> Result<String, ControlError> {
+    let cluster = control.cluster().unwrap();
+    let version = cluster.meta.as_ref().unwrap().version.unwrap().index;
+    let rotation = TokenRotation { worker: true, limit, ..TokenRotation::default() };
+    control.update_cluster(version, cluster.spec.clone().unwrap(), rotation).await?;
+    Ok(token(control, NodeRole::Worker))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limited_tokens_admit_so_many_for_so_long() {
+    let (_temp, swarm, control) = fresh().await;
+    let roots = control.cluster().unwrap().root_ca.as_ref().unwrap().ca_cert.clone();
+    let connector = Connector::anonymous(&roots, "swarm-ca").unwrap();
+    let ca = NodeCaClient::new(anonymous(&address(&control), connector).await);
+    let key = NodeKey::generate().unwrap();
+
+    let hour = Some(Duration::from_secs(3600));
+    let limited = rotate(&control, TokenLimit { lifetime: hour, uses: Some(3) }).await.unwrap();
+    // Other settings leave the limit alone.
+    let cluster = control.cluster().unwrap();
+    let version = cluster.meta.as_ref().unwrap().version.unwrap().index;
+    let spec = cluster.spec.clone().unwrap();
+    control.update_cluster(version, spec.clone(), TokenRotation::default()).await.unwrap();
+    let mut attempts = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (mut ca, request) = (ca.clone(), request(&key, &limited));
+        attempts.spawn(async move { ca.issue_node_certificate(request).await });
+    }
+    let mut admitted = 0;
+    while let Some(attempt) = attempts.join_next().await {
+        match attempt.unwrap() {
+            Ok(_) => admitted += 1,
+            Err(refused) => {
+                assert_eq!(refused.code(), Code::InvalidArgument);
+                assert!(refused.message().contains("used as often as it may be"), "{refused:?}");
+            }
+        }
+    }
+    assert_eq!((admitted, control.nodes().len()), (3, 4), "eight at once");
+
+    let soon = Some(Duration::from_millis(1));
+    let short = rotate(&control, TokenLimit { lifetime: soon, uses: None }).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let mut ca = ca;
+    let refused = ca.issue_node_certificate(request(&key, &short)).await.unwrap_err();
+    assert!(refused.message().contains("has expired"), "{refused:?}");
+    let refused = ca.issue_node_certificate(request(&key, &limited)).await.unwrap_err();
+    assert!(refused.message().starts_with("A valid join token"), "{refused:?}");
+
+    for limit in [
+        TokenLimit { lifetime: Some(Duration::ZERO), uses: None },
+        TokenLimit { lifetime: None, uses: Some(0) },
+    ] {
+        let refused = rotate(&control, limit).await.unwrap_err();
+        assert!(matches!(refused, ControlError::InvalidArgument(_)), "{refused}");
+    }
+    let unlimited = rotate(&control, TokenLimit::default()).await.unwrap();
+    for _ in 0..4 {
+        ca.issue_node_certificate(request(&key, &unlimited)).await.unwrap();
+    }
+    let version = control.cluster().unwrap().meta.as_ref().unwrap().version.unwrap().index;
+    let limit = TokenLimit { lifetime: hour, uses: None };
+    let old_token = TokenRotation { limit, ..TokenRotation::default() };
+    let refused = control.update_cluster(version, spec, old_token).await.unwrap_err();
+    assert!(refused.to_string().contains("only a new join token"), "{refused}");
     swarm.leave(true).await.unwrap();
 }

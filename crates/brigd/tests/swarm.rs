@@ -279,3 +279,59 @@ fn requests_that_are_wrong_get_dockers_answers() {
         assert!(answer.contains("This node is not a swarm manager. Use"), "{path}: {answer}");
     }
 }
+
+#[test]
+fn the_validity_of_certificates_is_set_and_the_root_printed() {
+    for cli in clis() {
+        let daemon = Daemon::start();
+        let refused = daemon.run(cli, &["swarm", "init", "--cert-expiry", "59m59s"]);
+        let too_short = "minimum certificate expiry time is: 1h0m0s";
+        assert!(refused.code == 1 && refused.err.contains(too_short), "{refused:?}");
+        let init = ["swarm", "init", "--listen-addr", "127.0.0.1:0", "--cert-expiry", "48h"];
+        daemon.must(cli, &init);
+        let expiry = || daemon.must(cli, &["info", "-f", "{{.Swarm.Cluster.Spec.CAConfig}}"]);
+        let of_init = expiry();
+        assert!(of_init.contains("48h0m0s"), "{of_init}");
+        daemon.must(cli, &["swarm", "update", "--cert-expiry", "720h"]);
+        let of_update = expiry();
+        assert!(of_update.contains("720h0m0s"), "{of_update}");
+        daemon.must(cli, &["swarm", "update", "--task-history-limit", "2"]);
+        assert_eq!(expiry(), of_update, "another setting changes nothing here");
+        let refused = daemon.run(cli, &["swarm", "update", "--cert-expiry", "1h0m-1s"]);
+        assert_ne!(refused.code, 0);
+        let refused = daemon.run(cli, &["swarm", "update", "--cert-expiry", "1m"]);
+        assert!(refused.code == 1 && refused.err.contains(too_short), "{refused:?}");
+        assert_eq!(expiry(), of_update);
+
+        let root = daemon.dir.join("data/swarm/certificates/swarm-root-ca.crt");
+        let root = std::fs::read_to_string(root).unwrap();
+        assert_eq!(daemon.must(cli, &["swarm", "ca"]).trim(), root.trim());
+        daemon.must(cli, &["swarm", "leave", "--force"]);
+    }
+}
+
+#[test]
+fn limits_of_join_tokens_outlive_updates_of_dockers_clients() {
+    let Some(cli) = clis().first().copied() else { return };
+    let daemon = Daemon::start();
+    daemon.must(cli, &["swarm", "init", "--listen-addr", "127.0.0.1:0"]);
+    let update = |parameters: &str| {
+        let version = daemon.must(cli, &["info", "-f", "{{.Swarm.Cluster.Version.Index}}"]);
+        let version = version.trim();
+        daemon.post(&format!("/v1.41/swarm/update?version={version}&{parameters}"), "{}")
+    };
+    let limited = || daemon.get("GET", "/v1.41/swarm").contains(r#""UsesLeft":3"#);
+    for wrong in ["rotateWorkerToken=true&joinTokenUses=-1", "joinTokenTTL=1", "joinTokenUses=3"] {
+        let answer = update(wrong);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{wrong}: {answer}");
+    }
+    assert!(!limited());
+    let answer = update("rotateWorkerToken=true&joinTokenTTL=3600000000000&joinTokenUses=3");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(limited());
+    daemon.must(cli, &["swarm", "update", "--task-history-limit", "2"]);
+    assert!(limited());
+    daemon.must(cli, &["swarm", "join-token", "--rotate", "worker"]);
+    assert!(!limited());
+    daemon.must(cli, &["swarm", "leave", "--force"]);
+}

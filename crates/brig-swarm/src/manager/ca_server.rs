@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use brig_pki::ca::{DEFAULT_NODE_EXPIRY, RootCa};
 use brig_pki::identity::NodeIdentity;
-use brig_pki::token::{JoinToken, NodeRole as Role};
+use brig_pki::token::NodeRole as Role;
 use brig_proto::swarm::{
     Certificate, Cluster, GetRootCaCertificateRequest, GetRootCaCertificateResponse,
     GetUnlockKeyRequest, GetUnlockKeyResponse, IssuanceStatus, IssueNodeCertificateRequest,
@@ -22,13 +22,12 @@ use tonic::{Request, Response, Status};
 
 use super::changes::{self, Wake};
 use super::dispatcher::status::store_failed;
+use super::join_tokens::{self, Refusal};
 use crate::grpc::authorize::Caller;
 use crate::wire_time;
 
 /// Largest certificate request.
 const MAX_CSR: usize = 16 << 10;
-/// What a caller without a right to a certificate is told.
-const NO_TOKEN: &str = "A valid join token is necessary to join this cluster";
 
 /// The CA services of this manager.
 #[derive(Clone)]
@@ -50,21 +49,6 @@ impl CaServer {
             .next()
             .cloned()
             .ok_or_else(|| Status::aborted("CA signer is still starting"))
-    }
-
-    /// What a new node may become, by the token that it shows.
-    fn role_of_token(cluster: &Cluster, token: &str) -> Option<NodeRole> {
-        let tokens = cluster.root_ca.as_ref()?.join_tokens.as_ref()?;
-        let matches = |own: &str| JoinToken::parse(own).is_ok_and(|own| own.matches(token));
-        // Both are always compared, so the time says nothing.
-        let (worker, manager) = (matches(&tokens.worker), matches(&tokens.manager));
-        if manager {
-            Some(NodeRole::Manager)
-        } else if worker {
-            Some(NodeRole::Worker)
-        } else {
-            None
-        }
     }
 
     async fn renew(&self, caller: &Caller, csr: Vec<u8>) -> Result<String, Status> {
@@ -92,6 +76,7 @@ impl CaServer {
 
     async fn admit(
         &self,
+        token: &str,
         role: NodeRole,
         availability: i32,
         csr: Vec<u8>,
@@ -119,11 +104,44 @@ impl CaServer {
             ..Node::default()
         };
         self.store
-            .update(|tx| tx.create(node).map(drop))
+            .update(|tx| -> Result<(), AdmitError> {
+                // Since the certificate was signed, the token may have been rotated or used up.
+                let cluster = tx.all::<Cluster>().next().map(Arc::clone);
+                let cluster = cluster.ok_or(Refusal::Unknown)?;
+                if join_tokens::role(&cluster, token, SystemTime::now())? != role {
+                    return Err(Refusal::Unknown.into());
+                }
+                if let Some(cluster) = join_tokens::spent(&cluster, role) {
+                    tx.update(cluster)?;
+                }
+                tx.create(node)?;
+                Ok(())
+            })
             .await
-            .map_err(|error: StoreError| store_failed(&error))?;
+            .map_err(|error| match error {
+                AdmitError::Refused(refusal) => refusal.into(),
+                AdmitError::Store(error) => store_failed(&error),
+            })?;
         tracing::info!(node = %id, ?role, "admitted a node");
         Ok(id.to_string())
+    }
+}
+
+/// Why a node was not admitted.
+enum AdmitError {
+    Refused(Refusal),
+    Store(StoreError),
+}
+
+impl From<Refusal> for AdmitError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<StoreError> for AdmitError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 
@@ -222,14 +240,16 @@ impl node_ca_server::NodeCa for CaServer {
             Some(caller) => self.renew(&caller, csr).await?,
             None => {
                 let cluster = self.cluster()?;
-                match Self::role_of_token(&cluster, &request.token) {
-                    None => return Err(Status::invalid_argument(NO_TOKEN)),
-                    Some(NodeRole::Manager) => {
+                match join_tokens::role(&cluster, &request.token, SystemTime::now())? {
+                    NodeRole::Manager => {
                         return Err(Status::unimplemented(
                             "joining as a manager comes with the replicated store: this cluster has one manager, join with the worker token",
                         ));
                     }
-                    Some(role) => self.admit(role, request.availability, csr).await?,
+                    NodeRole::Worker => {
+                        self.admit(&request.token, NodeRole::Worker, request.availability, csr)
+                            .await?
+                    }
                 }
             }
         };

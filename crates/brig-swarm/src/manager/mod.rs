@@ -10,6 +10,7 @@ pub(crate) mod ca_server;
 pub(crate) mod changes;
 pub(crate) mod control;
 pub(crate) mod dispatcher;
+pub(crate) mod join_tokens;
 pub(crate) mod keys;
 pub(crate) mod logbroker;
 pub(crate) mod orchestrator;

@@ -89,7 +89,11 @@ pub(crate) fn cluster(
 ) -> Result<Cluster, ControlError> {
     let ca_cert = root.cert_pem().to_vec();
     let ca_key = root.key_pem().map(|key| key.expose_secret().to_vec()).unwrap_or_default();
-    let tokens = JoinTokens { worker: new_token(&ca_cert)?, manager: new_token(&ca_cert)? };
+    let tokens = JoinTokens {
+        worker: new_token(&ca_cert)?,
+        manager: new_token(&ca_cert)?,
+        ..JoinTokens::default()
+    };
     let or = |value: u32, default: u32| if value == 0 { default } else { value };
     Ok(Cluster {
         id: id.to_owned(),

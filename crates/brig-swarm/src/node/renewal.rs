@@ -69,8 +69,10 @@ impl Renewal {
         let mut node = self.agent.node();
         let mut roots = self.agent.roots();
         let mut backoff = Duration::ZERO;
+        // Drawn once for each certificate: every new draw would bring the renewal forward.
+        let mut point = random();
         loop {
-            let due = renew_at(&self.credentials.certificate(), random());
+            let due = renew_at(&self.credentials.certificate(), point);
             let pause = if backoff.is_zero() {
                 wire_time::until(due, SystemTime::now())
             } else {
@@ -99,7 +101,10 @@ impl Renewal {
                 }
             }
             match self.renew().await {
-                Ok(()) => backoff = Duration::ZERO,
+                Ok(()) => {
+                    backoff = Duration::ZERO;
+                    point = random();
+                }
                 Err(error) => {
                     backoff = (backoff * 2).clamp(FIRST_BACKOFF, MAX_BACKOFF);
                     tracing::warn!(error = %brig_types::error::chain(&error), "the node's certificate was not renewed");
@@ -191,31 +196,42 @@ fn renew_at(certificate: &CertInfo, random: f64) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
-    use brig_pki::ca::{DEFAULT_NODE_EXPIRY, RootCa};
+    use brig_pki::ca::{DEFAULT_NODE_EXPIRY, MIN_NODE_EXPIRY, RootCa};
     use brig_pki::identity::NodeIdentity;
     use brig_pki::token::NodeRole;
     use brig_types::id::NodeId;
 
     use super::*;
 
-    #[test]
-    fn renewal_comes_in_the_second_half() {
+    fn issued(expiry: Duration) -> CertInfo {
         let key = NodeKey::generate().unwrap();
         let identity = NodeIdentity {
             cluster: "c".to_owned(),
             role: NodeRole::Worker,
             node: NodeId::generate(),
         };
-        let chain = RootCa::generate()
-            .unwrap()
-            .issue(&key.csr_pem().unwrap(), &identity, DEFAULT_NODE_EXPIRY)
-            .unwrap();
-        let info = CertInfo::from_pem(&chain).unwrap();
+        let chain =
+            RootCa::generate().unwrap().issue(&key.csr_pem().unwrap(), &identity, expiry).unwrap();
+        CertInfo::from_pem(&chain).unwrap()
+    }
+
+    #[test]
+    fn renewal_comes_in_the_second_half() {
+        let info = issued(DEFAULT_NODE_EXPIRY);
         let day = |random| {
             let at = renew_at(&info, random);
             at.duration_since(info.not_before.into()).unwrap().as_secs() / 86_400
         };
         assert_eq!(day(0.0), 45);
         assert_eq!(day(1.0), 72);
+    }
+    #[test]
+    fn the_shortest_validity_is_renewed_within_36_minutes() {
+        let info = issued(MIN_NODE_EXPIRY);
+        // The hour before the issuance, for clocks that lag, counts as elapsed.
+        let issuance = SystemTime::from(info.not_before) + Duration::from_secs(3600);
+        let after = |random| renew_at(&info, random).duration_since(issuance).unwrap();
+        assert_eq!(after(0.0), Duration::ZERO);
+        assert_eq!(after(1.0).as_secs(), 36 * 60);
     }
 }

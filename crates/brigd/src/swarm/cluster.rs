@@ -1,9 +1,11 @@
 //! `/swarm`: the cluster itself, and this node's membership.
 
+use std::time::Duration;
+
 use brig_api::swarm::{SwarmInitRequest, SwarmJoinRequest, SwarmSpec, UnlockKey};
 use brig_proto::swarm::ClusterSpec;
 use brig_proto::swarm::node_spec::Availability;
-use brig_swarm::{InitRequest, JoinRequest, TokenRotation};
+use brig_swarm::{InitRequest, JoinRequest, TokenLimit, TokenRotation};
 use brig_types::secret::SecretString;
 use http::StatusCode;
 
@@ -71,12 +73,19 @@ pub(super) async fn leave(call: Call) -> Answer {
 }
 
 /// `POST /swarm/update`: settings, and new tokens.
+///
+/// Besides docker's parameters it has `joinTokenTTL` (nanoseconds) and `joinTokenUses`, the limits
+/// of the tokens that are rotated.
 pub(super) async fn update(mut call: Call) -> Answer {
     let version = versions::required(&call.query, "swarm")?;
     let rotation = TokenRotation {
         worker: call.query.flag("rotateWorkerToken"),
         manager: call.query.flag("rotateManagerToken"),
         unlock_key: call.query.flag("rotateManagerUnlockKey"),
+        limit: TokenLimit {
+            lifetime: call.query.number("joinTokenTTL")?.map(Duration::from_nanos),
+            uses: call.query.number("joinTokenUses")?,
+        },
     };
     let request: SwarmSpec = call.required_json().await?;
     let control = local::control(&call.state)?;

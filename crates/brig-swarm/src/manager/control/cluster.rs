@@ -1,17 +1,16 @@
 //! The cluster object: settings, join tokens, trust anchor.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use brig_pki::ca::MIN_NODE_EXPIRY;
 use brig_pki::token::{JoinToken, UnlockKey};
 use brig_proto::swarm::{Cluster, ClusterSpec};
 
 use super::{Control, check_version};
 use crate::error::ControlError;
+use crate::manager::join_tokens::TokenLimit;
 use crate::validate::service::invalid;
-
-/// Shortest lifetime of node certificates that can be asked for.
-const MIN_NODE_EXPIRY: Duration = Duration::from_secs(3600);
 
 /// Which secrets of the cluster are made anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +21,8 @@ pub struct TokenRotation {
     pub manager: bool,
     /// The unlock key.
     pub unlock_key: bool,
+    /// The limits of the new join tokens.
+    pub limit: TokenLimit,
 }
 
 impl Control {
@@ -47,6 +48,10 @@ impl Control {
         rotation: TokenRotation,
     ) -> Result<(), ControlError> {
         check_spec(&spec)?;
+        if rotation.limit != TokenLimit::default() && !(rotation.worker || rotation.manager) {
+            return Err(invalid("only a new join token can be limited"));
+        }
+        let limit = rotation.limit.stored(SystemTime::now())?;
         self.store
             .update(|tx| {
                 let mut cluster = tx
@@ -71,9 +76,11 @@ impl Control {
                 let tokens = root.join_tokens.get_or_insert_default();
                 if rotation.worker {
                     tokens.worker = new_token(&root.ca_cert)?;
+                    tokens.worker_limit = limit;
                 }
                 if rotation.manager {
                     tokens.manager = new_token(&root.ca_cert)?;
+                    tokens.manager_limit = limit;
                 }
                 cluster.spec = Some(spec);
                 tx.update(cluster)?;

@@ -126,6 +126,10 @@ async fn update(context: &Context, args: UpdateArgs) -> Result<()> {
 pub(super) struct Rotate {
     pub(super) worker_token: bool,
     pub(super) manager_token: bool,
+    /// How long the new tokens are valid, in nanoseconds.
+    pub(super) lifetime: Option<i64>,
+    /// How many nodes may join with a new token.
+    pub(super) uses: Option<u32>,
 }
 
 /// Replaces the cluster's settings, if nobody else has meanwhile.
@@ -140,6 +144,8 @@ pub(super) async fn send(
         .query("rotateManagerUnlockKey", "false")
         .query("rotateWorkerToken", rotate.worker_token.to_string())
         .query("version", version.to_string())
+        .query_opt("joinTokenTTL", rotate.lifetime.map(|lifetime| lifetime.to_string()))
+        .query_opt("joinTokenUses", rotate.uses.map(|uses| uses.to_string()))
         .json(spec)?;
     context.client.none(call).await
 }

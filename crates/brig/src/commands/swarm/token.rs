@@ -10,6 +10,7 @@ use crate::client::Call;
 use crate::context::Context;
 use crate::error::{Result, message};
 use crate::output::line;
+use crate::parse::duration;
 
 leaf!(
     JOIN_TOKEN,
@@ -28,6 +29,12 @@ struct TokenArgs {
     /// Rotate join token
     #[arg(long)]
     rotate: bool,
+    /// How long nodes may join with the new token (ns|us|ms|s|m|h) (default for ever)
+    #[arg(long, value_parser = duration::positive)]
+    ttl: Option<i64>,
+    /// How many nodes may join with the new token (default any number)
+    #[arg(long)]
+    uses: Option<u32>,
     #[arg(hide = true)]
     role: String,
 }
@@ -37,10 +44,22 @@ async fn join_token(context: &Context, args: TokenArgs) -> Result<()> {
     if !matches!(role, "worker" | "manager") {
         return Err(message(format!("unknown role {role}")));
     }
+    let limited = args.ttl.is_some() || args.uses.is_some();
+    if limited && !args.rotate {
+        return Err(message("--ttl and --uses are of a new token: use them with --rotate"));
+    }
     if args.rotate {
         let swarm: Swarm = context.client.json(Call::get("/swarm")).await?;
-        let rotate = Rotate { worker_token: role == "worker", manager_token: role == "manager" };
+        let rotate = Rotate {
+            worker_token: role == "worker",
+            manager_token: role == "manager",
+            lifetime: args.ttl,
+            uses: args.uses,
+        };
         send(context, swarm.version.index, &swarm.spec, rotate).await?;
+        if limited {
+            check_limit(context, role).await?;
+        }
         if !args.quiet {
             line(&format!("Successfully rotated {role} join token.\n"))?;
         }
@@ -51,6 +70,18 @@ async fn join_token(context: &Context, args: TokenArgs) -> Result<()> {
     }
     let info: SystemInfo = context.client.json(Call::get("/info")).await?;
     print_join_command(context, &info.swarm.node_id, role).await
+}
+
+/// Other daemons make a token without limits and say nothing.
+async fn check_limit(context: &Context, role: &str) -> Result<()> {
+    let tokens = context.client.json::<Swarm>(Call::get("/swarm")).await?.join_tokens;
+    let limit = if role == "manager" { tokens.manager_limit } else { tokens.worker_limit };
+    if limit.is_none() {
+        return Err(message(format!(
+            "the {role} join token was rotated, but this daemon does not limit join tokens"
+        )));
+    }
+    Ok(())
 }
 
 fn token<'a>(swarm: &'a Swarm, role: &str) -> &'a str {

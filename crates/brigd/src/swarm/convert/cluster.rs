@@ -7,7 +7,8 @@ use brig_proto::swarm as proto;
 use brig_proto::swarm::external_ca::CaProtocol;
 
 use super::{
-    InvalidSpec, driver, driver_json, duration, meta, name_and_labels, nanos, parse_word, word,
+    InvalidSpec, driver, driver_json, duration, meta, name_and_labels, nanos, parse_word, time,
+    word,
 };
 
 /// Takes over what a spec sets; what it leaves empty stays as it is, as docker has it.
@@ -152,6 +153,13 @@ fn tls_info(root: &proto::RootCa) -> api::TlsInfo {
     }
 }
 
+fn limit_json(limit: &proto::JoinTokenLimit) -> api::JoinTokenLimit {
+    api::JoinTokenLimit {
+        expires_at: limit.expires_at.as_ref().map(|at| time(Some(at))).unwrap_or_default(),
+        uses_left: limit.uses_left,
+    }
+}
+
 /// `GET /swarm`, with the join tokens.
 #[must_use]
 pub fn json(cluster: &proto::Cluster) -> api::Swarm {
@@ -172,6 +180,8 @@ pub fn json(cluster: &proto::Cluster) -> api::Swarm {
             .map(|tokens| api::JoinTokens {
                 worker: tokens.worker.clone().into(),
                 manager: tokens.manager.clone().into(),
+                worker_limit: tokens.worker_limit.as_ref().map(limit_json),
+                manager_limit: tokens.manager_limit.as_ref().map(limit_json),
             })
             .unwrap_or_default(),
     }

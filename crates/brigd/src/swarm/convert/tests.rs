@@ -254,13 +254,25 @@ fn cluster_updates_keep_what_they_do_not_name() {
         root_ca: Some(proto::RootCa {
             ca_cert: root.cert_pem().to_vec(),
             ca_key: b"never shown".to_vec(),
-            join_tokens: Some(proto::JoinTokens { worker: "w".into(), manager: "m".into() }),
+            join_tokens: Some(proto::JoinTokens {
+                worker: "w".into(),
+                manager: "m".into(),
+                manager_limit: Some(proto::JoinTokenLimit {
+                    expires_at: Some(prost_types::Timestamp { seconds: 86_400, nanos: 0 }),
+                    uses_left: Some(0),
+                }),
+                ..proto::JoinTokens::default()
+            }),
             ..proto::RootCa::default()
         }),
         ..proto::Cluster::default()
     };
     let shown = serde_json::to_value(cluster::json(&object)).unwrap();
-    assert_eq!(shown["JoinTokens"], json!({"Worker": "w", "Manager": "m"}));
+    assert_eq!(
+        shown["JoinTokens"],
+        json!({"Worker": "w", "Manager": "m",
+            "ManagerLimit": {"ExpiresAt": "1970-01-02T00:00:00Z", "UsesLeft": 0}})
+    );
     assert_eq!(shown["TLSInfo"]["TrustRoot"].as_str().unwrap().as_bytes(), root.cert_pem());
     assert!(!shown["TLSInfo"]["CertIssuerSubject"].as_str().unwrap().is_empty());
     let info = serde_json::to_string(&cluster::info(&object)).unwrap();
