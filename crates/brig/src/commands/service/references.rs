@@ -1,6 +1,6 @@
 //! Names into ids: secrets, configs, networks, and an image into its digest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use brig_api::filters::Filters;
 use brig_api::image::DistributionInspect;
@@ -11,6 +11,7 @@ use brig_api::swarm::{
 };
 use brig_types::digest::Digest;
 use brig_types::reference::Reference;
+use serde::de::DeserializeOwned;
 
 use super::changes::container;
 use crate::client::{Call, registry_auth};
@@ -23,27 +24,14 @@ pub(super) async fn secrets(
     context: &Context,
     mut references: Vec<SecretReference>,
 ) -> Result<Vec<SecretReference>> {
-    if references.is_empty() {
-        return Ok(references);
-    }
-    let mut targets = BTreeMap::new();
-    for reference in &references {
-        let target = reference.file.as_ref().map_or("", |file| file.name.as_str());
-        if targets.insert(target.to_owned(), ()).is_some() {
-            return Err(message(format!(
-                "duplicate secret target for {} not allowed",
-                reference.secret_name
-            )));
-        }
-    }
-    let filters = references.iter().fold(Filters::new(), |f, r| f.with("name", &r.secret_name));
-    let found: Vec<Secret> = context.client.json(Call::get("/secrets").filters(&filters)).await?;
-    for reference in &mut references {
-        // The filter matches parts of names; the name itself is meant.
-        match found.iter().find(|secret| secret.spec.name == reference.secret_name) {
-            Some(secret) => reference.secret_id.clone_from(&secret.id),
-            None => return Err(message(format!("secret not found: {}", reference.secret_name))),
-        }
+    let wanted = references
+        .iter()
+        .map(|r| Wanted { target: r.file.as_ref().map_or("", |f| &f.name), name: &r.secret_name })
+        .collect();
+    let named = |secret: &Secret| (secret.spec.name.clone(), secret.id.clone());
+    let ids = ids_of(context, "secret", "/secrets", wanted, named).await?;
+    for (reference, id) in references.iter_mut().zip(ids) {
+        reference.secret_id = id;
     }
     Ok(references)
 }
@@ -53,28 +41,51 @@ pub(super) async fn configs(
     context: &Context,
     mut references: Vec<ConfigReference>,
 ) -> Result<Vec<ConfigReference>> {
-    if references.is_empty() {
-        return Ok(references);
-    }
-    let mut targets = BTreeMap::new();
-    for reference in &references {
-        let target = reference.file.as_ref().map_or("", |file| file.name.as_str());
-        if targets.insert(target.to_owned(), ()).is_some() {
-            return Err(message(format!(
-                "duplicate config target for {} not allowed",
-                reference.config_name
-            )));
-        }
-    }
-    let filters = references.iter().fold(Filters::new(), |f, r| f.with("name", &r.config_name));
-    let found: Vec<Config> = context.client.json(Call::get("/configs").filters(&filters)).await?;
-    for reference in &mut references {
-        match found.iter().find(|config| config.spec.name == reference.config_name) {
-            Some(config) => reference.config_id.clone_from(&config.id),
-            None => return Err(message(format!("config not found: {}", reference.config_name))),
-        }
+    let wanted = references
+        .iter()
+        .map(|r| Wanted { target: r.file.as_ref().map_or("", |f| &f.name), name: &r.config_name })
+        .collect();
+    let named = |config: &Config| (config.spec.name.clone(), config.id.clone());
+    let ids = ids_of(context, "config", "/configs", wanted, named).await?;
+    for (reference, id) in references.iter_mut().zip(ids) {
+        reference.config_id = id;
     }
     Ok(references)
+}
+
+/// A secret or config that a service is to be granted.
+struct Wanted<'a> {
+    /// Its file in the container.
+    target: &'a str,
+    name: &'a str,
+}
+
+/// The ids of what is wanted, in the same order. No two may have the same target.
+async fn ids_of<T: DeserializeOwned>(
+    context: &Context,
+    kind: &str,
+    path: &str,
+    wanted: Vec<Wanted<'_>>,
+    named: impl Fn(&T) -> (String, String),
+) -> Result<Vec<String>> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut targets = BTreeSet::new();
+    for Wanted { target, name } in &wanted {
+        if !targets.insert(*target) {
+            return Err(message(format!("duplicate {kind} target for {name} not allowed")));
+        }
+    }
+    let filters = wanted.iter().fold(Filters::new(), |f, w| f.with("name", w.name));
+    let found: Vec<T> = context.client.json(Call::get(path).filters(&filters)).await?;
+    // The filter matches parts of names; the name itself is meant.
+    let ids: BTreeMap<String, String> = found.iter().map(named).collect();
+    let id_of = |w: &Wanted<'_>| ids.get(w.name).cloned();
+    wanted
+        .iter()
+        .map(|w| id_of(w).ok_or_else(|| message(format!("{kind} not found: {}", w.name))))
+        .collect()
 }
 
 /// A network of the cluster by name or id.
