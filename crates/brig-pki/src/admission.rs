@@ -258,6 +258,9 @@ impl Peer {
             Err(
                 webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey,
             ) => Root::Foreign,
+            Err(webpki::Error::RequiredEkuNotFoundContext(_)) => {
+                Root::Unfit("clients must not use it".to_owned())
+            }
             Err(other) => Root::Unfit(format!("{other:?}")),
         }
     }

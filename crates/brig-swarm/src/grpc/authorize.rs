@@ -143,7 +143,6 @@ where
             }
             Ok(Decision::Nobody(Denied::Anonymous)) => {}
             Ok(Decision::Nobody(denied)) => {
-                self.log(peer.as_ref(), request.uri().path(), &denied);
                 request.extensions_mut().insert(Unrecognized(denied.to_string()));
             }
             Err(No::Denied(denied)) => {

@@ -164,6 +164,3 @@ impl Membership for Gate {
         issued.seen(node, &peer.fingerprint);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -249,6 +249,7 @@ impl node_ca_server::NodeCa for CaServer {
             None if request.token.is_empty()
                 && let Some(Unrecognized(reason)) = unrecognized =>
             {
+                tracing::warn!(reason, "refused to renew a certificate");
                 return Err(Status::permission_denied(format!("Permission denied: {reason}")));
             }
             None => {
