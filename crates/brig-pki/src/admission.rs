@@ -255,9 +255,9 @@ impl Peer {
             Err(_) if self.certificate.issuer_der == self.certificate.subject_der => {
                 Root::SelfSigned
             }
-            Err(
-                webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey,
-            ) => Root::Foreign,
+            Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {
+                Root::Foreign
+            }
             Err(webpki::Error::RequiredEkuNotFoundContext(_)) => {
                 Root::Unfit("clients must not use it".to_owned())
             }

@@ -63,7 +63,10 @@ async fn nodes_know_each_other() {
     assert_eq!((peer.identity, root), (worker.identity(), Root::Present));
     assert_eq!(server_identity(&asked).unwrap().unwrap(), manager.identity());
     assert_eq!(served.stream.get_ref().1.alpn_protocol(), Some(ALPN_H2));
-    assert_eq!(served.stream.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    assert_eq!(
+        served.stream.get_ref().1.protocol_version(),
+        Some(rustls::ProtocolVersion::TLSv1_3)
+    );
 }
 
 #[tokio::test]
@@ -158,18 +161,16 @@ async fn of_an_old_root_only_the_very_certificate_counts() {
     let register: Arc<dyn IssuedRegister> =
         Arc::new(Only(peer.identity.node.clone(), peer.fingerprint));
     let straggler = TlsCredentials::new(new.cert_pem(), &chain, &key).unwrap();
-    let (served, asked) =
-        meet_with(&manager, Arc::clone(&register), async |io| {
-            straggler.connect("swarm-manager", io).await
-        })
-        .await;
+    let (served, asked) = meet_with(&manager, Arc::clone(&register), async |io| {
+        straggler.connect("swarm-manager", io).await
+    })
+    .await;
     asked.unwrap();
     assert_eq!(served.unwrap().peer, Some((peer.clone(), Root::Foreign)));
 
     // Whoever has the old root's key makes another certificate for that node.
     let thief = NodeKey::generate().unwrap();
-    let forged =
-        old.issue(&thief.csr_pem().unwrap(), &peer.identity, DEFAULT_NODE_EXPIRY).unwrap();
+    let forged = old.issue(&thief.csr_pem().unwrap(), &peer.identity, DEFAULT_NODE_EXPIRY).unwrap();
     let thief = TlsCredentials::new(new.cert_pem(), &forged, &thief).unwrap();
     let (served, _) =
         meet_with(&manager, register, async |io| thief.connect("swarm-manager", io).await).await;
@@ -193,7 +194,9 @@ async fn a_certificate_without_its_key_is_worth_nothing() {
     let stolen = CertifiedKey::new(x509::certificates(&chain).unwrap(), key);
     let config = client_builder()
         .unwrap()
-        .with_webpki_verifier(server_verifier(Arc::new(root_store(root.cert_pem()).unwrap())).unwrap())
+        .with_webpki_verifier(
+            server_verifier(Arc::new(root_store(root.cert_pem()).unwrap())).unwrap(),
+        )
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(stolen)));
     let thief = Connector { config: Arc::new(config), name: name("swarm-manager").unwrap() };
     let (served, _) = meet_with(&manager, register, async |io| thief.connect(io).await).await;

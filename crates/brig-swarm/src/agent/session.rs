@@ -206,11 +206,7 @@ async fn assignments(
     }
 }
 
-async fn watch_description(
-    shared: &Shared,
-    told: &NodeDescription,
-    chain: &[u8],
-) -> SessionError {
+async fn watch_description(shared: &Shared, told: &NodeDescription, chain: &[u8]) -> SessionError {
     let mut certificates = shared.certificates.subscribe();
     loop {
         tokio::select! {

@@ -184,7 +184,12 @@ impl Connections {
             };
             entry.ending = true;
             let peer = entry.peer.address;
-            fallen.push(Fallen { peer, shown: Arc::clone(&entry.shown), reason, cut: entry.cut.clone() });
+            fallen.push(Fallen {
+                peer,
+                shown: Arc::clone(&entry.shown),
+                reason,
+                cut: entry.cut.clone(),
+            });
         }
         fallen
     }

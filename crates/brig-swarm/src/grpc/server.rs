@@ -116,8 +116,7 @@ async fn handshake(
     door: &Door,
 ) -> Result<Connection, AcceptError> {
     stream.set_nodelay(true).map_err(AcceptError::Handshake)?;
-    let accepted =
-        door.credentials.accept(stream, Arc::clone(&door.membership) as Arc<_>).await?;
+    let accepted = door.credentials.accept(stream, Arc::clone(&door.membership) as Arc<_>).await?;
     let certificate = accepted.peer.map(|(peer, root)| Arc::new(Shown::new(peer, root)));
     let peer = ConnectionPeer { certificate, address };
     let caller = peer.certificate.as_deref().and_then(|shown| {

@@ -102,8 +102,7 @@ impl Manager {
         manager.spawn(ca::pending::run(store.clone(), Arc::clone(&waiting)));
         let ca = CaServer::new(store, waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };
-        let incoming =
-            server::incoming(listener, door, &manager.tracker, manager.stop.clone());
+        let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());
         manager.serve(incoming, authorize, ca, dispatcher, logs);
         Ok(manager)
     }

@@ -18,6 +18,7 @@ use brig_store::Store;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
+use tonic::transport::Channel;
 
 use crate::agent::{Agent, random};
 use crate::grpc::client::{self, MANAGER_NAME};
@@ -58,7 +59,9 @@ enum RenewalError {
     #[error("cannot connect to a manager")]
     Connect(#[source] tonic::transport::Error),
     #[error("the manager refused: {}", .0.message())]
-    Refused(#[source] tonic::Status),
+    Refused(tonic::Status),
+    #[error("the manager refused the connection: {0}")]
+    Unwelcome(String),
     #[error("this manager cannot issue its own certificate")]
     Own(#[source] OwnError),
     #[error("no certificate was issued in time")]
@@ -70,16 +73,17 @@ enum RenewalError {
 }
 
 impl RenewalError {
-    /// Whether a manager looked at the node's certificate and does not renew it. TLS says so with
-    /// an alert, which comes out of the layers above it as text only.
+    /// Whether a manager looked at the node's certificate and does not renew it.
     fn is_refusal(&self) -> bool {
         match self {
-            Self::Refused(status) => {
-                status.code() == tonic::Code::PermissionDenied
-                    || brig_types::error::chain(self).contains("fatal alert")
-            }
-            Self::Connect(_) => brig_types::error::chain(self).contains("fatal alert"),
-            _ => false,
+            Self::Unwelcome(_) => true,
+            Self::Refused(status) => status.code() == tonic::Code::PermissionDenied,
+            Self::NoManager
+            | Self::Connect(_)
+            | Self::Own(_)
+            | Self::Timeout
+            | Self::OtherRequest
+            | Self::Pki(_) => false,
         }
     }
 }
@@ -159,7 +163,8 @@ impl Renewal {
                     let error = brig_types::error::chain(&error);
                     tracing::warn!(error, "the node's certificate was not renewed");
                     let problem = problem(&certificate, now, is_refusal, &error);
-                    if self.problem.send_replace(problem.clone()) != problem && !problem.is_empty() {
+                    if self.problem.send_replace(problem.clone()) != problem && !problem.is_empty()
+                    {
                         tracing::error!("{problem}");
                     }
                 }
@@ -204,10 +209,22 @@ impl Renewal {
     async fn request(&self, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
         let address = self.agent.choose_manager().ok_or(RenewalError::NoManager)?;
         let credentials = Arc::clone(&self.credentials);
-        let channel = client::connect(&address, credentials, MANAGER_NAME)
+        let (channel, broken) = client::connect_heedfully(&address, credentials, MANAGER_NAME)
             .await
             .map_err(RenewalError::Connect)?;
-        let mut ca = NodeCaClient::new(channel);
+        let answer = Self::ask(NodeCaClient::new(channel), csr).await;
+        // The alert that says that the certificate is not believed. The other texts of broken
+        // connections say nothing about it.
+        let alert = broken.reason().filter(|reason| reason.contains("fatal alert"));
+        match (answer, alert) {
+            (Err(RenewalError::Refused(_)), Some(alert)) => {
+                Err(RenewalError::Unwelcome(alert.to_owned()))
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    async fn ask(mut ca: NodeCaClient<Channel>, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
         let request = IssueNodeCertificateRequest {
             csr: csr.clone(),
             ..IssueNodeCertificateRequest::default()

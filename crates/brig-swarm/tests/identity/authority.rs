@@ -82,9 +82,25 @@ impl Authority {
     pub(crate) fn new() -> Self {
         let new = Self::empty();
         new.openssl(&[
-            "req", "-x509", "-config", "config", "-extensions", "root", "-newkey", "ec",
-            "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=swarm-ca", "-days",
-            "3650", "-keyout", "ca.key", "-out", "ca.crt",
+            "req",
+            "-x509",
+            "-config",
+            "config",
+            "-extensions",
+            "root",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=swarm-ca",
+            "-days",
+            "3650",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.crt",
         ]);
         new
     }
@@ -122,9 +138,27 @@ impl Authority {
         let (csr, out) = (format!("{name}.csr"), format!("{name}.crt"));
         std::fs::write(self.path(&csr), key.csr_pem().unwrap()).unwrap();
         self.openssl(&[
-            "ca", "-config", "config", "-batch", "-notext", "-preserveDN", "-cert", "ca.crt",
-            "-keyfile", "ca.key", "-extensions", wanted.extensions, "-subj", &subject(wanted),
-            "-startdate", &date(wanted.from), "-enddate", &date(wanted.until), "-in", &csr, "-out",
+            "ca",
+            "-config",
+            "config",
+            "-batch",
+            "-notext",
+            "-preserveDN",
+            "-cert",
+            "ca.crt",
+            "-keyfile",
+            "ca.key",
+            "-extensions",
+            wanted.extensions,
+            "-subj",
+            &subject(wanted),
+            "-startdate",
+            &date(wanted.from),
+            "-enddate",
+            &date(wanted.until),
+            "-in",
+            &csr,
+            "-out",
             &out,
         ]);
         std::fs::read(self.path(&out)).unwrap()
@@ -149,8 +183,21 @@ pub(crate) fn self_signed(wanted: &Wanted<'_>, roots: &[u8]) -> TlsCredentials {
     let own = Authority::empty();
     std::fs::write(own.path("ca.key"), key.key_pem().expose_secret()).unwrap();
     own.openssl(&[
-        "req", "-x509", "-config", "config", "-extensions", "node", "-new", "-key", "ca.key",
-        "-subj", &subject(wanted), "-days", "30", "-out", "ca.crt",
+        "req",
+        "-x509",
+        "-config",
+        "config",
+        "-extensions",
+        "node",
+        "-new",
+        "-key",
+        "ca.key",
+        "-subj",
+        &subject(wanted),
+        "-days",
+        "30",
+        "-out",
+        "ca.crt",
     ]);
     TlsCredentials::new(roots, &own.root(), &key).unwrap()
 }

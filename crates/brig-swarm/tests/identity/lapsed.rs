@@ -1,7 +1,5 @@
 //! Nodes that were off when their certificate ended.
 
-
-
 use brig_proto::swarm::{NodeRole, node_status};
 use brig_swarm::{Control, JoinRequest, LocalNodeState, Swarm};
 use brig_types::secret::SecretString;
@@ -47,8 +45,7 @@ impl Pair {
     async fn expire(&self, node: &str, since: Duration, lived: Duration) {
         let (dir, role) =
             if node == self.worker { ("w", "swarm-worker") } else { ("m", "swarm-manager") };
-        let wanted =
-            Wanted { role, ..Wanted::worker(&self.cluster, node) }.expired(since, lived);
+        let wanted = Wanted { role, ..Wanted::worker(&self.cluster, node) }.expired(since, lived);
         let chain = offline::replace_certificate(&self.dir.path().join(dir), |key| {
             self.authority.issue(&wanted, &key.node_key)
         });
@@ -84,9 +81,11 @@ async fn a_worker_that_slept_past_its_end_renews_and_works() {
     let (manager, control) = pair.manager().await;
     let worker = pair.worker().await;
     is_up(&control, &pair.worker).await;
-    eventually("active", || worker.status(), |status| {
-        status.local_node_state == LocalNodeState::Active && status.error.is_empty()
-    })
+    eventually(
+        "active",
+        || worker.status(),
+        |status| status.local_node_state == LocalNodeState::Active && status.error.is_empty(),
+    )
     .await;
     assert!(pair.valid_until("w") > OffsetDateTime::now_utc() + Duration::days(80));
     let line = log.tells(&["within the grace", &pair.worker]).await;
@@ -103,9 +102,11 @@ async fn beyond_the_grace_an_operator_is_told_what_to_do() {
     pair.expire(&pair.worker, Duration::days(31), Duration::days(90)).await;
     let (manager, control) = pair.manager().await;
     let worker = pair.worker().await;
-    let status = eventually("told", || worker.status(), |status| {
-        status.error.contains("docker swarm leave")
-    })
+    let status = eventually(
+        "told",
+        || worker.status(),
+        |status| status.error.contains("docker swarm leave"),
+    )
     .await;
     assert!(status.error.contains("certificate expired on"), "{}", status.error);
     log.tells(&["refused a connection", &pair.worker, "could be renewed until"]).await;
@@ -143,5 +144,4 @@ async fn a_manager_that_slept_past_its_end_issues_its_own() {
     assert_eq!(until, pair.valid_until("m"), "the store has the same");
     worker.shutdown().await;
     manager.leave(true).await.unwrap();
-
 }

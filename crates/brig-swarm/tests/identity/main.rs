@@ -5,6 +5,9 @@
 mod authority;
 #[path = "../common/mod.rs"]
 mod common;
+mod docker;
+#[path = "../common/dockerd.rs"]
+mod engine;
 mod lapsed;
 mod methods;
 mod offline;
@@ -30,7 +33,7 @@ use time::{Duration, OffsetDateTime};
 use tonic::Code;
 
 use crate::authority::{Authority, Wanted, self_signed};
-use crate::wire::{Log, address, heard, health, mutual, reachable, renewal, session};
+use crate::wire::{Log, address, health, heard, mutual, reachable, renewal, session};
 
 /// A manager that is off, with the key of its cluster.
 struct Off {
@@ -165,11 +168,9 @@ async fn replace_root(off: &Off, new: &Authority) {
     let me = offline::certificates(off.path()).load().unwrap().unwrap();
     let own = TlsCredentials::new(&me.roots_pem, &me.chain_pem, &me.key.node_key).unwrap();
     let node = own.identity().node.to_string();
-    let wanted =
-        Wanted { role: "swarm-manager", ..Wanted::worker(&off.cluster, &node) };
-    let chain = offline::replace_certificate(off.path(), |key: &KeyFile| {
-        new.issue(&wanted, &key.node_key)
-    });
+    let wanted = Wanted { role: "swarm-manager", ..Wanted::worker(&off.cluster, &node) };
+    let chain =
+        offline::replace_certificate(off.path(), |key: &KeyFile| new.issue(&wanted, &key.node_key));
     offline::certificates(off.path()).store_roots(&roots).unwrap();
     offline::register(off.path(), &node, &chain).await;
     offline::edit(off.path(), |tx: &mut Tx<'_>| {

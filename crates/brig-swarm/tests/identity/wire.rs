@@ -7,9 +7,9 @@ use std::time::Duration;
 use brig_pki::csr::NodeKey;
 use brig_pki::tls::{Connector, TlsCredentials};
 use brig_proto::swarm::{
-    GetRootCaCertificateRequest, HealthCheckRequest, HeartbeatRequest, IssueNodeCertificateRequest, SessionRequest,
-    ca_client::CaClient, dispatcher_client::DispatcherClient, health_client::HealthClient,
-    node_ca_client::NodeCaClient,
+    GetRootCaCertificateRequest, HealthCheckRequest, HeartbeatRequest, IssueNodeCertificateRequest,
+    SessionRequest, ca_client::CaClient, dispatcher_client::DispatcherClient,
+    health_client::HealthClient, node_ca_client::NodeCaClient,
 };
 use brig_swarm::Control;
 use hyper_util::rt::TokioIo;

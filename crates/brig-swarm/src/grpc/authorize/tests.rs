@@ -72,9 +72,8 @@ const UNLOCK: &str = "/docker.swarmkit.v1.CA/GetUnlockKey";
 fn roles_decide() {
     let worker = shown("here", NodeRole::Worker);
     let manager = shown("here", NodeRole::Manager);
-    let cluster = Cluster::default()
-        .with(&worker, NodeRole::Worker)
-        .with(&manager, NodeRole::Manager);
+    let cluster =
+        Cluster::default().with(&worker, NodeRole::Worker).with(&manager, NodeRole::Manager);
     for node in [&worker, &manager] {
         match cluster.asks(SESSION, Some(node)) {
             Ok(Decision::Caller(caller)) => assert_eq!(caller.node, node.peer.identity.node),

@@ -36,10 +36,8 @@ pub(crate) async fn issue(
     let role = node.role();
     let identity = NodeIdentity { role: pki_role(role), ..identity.clone() };
     let signer = Signer::new(&cluster).map_err(OwnError::Sign)?;
-    let chain = signer
-        .issue(&csr, &identity, super::expiry(&cluster))
-        .await
-        .map_err(OwnError::Sign)?;
+    let chain =
+        signer.issue(&csr, &identity, super::expiry(&cluster)).await.map_err(OwnError::Sign)?;
     let id = identity.node.as_str();
     let Ok(certificate) = recorded(Ok(chain.clone()), id, role, csr, State::Renew) else {
         return Err(OwnError::Unknown);
