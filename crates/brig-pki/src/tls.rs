@@ -159,8 +159,8 @@ impl TlsCredentials {
         let config = current.server_config(Arc::new(clients)).map_err(AcceptError::Config)?;
         let handshake = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(io).await;
         match (handshake, verdict.take()) {
-            (Ok(stream), Some(Verdict::Believed(peer, root))) => {
-                Ok(Accepted { stream, peer: Some((peer, root)) })
+            (Ok(stream), Some(Verdict::Believed(peer))) => {
+                Ok(Accepted { stream, peer: Some(*peer) })
             }
             (Ok(stream), None) => Ok(Accepted { stream, peer: None }),
             (_, Some(Verdict::Refused { subject, refusal })) => {

@@ -18,7 +18,7 @@ use crate::identity::CertInfo;
 /// What became of the certificate that a client showed.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    Believed(Peer, Root),
+    Believed(Box<(Peer, Root)>),
     Refused { subject: String, refusal: Refusal },
 }
 
@@ -95,7 +95,7 @@ impl ClientCertVerifier for ClientVerifier {
         let root = peer.root(&self.roots.roots, now);
         match peer.standing(&root, self.register.as_ref(), now) {
             Ok(_) => {
-                self.verdict.set(Verdict::Believed(peer, root));
+                self.verdict.set(Verdict::Believed(Box::new((peer, root))));
                 Ok(ClientCertVerified::assertion())
             }
             Err(refusal) => Err(self.refuse(peer.certificate.subject, refusal)),

@@ -15,30 +15,34 @@ pub(crate) struct Dockerd {
 }
 
 impl Dockerd {
+    /// Starts it.
     pub(crate) fn start(dir: &Path) -> Self {
         let socket = format!("unix://{}", dir.join("d.sock").display());
         let cgroup = format!("brig-swarm-test-{}", std::process::id());
-        let log = std::fs::File::create(dir.join("log")).unwrap();
-        let child = Command::new(DOCKERD)
-            .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "-D", "-H", &socket])
-            .args(["--storage-driver=vfs", "--cgroup-parent", &cgroup])
-            .arg("--data-root")
-            .arg(dir.join("data"))
-            .arg("--exec-root")
-            .arg(dir.join("exec"))
-            .arg("--pidfile")
-            .arg(dir.join("pid"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = spawn(dir, &socket, &cgroup);
         let dockerd = Self { child, dir: dir.to_owned(), cgroup, socket };
-        let give_up = std::time::Instant::now() + Duration::from_secs(20);
-        while dockerd.docker(&["version"]).is_err() {
+        dockerd.wait();
+        dockerd
+    }
+
+    /// Stops it; its swarm stays.
+    pub(crate) fn stop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again. It takes its time while it cannot reach its managers.
+    pub(crate) fn start_again(&mut self) {
+        self.child = spawn(&self.dir, &self.socket, &self.cgroup);
+        self.wait();
+    }
+
+    fn wait(&self) {
+        let give_up = std::time::Instant::now() + Duration::from_secs(40);
+        while self.docker(&["version"]).is_err() {
             assert!(std::time::Instant::now() < give_up, "dockerd does not start");
             std::thread::sleep(Duration::from_millis(100));
         }
-        dockerd
     }
 
     pub(crate) fn docker(&self, args: &[&str]) -> Result<String, String> {
@@ -63,4 +67,21 @@ impl Drop for Dockerd {
         let find = "find /sys/fs/cgroup -depth -type d -path \"*/$0*\" -exec rmdir {} +";
         let _ = Command::new("sh").args(["-c", find, &self.cgroup]).stderr(Stdio::null()).status();
     }
+}
+
+fn spawn(dir: &Path, socket: &str, cgroup: &str) -> Child {
+    let log = std::fs::OpenOptions::new().append(true).create(true).open(dir.join("log")).unwrap();
+    Command::new(DOCKERD)
+        .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "-D", "-H", socket])
+        .args(["--storage-driver=vfs", "--cgroup-parent", cgroup])
+        .arg("--data-root")
+        .arg(dir.join("data"))
+        .arg("--exec-root")
+        .arg(dir.join("exec"))
+        .arg("--pidfile")
+        .arg(dir.join("pid"))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
