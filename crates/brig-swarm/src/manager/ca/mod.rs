@@ -1,6 +1,8 @@
 //! The cluster's certificate authority: what signs, and how nodes reach it.
 
 pub(crate) mod pending;
+pub(crate) mod reconciler;
+pub(crate) mod rotation;
 pub(crate) mod server;
 pub(crate) mod signer;
 
