@@ -129,6 +129,6 @@ impl Control {
     }
 }
 
-fn host_name(node: &Node) -> &str {
+pub(super) fn host_name(node: &Node) -> &str {
     node.description.as_ref().map_or("", |description| description.hostname.as_str())
 }
