@@ -99,6 +99,7 @@ impl Manager {
             refusals: Arc::clone(&refusals),
         };
         let waiting = Arc::new(Notify::new());
+        manager.spawn(ca::reconciler::run(store.clone()));
         manager.spawn(ca::pending::run(store.clone(), Arc::clone(&waiting)));
         let ca = CaServer::new(store, waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };

@@ -64,6 +64,8 @@ enum RenewalError {
     Unwelcome(String),
     #[error("this manager cannot issue its own certificate")]
     Own(#[source] OwnError),
+    #[error("the manager cannot issue a certificate: {0}")]
+    Failed(String),
     #[error("no certificate was issued in time")]
     Timeout,
     #[error("the manager issued a certificate for another request")]
@@ -81,6 +83,7 @@ impl RenewalError {
             Self::NoManager
             | Self::Connect(_)
             | Self::Own(_)
+            | Self::Failed(_)
             | Self::Timeout
             | Self::OtherRequest
             | Self::Pki(_) => false,
@@ -108,6 +111,9 @@ impl Renewal {
     pub(crate) async fn run(mut self) {
         let mut node = self.agent.node();
         let mut roots = self.agent.roots();
+        // What managers said before this began counts as well.
+        node.mark_changed();
+        roots.mark_changed();
         let mut backoff = Duration::ZERO;
         // Drawn once for each certificate: every new draw would bring the renewal forward.
         let mut point = random();
@@ -138,9 +144,7 @@ impl Renewal {
                         return;
                     }
                     let bundle = roots.borrow_and_update().clone();
-                    if let Err(error) = self.adopt_roots(&bundle) {
-                        tracing::error!(error = %brig_types::error::chain(&error), "refused a new trust anchor");
-                    }
+                    self.follow_roots(&bundle);
                     continue;
                 }
             }
@@ -149,6 +153,9 @@ impl Renewal {
                     backoff = Duration::ZERO;
                     point = random();
                     self.problem.send_replace(String::new());
+                    // The new chain may lead to a trust anchor that the old one did not lead to.
+                    let bundle = roots.borrow_and_update().clone();
+                    self.follow_roots(&bundle);
                 }
                 Err(error) => {
                     let now = OffsetDateTime::now_utc();
@@ -238,8 +245,12 @@ impl Renewal {
                 .await
                 .map_err(RenewalError::Refused)?
                 .into_inner();
-            let state = answer.status.unwrap_or_default().state();
+            let status = answer.status.unwrap_or_default();
+            let state = status.state();
             let certificate = answer.certificate.unwrap_or_default();
+            if state == IssuanceState::Failed && certificate.csr == csr {
+                return Err(RenewalError::Failed(status.err));
+            }
             if !matches!(state, IssuanceState::Issued | IssuanceState::Rotate) {
                 tokio::time::sleep(SETTLE).await;
                 continue;
@@ -248,6 +259,12 @@ impl Renewal {
                 return Err(RenewalError::OtherRequest);
             }
             return Ok(certificate.certificate);
+        }
+    }
+
+    fn follow_roots(&self, roots: &[u8]) {
+        if let Err(error) = self.adopt_roots(roots) {
+            tracing::warn!(error = %brig_types::error::chain(&error), "the cluster's trust anchor is not adopted: this node's certificate does not lead to it");
         }
     }
 

@@ -1,11 +1,15 @@
 //! What signs node certificates: the root that the cluster's nodes are to have.
 
+use std::time::{Duration, SystemTime};
+
 use brig_pki::PkiError;
 use brig_pki::ca::RootCa;
 use brig_pki::identity::NodeIdentity;
 use brig_proto::swarm::{Certificate, Cluster, IssuanceStatus, NodeRole, issuance_status::State};
 use brig_types::secret::SecretBytes;
 use tonic::Status;
+
+use super::rotation;
 
 /// Signs node certificates as the cluster object says. It is made for one use and forgotten: the
 /// next one may have to sign with another root.
@@ -35,10 +39,11 @@ impl Signer {
     /// What signs for this cluster now.
     pub(crate) fn new(cluster: &Cluster) -> Result<Self, SignError> {
         let root = cluster.root_ca.as_ref().ok_or(SignError::Recoverable(PkiError::NoSigner))?;
-        let (cert, key, intermediates) = match &root.root_rotation {
-            None => (&root.ca_cert, &root.ca_key, Vec::new()),
-            Some(new) => (&new.ca_cert, &new.ca_key, new.cross_signed_ca_cert.clone()),
+        let (cert, key) = match &root.root_rotation {
+            None => (&root.ca_cert, &root.ca_key),
+            Some(new) => (&new.ca_cert, &new.ca_key),
         };
+        let intermediates = rotation::way_back(root, SystemTime::now());
         let key = SecretBytes::new(key.clone());
         let key = (!key.expose_secret().is_empty()).then_some(key);
         let local = RootCa::from_pem(cert, key.as_ref()).map_err(SignError::Recoverable)?;
@@ -54,7 +59,7 @@ impl Signer {
         &self,
         csr: &[u8],
         identity: &NodeIdentity,
-        expiry: std::time::Duration,
+        expiry: Duration,
     ) -> Result<Vec<u8>, SignError> {
         let mut chain = self.local.issue(csr, identity, expiry).map_err(|error| match error {
             PkiError::Csr { .. } | PkiError::Pem { .. } => SignError::Request(error),

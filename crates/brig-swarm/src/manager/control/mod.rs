@@ -3,6 +3,7 @@
 //! Every change is one transaction on the store; the control loops see it there. Texts are
 //! SwarmKit's, with the prefix that Docker Engine puts before them.
 
+mod behind;
 pub(crate) mod cluster;
 mod configs;
 mod logs;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use brig_proto::swarm::{Annotations, Service};
 use brig_store::{Index, State, Store, StoreError, StoreObject, Watcher};
 
+pub use self::behind::{BehindReason, NodeBehind};
 pub use self::cluster::TokenRotation;
 pub use self::logs::LogStream;
 pub use self::services::{RegistryAuthFrom, UpdateOptions};

@@ -162,6 +162,6 @@ fn forget_removed(tx: &mut Tx<'_>, now: SystemTime) -> Result<(), ControlError> 
     Ok(())
 }
 
-fn host_name(node: &Node) -> &str {
+pub(super) fn host_name(node: &Node) -> &str {
     node.description.as_ref().map_or("", |description| description.hostname.as_str())
 }
