@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("brig-sys", &[]),
     ("brig-pki", &[]),
     ("brig-store", &["brig-proto"]),
+    ("brig-access", &[]),
     ("brig-image", &["brig-pki", "brig-sys"]),
     ("brig-runtime", &["brig-sys"]),
     ("brig-network", &["brig-sys"]),
@@ -25,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "brigd",
         &[
+            "brig-access",
             "brig-api",
             "brig-proto",
             "brig-sys",
@@ -49,6 +51,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("axum", &["brigd"]),
     ("hickory-proto", &["brig-network"]),
     ("libc", &["brig-sys"]),
+    ("cedar-policy", &["brig-access"]),
     ("rcgen", &["brig-pki"]),
     ("redb", &["brig-store"]),
     ("reqwest", &["brig-image"]),

@@ -14,6 +14,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Gate;
+use crate::audit::AuditLog;
 use crate::cli::Flags;
 use crate::config::{Config, Host};
 use crate::host::HostFacts;
@@ -45,6 +47,7 @@ pub async fn run(
     let state = build(config, roots.instance()).await?;
     let listeners = listen(&state.config, sockets)?;
     swarm::events::follow(&state);
+    state.tasks.spawn(state.gate.audit().clone().keep_sealed(state.stop.clone()));
 
     let service = ApiService::new(Arc::clone(&state), Arc::new(routes::router()));
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -62,6 +65,7 @@ pub async fn run(
 
     while signals.next().await == Request::Reload {
         reload(flags, &state.config, log);
+        reload_rules(&state).await;
     }
     notify::stopping();
     tracing::info!("stopping; containers go on");
@@ -87,9 +91,14 @@ async fn build(config: Config, instance: &Instance) -> anyhow::Result<AppState> 
         .await
         .context("cannot open the cluster's state")?;
     let engine_id = engine_id::load(&config.data_root)?;
+    let audit =
+        AuditLog::open(&config.data_root.join("audit")).context("cannot open the audit log")?;
+    let gate = Gate::open(config.access.clone(), audit, config.audit_failure)
+        .context("cannot use the access rules")?;
     Ok(Arc::new(State {
         config,
         engine_id,
+        gate,
         host,
         engine,
         swarm,
@@ -143,6 +152,16 @@ fn reload(flags: &Flags, running: &Config, log: &LogControl) {
     }
 }
 
+/// SIGHUP: the access rules are taken over at once, or kept when the new ones have a mistake.
+async fn reload_rules(state: &AppState) {
+    let state = Arc::clone(state);
+    let reloaded = tokio::task::spawn_blocking(move || state.gate.reload()).await;
+    if let Ok(Err(error)) = reloaded {
+        let error = brig_types::error::chain(&error);
+        tracing::error!(%error, "the access rules are kept as they were");
+    }
+}
+
 fn without_links(path: PathBuf) -> PathBuf {
     path.canonicalize().unwrap_or(path)
 }
@@ -159,6 +178,7 @@ async fn drain(state: &AppState, signals: &mut Signals) {
         _ = signals.next() => tracing::warn!(left = state.tasks.len(), "told again to stop"),
     }
     let last_words = async {
+        state.gate.audit().seal_logged().await;
         state.swarm.shutdown().await;
         state.engine.shutdown().await;
     };

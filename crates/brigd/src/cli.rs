@@ -100,6 +100,12 @@ pub struct Flags {
     /// Seconds given to requests when the daemon stops
     #[arg(long, value_name = "SECONDS")]
     shutdown_timeout: Option<u64>,
+    /// Directory of the access rules [default: /etc/brig/access]
+    #[arg(long, value_name = "DIR")]
+    access: Option<PathBuf>,
+    /// What happens to changes while the audit log can't be written: refuse, allow
+    #[arg(long, value_name = "WORD")]
+    audit_failure: Option<String>,
     /// Use TLS on tcp://
     #[arg(long)]
     tls: bool,
@@ -152,6 +158,8 @@ impl Flags {
             labels: some(&self.labels),
             live_restore: self.live_restore.then_some(true),
             shutdown_timeout: self.shutdown_timeout,
+            access: self.access.clone(),
+            audit_failure: self.audit_failure.clone(),
             tls: self.tls.then_some(true),
             tlsverify: self.tlsverify.then_some(true),
             tlscacert: self.tlscacert.clone(),

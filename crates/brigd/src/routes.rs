@@ -32,7 +32,7 @@ pub static ENGINE: &[Route] = &[
     route!(GET "/containers/{id}/logs", ContainerLogs, logs::container),
     route!(GET "/containers/{id}/changes", ContainerInspect, unsupported::changes),
     route!(GET "/containers/{id}/stats", ContainerInspect, unsupported::stats),
-    route!(GET "/containers/{id}/export", ContainerReadFiles, unsupported::export),
+    route!(GET "/containers/{id}/export", ContainerExport, unsupported::export),
     route!(HEAD "/containers/{id}/archive", ContainerReadFiles, unsupported::copy),
     route!(GET "/containers/{id}/archive", ContainerReadFiles, unsupported::copy),
     route!(PUT "/containers/{id}/archive", ContainerWriteFiles, unsupported::copy, streamed()),
@@ -64,7 +64,7 @@ pub static ENGINE: &[Route] = &[
     route!(POST "/images/{name*}/tag", ImageTag, images::tag),
     route!(POST "/images/{name*}/push", ImagePush, unsupported::push),
     route!(DELETE "/images/{name*}", ImageRemove, images::remove),
-    route!(POST "/commit", ImageBuild, unsupported::commit),
+    route!(POST "/commit", ContainerCommit, unsupported::commit),
     route!(POST "/build", ImageBuild, unsupported::build, streamed()),
     route!(POST "/build/prune", ImagePrune, prune::build_cache),
     route!(POST "/build/cancel", ImageBuild, unsupported::build),
@@ -88,7 +88,7 @@ pub static ENGINE: &[Route] = &[
 /// The router over the whole API.
 #[must_use]
 pub fn router() -> Router {
-    Router::new(&[ENGINE, crate::swarm::routes()])
+    Router::new(&[ENGINE, crate::swarm::routes(), crate::access::api::ROUTES])
 }
 
 #[cfg(test)]

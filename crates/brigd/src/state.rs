@@ -7,6 +7,7 @@ use brig_swarm::Swarm;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Gate;
 use crate::config::Config;
 use crate::host::HostFacts;
 
@@ -20,6 +21,8 @@ pub struct State {
     pub config: Config,
     /// Random name of this engine, kept in the data root.
     pub engine_id: String,
+    /// Who may do what, and the record of it.
+    pub gate: Gate,
     /// This host.
     pub host: HostFacts,
     /// Containers, images, networks and volumes of this node.

@@ -5,6 +5,7 @@ use brig_engine::{ListOptions, RemoveOptions, StartOptions};
 use http::StatusCode;
 
 use super::defaults;
+use crate::access::{Action, mask, object};
 use crate::server::body;
 use crate::server::{ApiError, Call, Response};
 use crate::state::AppState;
@@ -23,7 +24,9 @@ pub async fn list(call: Call) -> Answer {
         size: call.query.flag("size"),
         filters: call.query.filters()?,
     };
-    body::ok(&call.state.engine.list(options).await?)
+    let mut list = call.state.engine.list(options).await?;
+    list.retain(|found| call.authorized.may(Action::ContainerInspect, &object::summary(found)));
+    body::ok(&list)
 }
 
 /// All containers, running or not.
@@ -80,7 +83,8 @@ fn check_platform(call: &Call, request: &ContainerCreateRequest) -> Result<(), A
 /// No such container.
 pub async fn inspect(call: Call) -> Answer {
     let size = call.query.flag("size");
-    body::ok(&call.state.engine.inspect(call.param("id"), size).await?)
+    let found = call.state.engine.inspect(call.param("id"), size).await?;
+    body::ok(&mask::container(&call.authorized, found))
 }
 
 /// `GET /containers/{id}/top`.

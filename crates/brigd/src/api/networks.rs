@@ -14,6 +14,7 @@ use brig_types::error::{Categorized as _, ErrorKind};
 use http::StatusCode;
 use time::OffsetDateTime;
 
+use crate::access::{Action, object};
 use crate::server::body;
 use crate::server::{ApiError, Call, Response};
 use crate::state::AppState;
@@ -40,6 +41,7 @@ pub async fn list(call: Call) -> Answer {
         .list()
         .iter()
         .filter(|info| matches(&filters, dangling, info))
+        .filter(|info| call.authorized.may(Action::NetworkInspect, &object::of_network(info)))
         .map(|info| NetworkInspect { containers: BTreeMap::new(), ..inspected(info) })
         .collect();
     body::ok(&list)

@@ -10,6 +10,7 @@ use brig_engine::volumes::{LOCAL_DRIVER, VolumeInfo};
 use http::StatusCode;
 
 use super::blocking::blocking;
+use crate::access::{Action, object};
 use crate::server::body;
 use crate::server::{ApiError, Call, Response};
 
@@ -32,6 +33,7 @@ pub async fn list(call: Call) -> Answer {
         .filter(|(info, users)| {
             dangling.is_none_or(|wanted| wanted == users.is_empty()) && matches(&filters, info)
         })
+        .filter(|(info, _)| call.authorized.may(Action::VolumeInspect, &object::of_volume(info)))
         .map(|(info, _)| volume(&info))
         .collect();
     body::ok(&VolumeListResponse { volumes, warnings: Vec::new() })

@@ -89,6 +89,12 @@ pub struct Directives {
     /// Seconds given to requests and streams when the daemon stops.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shutdown_timeout: Option<u64>,
+    /// Directory of the access rules: `*.cedar` and `bindings.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<PathBuf>,
+    /// What happens to changes while the audit log can't be written: `refuse` or `allow`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_failure: Option<String>,
     /// Use TLS on `tcp://`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<bool>,

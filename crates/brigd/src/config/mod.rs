@@ -13,6 +13,7 @@ pub use directives::{AddressPoolDirective, Directives, RuntimeDirective, UlimitD
 pub use file::{DEFAULT_CONFIG_FILE, FileError};
 pub use host::{Host, HostError};
 
+use crate::access::AuditFailure;
 use crate::cli::Flags;
 
 /// Root of persistent state.
@@ -21,6 +22,8 @@ pub const DEFAULT_DATA_ROOT: &str = "/var/lib/brig";
 pub const DEFAULT_EXEC_ROOT: &str = "/run/brig";
 const SOCKET_NAME: &str = "brig.sock";
 const PIDFILE_NAME: &str = "brigd.pid";
+/// Where the access rules are unless the configuration says otherwise.
+const DEFAULT_ACCESS: &str = "/etc/brig/access";
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest time that a stop may take before systemd loses patience.
 const MAX_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(600);
@@ -54,6 +57,10 @@ pub struct Config {
     pub labels: Vec<String>,
     /// Time for requests and streams to end at a stop.
     pub shutdown_timeout: Duration,
+    /// Directory of the access rules.
+    pub access: PathBuf,
+    /// What happens to changes while the audit log can't be written.
+    pub audit_failure: AuditFailure,
 }
 
 /// Networks of this node.
@@ -248,6 +255,8 @@ impl Config {
             },
             labels,
             shutdown_timeout,
+            access: absolute("access", d.access, DEFAULT_ACCESS.into())?,
+            audit_failure: audit_failure(d.audit_failure.as_deref())?,
         })
     }
 }
@@ -269,6 +278,8 @@ impl Config {
             ("defaults of containers", self.containers != other.containers),
             ("labels", self.labels != other.labels),
             ("shutdown-timeout", self.shutdown_timeout != other.shutdown_timeout),
+            ("access", self.access != other.access),
+            ("audit-failure", self.audit_failure != other.audit_failure),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -302,6 +313,14 @@ fn cidr(key: &'static str, text: &str) -> Result<Cidr, ConfigError> {
         return Err(invalid());
     }
     Ok(Cidr { address, prefix })
+}
+
+fn audit_failure(word: Option<&str>) -> Result<AuditFailure, ConfigError> {
+    match word {
+        None | Some("refuse") => Ok(AuditFailure::Refuse),
+        Some("allow") => Ok(AuditFailure::Allow),
+        Some(word) => Err(value("audit-failure", format!("{word:?} is neither refuse nor allow"))),
+    }
 }
 
 fn pools(list: Vec<AddressPoolDirective>) -> Result<Vec<AddressPool>, ConfigError> {

@@ -23,6 +23,32 @@ use crate::state::AppState;
 /// Longest time between the parts of a JSON body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The body of a request.
+#[derive(Default)]
+pub(super) enum Payload {
+    /// As it comes in.
+    Incoming(Incoming),
+    /// Read already, for the access rules: the handler gets the bytes that were judged.
+    Read(Bytes),
+    /// Taken.
+    #[default]
+    Gone,
+}
+
+impl Payload {
+    /// Reads the whole body.
+    ///
+    /// # Errors
+    /// 413 when it is longer than `limit`; 400 when it can't be read.
+    pub(super) async fn read(self, limit: usize) -> Result<Bytes, ApiError> {
+        match self {
+            Self::Incoming(body) => read(body, limit).await,
+            Self::Read(bytes) => Ok(bytes),
+            Self::Gone => Ok(Bytes::new()),
+        }
+    }
+}
+
 /// A request that was allowed.
 pub struct Call {
     /// The daemon.
@@ -39,7 +65,7 @@ pub struct Call {
     pub query: Query,
     /// The headers.
     pub headers: HeaderMap,
-    pub(super) body: Option<Incoming>,
+    pub(super) body: Payload,
     pub(super) upgrade: Option<OnUpgrade>,
     pub(super) peer: PeerWatch,
 }
@@ -114,13 +140,14 @@ impl Call {
     /// The body as it comes, for routes that stream it.
     #[must_use]
     pub fn reader(&mut self) -> Box<dyn AsyncRead + Send + Unpin> {
-        match self.body.take() {
-            Some(body) => {
+        match std::mem::take(&mut self.body) {
+            Payload::Incoming(body) => {
                 let frames =
                     BodyDataStream::new(body).map(|item| item.map_err(std::io::Error::other));
                 Box::new(StreamReader::new(frames))
             }
-            None => Box::new(tokio::io::empty()),
+            Payload::Read(bytes) => Box::new(std::io::Cursor::new(bytes)),
+            Payload::Gone => Box::new(tokio::io::empty()),
         }
     }
 
@@ -128,21 +155,24 @@ impl Call {
         let BodyRule::Json(limit) = self.route.body else {
             return Err(ApiError::system("this route streams its body"));
         };
-        let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
-        let mut bytes = BytesMut::new();
-        loop {
-            let next = tokio::time::timeout(BODY_TIMEOUT, body.frame())
-                .await
-                .map_err(|_| ApiError::invalid("the request body did not arrive in time"))?;
-            let Some(frame) = next else { return Ok(bytes.freeze()) };
-            let frame = frame
-                .map_err(|error| ApiError::invalid(format!("cannot read the body: {error}")))?;
-            if let Ok(data) = frame.into_data() {
-                if bytes.len() + data.len() > limit {
-                    return Err(ApiError::too_large(limit));
-                }
-                bytes.extend_from_slice(&data);
+        std::mem::take(&mut self.body).read(limit).await
+    }
+}
+
+async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, ApiError> {
+    let mut bytes = BytesMut::new();
+    loop {
+        let next = tokio::time::timeout(BODY_TIMEOUT, body.frame())
+            .await
+            .map_err(|_| ApiError::invalid("the request body did not arrive in time"))?;
+        let Some(frame) = next else { return Ok(bytes.freeze()) };
+        let frame =
+            frame.map_err(|error| ApiError::invalid(format!("cannot read the body: {error}")))?;
+        if let Ok(data) = frame.into_data() {
+            if bytes.len() + data.len() > limit {
+                return Err(ApiError::too_large(limit));
             }
+            bytes.extend_from_slice(&data);
         }
     }
 }

@@ -103,8 +103,10 @@ async fn serve(stream: UnixStream, service: ApiService, stop: CancellationToken)
         }
     };
     let watch = peer.clone();
+    let principal = Arc::new(principal);
     let answer = service_fn(move |request| {
         let (service, peer) = (service.clone(), peer.clone());
+        let principal = Arc::clone(&principal);
         async move { Ok::<_, std::convert::Infallible>(service.answer(request, principal, peer).await) }
     });
     let connection = http1::Builder::new()

@@ -175,6 +175,13 @@ impl Params {
         self.0.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value.as_str())
     }
 
+    /// Puts another name of the same object in place of the first value.
+    pub fn pin(&mut self, id: String) {
+        if let Some((_, value)) = self.0.first_mut() {
+            *value = id;
+        }
+    }
+
     /// The first value: the object that the path is about.
     #[must_use]
     pub fn object(&self) -> Option<&str> {

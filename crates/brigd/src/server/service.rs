@@ -4,21 +4,23 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use brig_access::{Facts, Object};
 use brig_api::version::MAX;
+use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tracing::Instrument as _;
 
 use super::body::Response;
-use super::call::Call;
+use super::call::{Call, Payload};
 use super::connection::PeerWatch;
 use super::error::ApiError;
 use super::query::Query;
-use super::route::{Lifetime, Route, Router};
+use super::route::{BodyRule, Lifetime, Params, Route, Router};
 use super::version;
-use crate::access::{self, Object, Principal};
+use crate::access::{Authorized, Principal, judge, object};
 use crate::state::AppState;
 
 /// Longest path of a request.
@@ -50,7 +52,7 @@ impl ApiService {
     pub async fn answer(
         &self,
         request: Request<Incoming>,
-        principal: Principal,
+        principal: Arc<Principal>,
         peer: PeerWatch,
     ) -> Response {
         let mut response = match self.dispatch(request, principal, peer).await {
@@ -79,7 +81,7 @@ impl ApiService {
     async fn dispatch(
         &self,
         mut request: Request<Incoming>,
-        principal: Principal,
+        principal: Arc<Principal>,
         peer: PeerWatch,
     ) -> Result<Response, ApiError> {
         let raw = request.uri().path();
@@ -89,11 +91,9 @@ impl ApiService {
         let decoded =
             percent_decode_str(raw).decode_utf8().map_err(|_| ApiError::page_not_found())?;
         let (version, path) = version::split(&decoded)?;
-        let Some((route, params)) = self.router.find(request.method(), path, version) else {
+        let Some((route, mut params)) = self.router.find(request.method(), path, version) else {
             return Err(ApiError::page_not_found());
         };
-        let authorized =
-            access::authorize(principal, route.action, Object { name: params.object() })?;
         tracing::debug!(method = %request.method(), path, %version, %principal, "request");
         let upgrade = request
             .headers()
@@ -101,6 +101,8 @@ impl ApiService {
             .then(|| hyper::upgrade::on(&mut request));
         let query = Query::parse(request.uri().query());
         let (parts, body) = request.into_parts();
+        let mut body = Payload::Incoming(body);
+        let authorized = self.authorize(&principal, route, &mut params, &query, &mut body).await?;
         let call = Call {
             state: self.state.clone(),
             authorized,
@@ -109,17 +111,65 @@ impl ApiService {
             params,
             query,
             headers: parts.headers,
-            body: Some(body),
+            body,
             upgrade,
             peer,
         };
         self.run(route, call).await
     }
 
+    /// Asks the rules, about what the request is and what its body says.
+    async fn authorize(
+        &self,
+        principal: &Arc<Principal>,
+        route: &'static Route,
+        params: &mut Params,
+        query: &Query,
+        body: &mut Payload,
+    ) -> Result<Authorized, ApiError> {
+        let gate = &self.state.gate;
+        let rules = gate.rules();
+        if rules.unrestricted(principal) {
+            // Nothing could make a difference; what the path says is enough for the log.
+            let name = params.object().or_else(|| query.text("name")).unwrap_or_default();
+            let object = Object::named(object::kind(route.action), name);
+            let facts = Facts::default();
+            return Ok(gate.authorize(rules, principal, route.action, &object, &facts)?);
+        }
+        let bytes = match route.body {
+            BodyRule::Json(limit) if judge::reads_body(route) => {
+                let bytes = std::mem::take(body).read(limit).await?;
+                *body = Payload::Read(bytes.clone());
+                bytes
+            }
+            BodyRule::Json(_) | BodyRule::Stream => Bytes::new(),
+        };
+        let object = judge::object(&self.state, route, params, query).await;
+        let facts = judge::facts(&self.state, route, query, &object, &bytes).await?;
+        let authorized = gate.authorize(rules, principal, route.action, &object, &facts)?;
+        // SECURITY: the name may mean something else by the time the handler looks it up.
+        if !object.id.is_empty() && !route.path.starts_with("/exec/") {
+            params.pin(object.id);
+        }
+        Ok(authorized)
+    }
+
     async fn run(&self, route: &'static Route, call: Call) -> Result<Response, ApiError> {
         let span = tracing::debug_span!("call", action = route.action.name());
         // A bug in one handler must not take the daemon down, nor leave its client without answer.
-        let handler = AssertUnwindSafe((route.handler)(call)).catch_unwind().instrument(span);
+        let (state, authorized) = (Arc::clone(&self.state), call.authorized.clone());
+        let handler = AssertUnwindSafe((route.handler)(call)).catch_unwind();
+        let handler = async move {
+            let outcome = handler.await;
+            let status = match &outcome {
+                Ok(Ok(response)) => response.status(),
+                Ok(Err(error)) => error.status(),
+                Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            state.gate.answered(&authorized, status);
+            outcome
+        }
+        .instrument(span);
         let outcome = match route.lifetime {
             Lifetime::Connection => handler.await,
             Lifetime::Detached => match self.state.tasks.spawn(handler).await {

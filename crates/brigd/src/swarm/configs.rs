@@ -4,6 +4,7 @@ use brig_api::swarm::{ConfigSpec, CreateResponse};
 use http::StatusCode;
 
 use super::{Answer, convert, local, secrets, versions};
+use crate::access::{Action, object};
 use crate::server::{Call, body};
 
 const FILTERS: [&str; 3] = ["id", "label", "name"];
@@ -19,6 +20,7 @@ pub(super) async fn list(call: Call) -> Answer {
             let annotations = config.spec.as_ref().and_then(|spec| spec.annotations.as_ref());
             secrets::matches(&filters, &config.id, annotations)
         })
+        .filter(|config| call.authorized.may(Action::ConfigInspect, &object::config(config)))
         .map(|config| convert::config::json(config))
         .collect();
     body::ok(&shown)

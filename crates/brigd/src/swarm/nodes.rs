@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use super::convert::{name_and_labels, word};
 use super::{Answer, convert, local, versions};
+use crate::access::{Action, object};
 use crate::server::{Call, body};
 
 const FILTERS: [&str; 6] = ["id", "label", "membership", "name", "node.label", "role"];
@@ -22,6 +23,7 @@ pub(super) async fn list(call: Call) -> Answer {
     let shown: Vec<_> = nodes
         .iter()
         .filter(|node| matches(&filters, node))
+        .filter(|node| call.authorized.may(Action::NodeInspect, &object::node(node)))
         .map(|node| convert::node::json(node))
         .collect();
     body::ok(&shown)

@@ -6,6 +6,7 @@ use brig_proto::swarm::Annotations;
 use http::StatusCode;
 
 use super::{Answer, convert, local, versions};
+use crate::access::{Action, object};
 use crate::server::{Call, body};
 
 const FILTERS: [&str; 4] = ["id", "label", "name", "names"];
@@ -21,6 +22,7 @@ pub(super) async fn list(call: Call) -> Answer {
             let annotations = secret.spec.as_ref().and_then(|spec| spec.annotations.as_ref());
             matches(&filters, &secret.id, annotations)
         })
+        .filter(|secret| call.authorized.may(Action::SecretInspect, &object::secret(secret)))
         .map(|secret| convert::secret::json(secret))
         .collect();
     body::ok(&shown)

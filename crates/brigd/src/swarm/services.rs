@@ -11,6 +11,7 @@ use brig_swarm::{RegistryAuthFrom, UpdateOptions};
 use http::StatusCode;
 
 use super::{Answer, convert, local, service_status, versions};
+use crate::access::{Action, mask, object};
 use crate::server::{ApiError, Call, body};
 
 const FILTERS: [&str; 5] = ["id", "label", "mode", "name", "runtime"];
@@ -29,8 +30,11 @@ pub(super) async fn list(call: Call) -> Answer {
         .services()
         .iter()
         .filter(|service| matches(&filters, service))
-        .map(|service| {
-            let mut json = convert::service::json(service);
+        .map(|service| (object::service(service, &control), service))
+        .filter(|(object, _)| call.authorized.may(Action::ServiceInspect, object))
+        .map(|(object, service)| {
+            let json = convert::service::json(service);
+            let mut json = mask::service(&call.authorized, &object, json);
             if with_status {
                 let tasks = control.tasks_of_service(&service.id);
                 json.service_status = Some(service_status::count(service, &tasks));
@@ -61,8 +65,10 @@ fn matches(filters: &Filters, service: &proto::Service) -> bool {
 
 /// `GET /services/{id}`.
 pub(super) async fn inspect(call: Call) -> Answer {
-    let service = local::control(&call.state)?.service(call.param("id"))?;
-    let mut json = convert::service::json(&service);
+    let control = local::control(&call.state)?;
+    let service = control.service(call.param("id"))?;
+    let object = object::service(&service, &control);
+    let mut json = mask::service(&call.authorized, &object, convert::service::json(&service));
     if call.query.flag("insertDefaults") {
         convert::service::insert_defaults(&mut json.spec);
     }

@@ -5,6 +5,7 @@ use brig_proto::swarm::Task;
 use brig_swarm::{Control, ControlError};
 
 use super::{Answer, convert, local};
+use crate::access::{Action, mask, object};
 use crate::executor::container_name;
 use crate::server::{ApiError, Call, body};
 
@@ -22,15 +23,19 @@ pub(super) async fn list(call: Call) -> Answer {
         .tasks()
         .iter()
         .filter(|task| selection.matches(task) && (!up_to_date || control.is_up_to_date(task)))
-        .map(|task| convert::task::json(task))
+        .map(|task| (object::task(task, &control), task))
+        .filter(|(object, _)| call.authorized.may(Action::TaskInspect, object))
+        .map(|(object, task)| mask::task(&call.authorized, &object, convert::task::json(task)))
         .collect();
     body::ok(&shown)
 }
 
 /// `GET /tasks/{id}`.
 pub(super) async fn inspect(call: Call) -> Answer {
-    let task = local::control(&call.state)?.task(call.param("id"))?;
-    body::ok(&convert::task::json(&task))
+    let control = local::control(&call.state)?;
+    let task = control.task(call.param("id"))?;
+    let object = object::task(&task, &control);
+    body::ok(&mask::task(&call.authorized, &object, convert::task::json(&task)))
 }
 
 /// Filters whose names have become ids.

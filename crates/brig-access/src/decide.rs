@@ -1,0 +1,535 @@
+//! The decision.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+
+use cedar_policy::{
+    ActionConstraint, Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid,
+    PolicySet, PrincipalConstraint, RestrictedExpression, Schema,
+};
+
+use crate::action::{Action, Class};
+use crate::bindings::{Bindings, Grant};
+use crate::facts::{Facts, Object};
+use crate::policy::{self, LoadError, Loaded, RoleName};
+use crate::principal::{Principal, Transport};
+
+/// Most selections of policies that are kept.
+const MAX_SLICES: usize = 4_096;
+
+/// Somebody wants something.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who.
+    pub principal: &'a Principal,
+    /// What.
+    pub action: Action,
+    /// On what.
+    pub object: &'a Object,
+    /// With which wishes.
+    pub facts: &'a Facts,
+}
+
+/// The answer, and what it rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether it may be done.
+    pub allowed: bool,
+    /// The policy that decided: `deployer/no-host-mounts`.
+    pub rule: String,
+    /// The role in which it was asked; empty when there was none.
+    pub role: String,
+    /// Why it was denied, for people.
+    pub reason: String,
+}
+
+type SliceKey = (Action, String, String, Vec<String>);
+
+/// All policies and bindings, ready to decide.
+#[derive(Debug)]
+pub struct Rules {
+    names: Names,
+    policies: Vec<Loaded>,
+    custom: usize,
+    bindings: Bindings,
+    authorizer: Authorizer,
+    actions: HashMap<Action, (EntityUid, Vec<Entity>)>,
+    slices: RwLock<HashMap<SliceKey, Arc<PolicySet>>>,
+}
+
+/// Names of entity types, parsed once.
+#[derive(Debug)]
+struct Names {
+    principal: EntityTypeName,
+    role: EntityTypeName,
+    action: EntityTypeName,
+    object: EntityTypeName,
+}
+
+impl Names {
+    fn new() -> Result<Self, LoadError> {
+        let name = |text: &str| {
+            text.parse::<EntityTypeName>().map_err(|error| LoadError::BuiltIn(error.to_string()))
+        };
+        Ok(Self {
+            principal: name("Principal")?,
+            role: name("Role")?,
+            action: name("Action")?,
+            object: name("Object")?,
+        })
+    }
+}
+
+fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
+    EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+}
+
+impl Rules {
+    /// Docker's rule: no policies of the operator's, local processes may do everything.
+    ///
+    /// # Errors
+    /// [`LoadError::BuiltIn`].
+    pub fn dockers() -> Result<Self, LoadError> {
+        Self::new(&policy::schema()?, Vec::new(), Bindings::default())
+    }
+
+    /// Reads a directory of policies and bindings. A missing directory gives docker's rule.
+    ///
+    /// # Errors
+    /// [`LoadError`] with the file and the line.
+    pub fn load(dir: &Path) -> Result<Self, LoadError> {
+        let schema = policy::schema()?;
+        let found = policy::read_dir(dir, &schema)?;
+        let rules = Self::new(&schema, found.policies, found.bindings)?;
+        rules.check_roles(&dir.join(policy::BINDINGS_FILE))?;
+        Ok(rules)
+    }
+
+    /// Rules of these texts, for tests and measurements.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn from_text(policies: &str, bindings: &str) -> Result<Self, LoadError> {
+        let schema = policy::schema()?;
+        let policies = policy::parse("text", policies, &schema, Some("text"))?;
+        Self::new(&schema, policies, policy::parse_bindings(Path::new("text"), bindings)?)
+    }
+
+    fn new(
+        schema: &Schema,
+        custom: Vec<cedar_policy::Policy>,
+        bindings: Bindings,
+    ) -> Result<Self, LoadError> {
+        let names = Names::new()?;
+        let mut policies = policy::built_in(schema)?;
+        let count = custom.len();
+        policies.extend(custom.into_iter().map(|policy| Loaded { policy, role: None }));
+        let mut seen = BTreeSet::new();
+        for loaded in &policies {
+            let id = loaded.policy.id().to_string();
+            if let Some(id) = seen.replace(id) {
+                let reason = "the @id is used twice".to_owned();
+                return Err(LoadError::Policy { place: id, reason });
+            }
+        }
+        let class = |class: Class| uid(&names.action, class.name());
+        let actions = Action::ALL
+            .iter()
+            .map(|&action| {
+                let own = uid(&names.action, action.name());
+                let parent = class(action.class());
+                let entities = vec![
+                    Entity::new_no_attrs(own.clone(), [parent.clone()].into()),
+                    Entity::new_no_attrs(parent, [].into()),
+                ];
+                (action, (own, entities))
+            })
+            .collect();
+        Ok(Self {
+            names,
+            policies,
+            custom: count,
+            bindings,
+            authorizer: Authorizer::new(),
+            actions,
+            slices: RwLock::default(),
+        })
+    }
+
+    /// A role that no policy mentions gives nothing; it is more likely a slip of the pen.
+    fn check_roles(&self, path: &Path) -> Result<(), LoadError> {
+        let custom = self.policies.iter().skip(self.policies.len().saturating_sub(self.custom));
+        let text: Vec<String> = custom.map(|loaded| loaded.policy.to_string()).collect();
+        let known = |role: &str| {
+            RoleName::ALL.iter().any(|known| known.name() == role)
+                || text.iter().any(|text| text.contains(&format!("{role:?}")))
+        };
+        let bound = self.bindings.bindings.iter().map(|binding| binding.role.as_str());
+        let local = self.bindings.local.as_deref().filter(|role| *role != "none");
+        match bound.chain(local).find(|role| !known(role)) {
+            None => Ok(()),
+            Some(role) => Err(LoadError::Bindings {
+                path: path.to_owned(),
+                line: 0,
+                reason: format!(
+                    "role {role:?} is neither admin, operator, deployer or viewer nor named in a policy"
+                ),
+            }),
+        }
+    }
+
+    /// Whether this principal may do everything, so that nothing needs to be looked at.
+    #[must_use]
+    pub fn unrestricted(&self, principal: &Principal) -> bool {
+        self.custom == 0
+            && self
+                .bindings
+                .grants(principal)
+                .iter()
+                .any(|grant| grant.role == RoleName::Admin.name())
+    }
+
+    /// The bindings.
+    #[must_use]
+    pub const fn bindings(&self) -> &Bindings {
+        &self.bindings
+    }
+
+    /// Every policy: its name, whether it forbids, its text.
+    pub fn policies(&self) -> impl Iterator<Item = (String, bool, String)> + '_ {
+        self.policies.iter().map(|loaded| {
+            (loaded.policy.id().to_string(), loaded.forbids(), loaded.policy.to_string())
+        })
+    }
+
+    /// Decides. The first role of the principal that allows it counts; among denials the one of a
+    /// rule that forbids says more than that nothing allows it.
+    #[must_use]
+    pub fn decide(&self, request: &Request<'_>) -> Decision {
+        if self.unrestricted(request.principal) {
+            return Decision {
+                allowed: true,
+                rule: "admin/all".to_owned(),
+                role: RoleName::Admin.name().to_owned(),
+                reason: String::new(),
+            };
+        }
+        self.decide_in(&self.bindings.grants(request.principal), request)
+    }
+
+    /// Decides with roles given from outside.
+    #[must_use]
+    pub fn decide_in(&self, grants: &[Grant], request: &Request<'_>) -> Decision {
+        let nobody = [Grant::default()];
+        let considered = match grants {
+            [] if self.custom == 0 => {
+                return Decision {
+                    allowed: false,
+                    rule: "default".to_owned(),
+                    role: String::new(),
+                    reason: format!("no role is bound to {}", request.principal.name()),
+                };
+            }
+            [] => &nobody[..],
+            some => some,
+        };
+        let roles: Vec<String> = grants.iter().map(|grant| grant.role.clone()).collect();
+        let mut denial: Option<Decision> = None;
+        for grant in considered {
+            let decision = self.judge(grant, &roles, request);
+            if decision.allowed {
+                return decision;
+            }
+            let says_more = denial.as_ref().is_none_or(|known| {
+                known.rule.ends_with("default") && !decision.rule.ends_with("default")
+            });
+            if says_more {
+                denial = Some(decision);
+            }
+        }
+        denial.unwrap_or_else(|| broken("", "no role was considered"))
+    }
+
+    fn judge(&self, grant: &Grant, roles: &[String], request: &Request<'_>) -> Decision {
+        let mut ungranted = BTreeSet::new();
+        if request.action != Action::SecretUse {
+            let held: &[_] = match request.action.class() {
+                Class::Reach => &request.object.secrets,
+                Class::Read
+                | Class::Logs
+                | Class::Guarded
+                | Class::Change
+                | Class::Administration => &[],
+            };
+            for secret in request.facts.secrets.iter().chain(held) {
+                let object = Object {
+                    kind: "secret".to_owned(),
+                    name: secret.name.clone(),
+                    stack: secret.stack.clone(),
+                    ..Object::default()
+                };
+                let use_it = Request {
+                    principal: request.principal,
+                    action: Action::SecretUse,
+                    object: &object,
+                    facts: &Facts::default(),
+                };
+                if !self.evaluate(grant, roles, &use_it, &BTreeSet::new()).allowed {
+                    ungranted.insert(secret.name.clone());
+                }
+            }
+        }
+        self.evaluate(grant, roles, request, &ungranted)
+    }
+
+    fn evaluate(
+        &self,
+        grant: &Grant,
+        roles: &[String],
+        request: &Request<'_>,
+        ungranted: &BTreeSet<String>,
+    ) -> Decision {
+        let role = grant.role.as_str();
+        let Some((action, action_entities)) = self.actions.get(&request.action) else {
+            return broken(role, "the action is unknown");
+        };
+        let name = request.principal.name();
+        let principal = uid(&self.names.principal, &name);
+        let resource_id = format!("{}:{}", request.object.kind, request.object.label());
+        let resource = uid(&self.names.object, &resource_id);
+        let parents: Vec<EntityUid> =
+            roles.iter().map(|role| uid(&self.names.role, role)).collect();
+        let built = (|| {
+            let mut entities = action_entities.clone();
+            let about = [
+                ("kind".to_owned(), string(request.principal.kind())),
+                ("name".to_owned(), string(&name)),
+            ];
+            entities.push(
+                Entity::new_with_tags(principal.clone(), about, parents.clone(), [])
+                    .map_err(|error| error.to_string())?,
+            );
+            entities.push(object_entity(resource.clone(), request.object)?);
+            let entities =
+                Entities::from_entities(entities, None).map_err(|error| error.to_string())?;
+            let context = context(grant, request, ungranted)?;
+            let request = cedar_policy::Request::new(
+                principal.clone(),
+                action.clone(),
+                resource,
+                context,
+                None,
+            )
+            .map_err(|error| error.to_string())?;
+            Ok::<_, String>((request, entities))
+        })();
+        let (cedar, entities) = match built {
+            Ok(built) => built,
+            Err(reason) => return broken(role, &reason),
+        };
+        let policies = match self.slice(request.action, role, &name, roles, &principal, &parents) {
+            Ok(policies) => policies,
+            Err(reason) => return broken(role, &reason),
+        };
+        let response = self.authorizer.is_authorized(&cedar, &policies, &entities);
+        // SECURITY: a policy that fails is skipped; a skipped `forbid` would open what it closes.
+        if let Some(error) = response.diagnostics().errors().next() {
+            return broken(role, &error.to_string());
+        }
+        let allowed = response.decision() == cedar_policy::Decision::Allow;
+        let mut reasons: Vec<String> =
+            response.diagnostics().reason().map(ToString::to_string).collect();
+        reasons.sort_unstable();
+        let deciding = reasons.into_iter().next();
+        let reason = match (&deciding, allowed) {
+            (_, true) => String::new(),
+            (Some(rule), false) => denial(&policies, rule, grant, request, ungranted),
+            (None, false) if role.is_empty() => {
+                format!("no role is bound to {name}, and no policy allows {}", request.action)
+            }
+            (None, false) => format!("role {role:?} does not allow {}", request.action),
+        };
+        let rule = deciding.unwrap_or_else(|| {
+            if role.is_empty() { "default".to_owned() } else { format!("{role}/default") }
+        });
+        Decision { allowed, rule, role: role.to_owned(), reason }
+    }
+
+    /// The policies that can have a say, by their scopes: a policy whose scope doesn't fit is
+    /// neither satisfied nor in error, so leaving it out changes nothing.
+    fn slice(
+        &self,
+        action: Action,
+        role: &str,
+        name: &str,
+        roles: &[String],
+        principal: &EntityUid,
+        parents: &[EntityUid],
+    ) -> Result<Arc<PolicySet>, String> {
+        let key = (action, role.to_owned(), name.to_owned(), roles.to_vec());
+        if let Ok(slices) = self.slices.read()
+            && let Some(found) = slices.get(&key)
+        {
+            return Ok(Arc::clone(found));
+        }
+        let own = uid(&self.names.action, action.name());
+        let class = uid(&self.names.action, action.class().name());
+        let mut set = PolicySet::new();
+        for loaded in &self.policies {
+            let about_action = match loaded.policy.action_constraint() {
+                ActionConstraint::Any => true,
+                ActionConstraint::Eq(other) => other == own,
+                ActionConstraint::In(list) => list.contains(&own) || list.contains(&class),
+            };
+            let about_principal = match loaded.policy.principal_constraint() {
+                PrincipalConstraint::Any => true,
+                PrincipalConstraint::Eq(other) => other == *principal,
+                PrincipalConstraint::In(other) => other == *principal || parents.contains(&other),
+                PrincipalConstraint::Is(kind) => kind == self.names.principal,
+                PrincipalConstraint::IsIn(kind, other) => {
+                    kind == self.names.principal
+                        && (other == *principal || parents.contains(&other))
+                }
+            };
+            let about_role = loaded.role.is_none_or(|built_in| built_in == role);
+            if about_action && about_principal && about_role {
+                set.add(loaded.policy.clone()).map_err(|error| error.to_string())?;
+            }
+        }
+        let set = Arc::new(set);
+        if let Ok(mut slices) = self.slices.write() {
+            if slices.len() >= MAX_SLICES {
+                slices.clear();
+            }
+            slices.insert(key, Arc::clone(&set));
+        }
+        Ok(set)
+    }
+}
+
+/// SECURITY: what can't be decided is denied.
+fn broken(role: &str, reason: &str) -> Decision {
+    Decision {
+        allowed: false,
+        rule: "policy-error".to_owned(),
+        role: role.to_owned(),
+        reason: format!("a policy cannot be evaluated: {reason}"),
+    }
+}
+
+/// Why a rule denies, with what it is about.
+fn denial(
+    policies: &PolicySet,
+    rule: &str,
+    grant: &Grant,
+    request: &Request<'_>,
+    ungranted: &BTreeSet<String>,
+) -> String {
+    let id = cedar_policy::PolicyId::new(rule);
+    let text = policies.annotation(&id, "reason").unwrap_or("a policy forbids it");
+    let facts = request.facts;
+    let names = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
+    let object = request.object;
+    let scope = &grant.scope;
+    let short = rule.rsplit('/').next().unwrap_or(rule);
+    let detail = match short {
+        "no-host-mounts" => names(&facts.host_mounts),
+        "no-capabilities" => names(&facts.capabilities),
+        "no-host-namespaces" => names(&facts.host_namespaces),
+        "no-devices" => names(&facts.devices),
+        "no-security-options" => names(&facts.security_options),
+        "no-host-access" => names(&facts.host_access()),
+        "no-reach-into-privileged" | "no-change-of-privileged" => names(&object.host_access),
+        "secret-use" => names(ungranted),
+        "no-ungranted-networks" => names(&scope.missing(&scope.networks, &facts.networks)),
+        "no-ungranted-volumes" => names(&missing_volumes(grant, facts)),
+        "no-ungranted-configs" => names(&scope.missing(&scope.configs, &facts.configs)),
+        "only-named" => object.label().to_owned(),
+        "only-named-new" => facts.name.clone(),
+        _ => String::new(),
+    };
+    if detail.is_empty() { text.to_owned() } else { format!("{text}: {detail}") }
+}
+
+/// A stack's volumes are known by their names: they have no labels before they exist.
+fn missing_volumes(grant: &Grant, facts: &Facts) -> BTreeSet<String> {
+    let mut missing = grant.scope.missing(&grant.scope.volumes, &facts.volumes);
+    missing.retain(|name| {
+        !grant.scope.stacks.iter().any(|stack| {
+            name.strip_prefix(stack.as_str()).is_some_and(|rest| rest.starts_with('_'))
+        })
+    });
+    missing
+}
+
+fn string(text: &str) -> RestrictedExpression {
+    RestrictedExpression::new_string(text.to_owned())
+}
+
+fn set<'a>(items: impl IntoIterator<Item = &'a String>) -> RestrictedExpression {
+    RestrictedExpression::new_set(items.into_iter().map(|item| string(item)))
+}
+
+fn object_entity(uid: EntityUid, object: &Object) -> Result<Entity, String> {
+    let attributes = [
+        ("kind", string(&object.kind)),
+        ("id", string(&object.id)),
+        ("name", string(&object.name)),
+        ("service", string(&object.service)),
+        ("stack", string(&object.stack)),
+        ("image", string(&object.image)),
+        ("secrets", set(object.secrets.iter().map(|secret| &secret.name))),
+        ("hostAccess", set(&object.host_access)),
+    ];
+    Entity::new_with_tags(
+        uid,
+        attributes.map(|(name, value)| (name.to_owned(), value)),
+        [],
+        object.labels.iter().map(|(name, value)| (name.clone(), string(value))),
+    )
+    .map_err(|error| error.to_string())
+}
+
+fn context(
+    grant: &Grant,
+    request: &Request<'_>,
+    ungranted: &BTreeSet<String>,
+) -> Result<Context, String> {
+    let (facts, object, scope) = (request.facts, request.object, &grant.scope);
+    let labels: Vec<String> = pairs(&facts.labels);
+    let fields = [
+        ("transport", string(Transport::of(request.principal).name())),
+        ("role", string(&grant.role)),
+        ("own", RestrictedExpression::new_bool(scope.owns(object))),
+        ("ownNew", RestrictedExpression::new_bool(scope.owns_new(object, facts))),
+        ("name", string(&facts.name)),
+        ("image", string(&facts.image)),
+        ("privileged", RestrictedExpression::new_bool(facts.privileged)),
+        ("hostMounts", set(&facts.host_mounts)),
+        ("capabilities", set(&facts.capabilities)),
+        ("hostNamespaces", set(&facts.host_namespaces)),
+        ("devices", set(&facts.devices)),
+        ("securityOptions", set(&facts.security_options)),
+        ("hostAccess", set(&facts.host_access())),
+        ("networks", set(facts.networks.iter().map(|item| &item.name))),
+        ("volumes", set(facts.volumes.iter().map(|item| &item.name))),
+        ("ports", set(&facts.ports)),
+        ("secrets", set(facts.secrets.iter().map(|item| &item.name))),
+        ("configs", set(facts.configs.iter().map(|item| &item.name))),
+        ("labels", set(&labels)),
+        ("ungrantedSecrets", set(ungranted)),
+        ("ungrantedConfigs", set(&scope.missing(&scope.configs, &facts.configs))),
+        ("ungrantedNetworks", set(&scope.missing(&scope.networks, &facts.networks))),
+        ("ungrantedVolumes", set(&missing_volumes(grant, facts))),
+    ];
+    Context::from_pairs(fields.map(|(name, value)| (name.to_owned(), value)))
+        .map_err(|error| error.to_string())
+}
+
+fn pairs(labels: &BTreeMap<String, String>) -> Vec<String> {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect()
+}
+
+#[cfg(test)]
+mod tests;
