@@ -1,0 +1,485 @@
+//! Rights over real sockets: who is told apart by uid, what is refused, and what is recorded.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{BRIGD, Daemon, Ran, clis};
+
+const VIEWER: u32 = 61_001;
+const OPERATOR: u32 = 61_002;
+const DEPLOYER: u32 = 61_003;
+const NOBODY: u32 = 61_004;
+
+const BINDINGS: &str = r#"{"local":"none","bindings":[
+    {"uid":61001,"role":"viewer"},
+    {"uid":61002,"role":"operator"},
+    {"uid":61003,"role":"deployer","services":["web"],"secrets":["key"]}
+]}"#;
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+}
+
+/// A daemon whose socket anybody may open, with these rules.
+fn daemon(bindings: &str, policies: &[(&str, &str)]) -> Daemon {
+    let rules = tempfile::tempdir_in("/var/tmp").unwrap().keep();
+    write(&rules.join("bindings.json"), bindings);
+    for (name, text) in policies {
+        write(&rules.join(name), text);
+    }
+    let daemon = Daemon::start_with(&["--access", rules.to_str().unwrap()]);
+    open_to_all(&daemon);
+    daemon
+}
+
+fn open_to_all(daemon: &Daemon) {
+    for path in [daemon.dir.clone(), daemon.dir.join("exec")] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    std::fs::set_permissions(&daemon.socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+}
+
+fn rules_dir(daemon: &Daemon) -> std::path::PathBuf {
+    let at = daemon.arguments.iter().position(|word| word == "--access").unwrap();
+    daemon.arguments[at + 1].clone().into()
+}
+
+fn forget(daemon: Daemon) {
+    let dir = rules_dir(&daemon);
+    drop(daemon);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// Sends bytes as another user.
+fn raw(daemon: &Daemon, uid: u32, request: &[u8]) -> String {
+    use std::io::Write as _;
+    let id = uid.to_string();
+    let mut child = Command::new("setpriv")
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups", "/bin/busybox", "nc", "-w", "10"])
+        .arg(format!("local:{}", daemon.socket.display()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A daemon that refuses a body closes the connection under it.
+    let _ = child.stdin.take().unwrap().write_all(request);
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert!(!ran.out.is_empty(), "{ran:?}\n{}", daemon.log());
+    ran.out
+}
+
+fn call(daemon: &Daemon, uid: u32, method: &str, path: &str, body: &str) -> String {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    raw(daemon, uid, request.as_bytes())
+}
+
+fn status(answer: &str) -> u16 {
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+fn rest(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").unwrap().1
+}
+
+#[test]
+fn each_user_has_the_rights_of_its_role() {
+    let daemon = daemon(BINDINGS, &[]);
+    let create = r#"{"Image":"busybox:nosuch"}"#;
+    for (uid, expected) in [
+        // ping, list, create, audit
+        (0, [200, 200, 404, 200]),
+        (VIEWER, [200, 200, 403, 403]),
+        (OPERATOR, [200, 200, 404, 403]),
+        (DEPLOYER, [200, 200, 403, 403]),
+        (NOBODY, [403, 403, 403, 403]),
+    ] {
+        let got = [
+            call(&daemon, uid, "GET", "/_ping", ""),
+            call(&daemon, uid, "GET", "/v1.41/containers/json", ""),
+            call(&daemon, uid, "POST", "/containers/create", create),
+            call(&daemon, uid, "GET", "/brig/audit", ""),
+        ]
+        .map(|answer| status(&answer));
+        assert_eq!(got, expected, "uid {uid}\n{}", daemon.log());
+    }
+    let refused = call(&daemon, NOBODY, "GET", "/info", "");
+    assert!(
+        refused.contains(
+            r#"authorization denied by policy \"default\": no role is bound to uid:61004"#
+        ),
+        "{refused}"
+    );
+    forget(daemon);
+}
+
+#[test]
+fn known_ways_around_authorization_plugins_lead_nowhere() {
+    let daemon = daemon(BINDINGS, &[]);
+    let send = |text: &str| raw(&daemon, OPERATOR, text.as_bytes());
+    let host = r#"{"Image":"x","HostConfig":{"Binds":["/:/host"]}}"#;
+    let rule = r#"authorization denied by policy \"operator/no-host-access\""#;
+    for path in [
+        "/containers/create",
+        "/v1.24/containers/create",
+        "/v1.50/containers/create?name=a",
+        "/containers/%63reate",
+        "/%76%31.41/containers/create",
+    ] {
+        let answer = call(&daemon, OPERATOR, "POST", path, host);
+        assert!(status(&answer) == 403 && answer.contains(rule), "{path}: {answer}");
+    }
+    // None of these is another spelling of a route.
+    for (path, expected) in [
+        ("//containers/create", 404),
+        ("/containers//create", 404),
+        ("/containers/create/", 404),
+        ("/containers/./create", 404),
+        ("/x/../containers/create", 404),
+        ("/containers/%2e%2e/containers/create", 404),
+        ("/v1.99/containers/create", 400),
+        ("/v1.41/v1.41/containers/create", 404),
+    ] {
+        assert_eq!(status(&call(&daemon, OPERATOR, "POST", path, host)), expected, "{path}");
+    }
+    // Other methods do not reach the route, and HEAD has its own row.
+    for (method, path) in
+        [("PATCH", "/containers/create"), ("HEAD", "/brig/audit"), ("GET", "/containers/create")]
+    {
+        assert!(status(&call(&daemon, VIEWER, method, path, "")) >= 403, "{method}");
+    }
+    assert_eq!(status(&call(&daemon, VIEWER, "HEAD", "/containers/x/archive?path=/", "")), 403);
+    // Chunks: the rule sees all of them together.
+    let (one, two) = host.split_at(30);
+    let chunked = format!(
+        "POST /containers/create HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{one}\r\n{:x}\r\n{two}\r\n0\r\n\r\n",
+        one.len(),
+        two.len()
+    );
+    let answer = send(&chunked);
+    assert!(status(&answer) == 403 && answer.contains(rule), "{answer}");
+    // A body padded beyond what a plugin would look at is still judged whole.
+    let padded = format!(r#"{{"Labels":{{"a":"{}"}},{}"#, "x".repeat(2 << 20), &host[1..]);
+    let answer = call(&daemon, OPERATOR, "POST", "/containers/create", &padded);
+    assert!(status(&answer) == 403 && answer.contains(rule), "{}", &answer[..200]);
+    let huge = format!(r#"{{"Labels":{{"a":"{}"}},{}"#, "x".repeat(5 << 20), &host[1..]);
+    assert_eq!(status(&call(&daemon, OPERATOR, "POST", "/containers/create", &huge)), 413);
+    // Twice the same key is refused, whichever is the harmless one.
+    for body in [
+        r#"{"Image":"x","HostConfig":{"Binds":["/:/host"]},"HostConfig":{}}"#,
+        r#"{"Image":"x","HostConfig":{},"HostConfig":{"Privileged":true}}"#,
+        r#"{"Image":"x","HostConfig":{"Privileged":true,"Privileged":false}}"#,
+    ] {
+        let answer = call(&daemon, OPERATOR, "POST", "/containers/create", body);
+        assert!(status(&answer) == 400 && answer.contains("duplicate field"), "{body}: {answer}");
+    }
+    // A body without a length is no body, for the rule and for the handler.
+    let bare = "POST /containers/create HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&send(&format!("{bare}{host}"))), 400);
+    // An upgrade changes nothing about the rule.
+    let upgrade = "POST /containers/x/attach?stream=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+    let answer = raw(&daemon, VIEWER, upgrade.as_bytes());
+    assert!(status(&answer) == 403 && answer.contains("viewer/default"), "{answer}");
+    // Two requests on one connection are two decisions.
+    let pipelined = format!(
+        "GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n\
+         POST /containers/create HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{host}",
+        host.len()
+    );
+    let answers = send(&pipelined);
+    assert!(answers.starts_with("HTTP/1.1 200") && answers.contains(rule), "{answers}");
+    forget(daemon);
+}
+
+#[test]
+fn everything_that_gives_the_host_away_is_seen() {
+    let daemon = daemon(BINDINGS, &[]);
+    assert!(
+        status(&call(
+            &daemon,
+            0,
+            "POST",
+            "/volumes/create",
+            r#"{"Name":"root","DriverOpts":{"type":"none","o":"bind","device":"/etc"}}"#
+        )) < 300
+    );
+    for host in [
+        r#""Privileged":true"#,
+        r#""Binds":["/etc:/x:ro"]"#,
+        r#""Binds":["root:/x"]"#,
+        r#""Mounts":[{"Type":"bind","Source":"/etc","Target":"/x"}]"#,
+        r#""Mounts":[{"Type":"volume","Source":"root","Target":"/x"}]"#,
+        r#""Mounts":[{"Type":"volume","Target":"/x","VolumeOptions":{"DriverConfig":{"Options":{"type":"none","o":"bind","device":"/etc"}}}}]"#,
+        r#""Mounts":[{"Type":"volume","Target":"/x","VolumeOptions":{"DriverConfig":{"Options":{"type":"overlay","o":"lowerdir=/etc","device":"overlay"}}}}]"#,
+        r#""VolumesFrom":["other"]"#,
+        r#""CapAdd":["CAP_SYS_ADMIN"]"#,
+        r#""CapAdd":["all"]"#,
+        r#""PidMode":"host""#,
+        r#""IpcMode":"container:x""#,
+        r#""NetworkMode":"host""#,
+        r#""UTSMode":"host""#,
+        r#""UsernsMode":"host""#,
+        r#""CgroupnsMode":"host""#,
+        r#""Devices":[{"PathOnHost":"/dev/sda"}]"#,
+        r#""DeviceCgroupRules":["a *:* rwm"]"#,
+        r#""DeviceRequests":[{"Count":-1}]"#,
+        r#""SecurityOpt":["seccomp=unconfined"]"#,
+        r#""SecurityOpt":["apparmor=unconfined"]"#,
+        r#""MaskedPaths":[]"#,
+        r#""ReadonlyPaths":[]"#,
+        r#""Sysctls":{"kernel/core_pattern":"|/x"}"#,
+        r#""Annotations":{"run.oci.hooks":"x"}"#,
+        r#""Runtime":"other""#,
+        r#""CgroupParent":"/""#,
+    ] {
+        let body = format!(r#"{{"Image":"x","HostConfig":{{{host}}}}}"#);
+        let answer = call(&daemon, OPERATOR, "POST", "/containers/create", &body);
+        assert!(
+            status(&answer) == 403 && answer.contains("operator/no-host-access"),
+            "{host}: {answer}"
+        );
+    }
+    for body in [r#"{"Image":"x","NetworkingConfig":{"EndpointsConfig":{"host":{}}}}"#] {
+        let answer = call(&daemon, OPERATOR, "POST", "/containers/create", body);
+        assert!(status(&answer) == 403, "{body}: {answer}");
+    }
+    let harmless = r#"{"Image":"x:y","HostConfig":{"CapAdd":["CAP_CHOWN"],"Binds":["data:/x"],"NetworkMode":"bridge","SecurityOpt":["no-new-privileges"],"Sysctls":{"net.ipv4.ip_forward":"1"}}}"#;
+    let answer = call(&daemon, OPERATOR, "POST", "/containers/create", harmless);
+    assert_eq!(status(&answer), 404, "{answer}");
+    let bind = r#"{"Name":"b","DriverOpts":{"type":"none","o":"bind","device":"/etc"}}"#;
+    assert_eq!(status(&call(&daemon, OPERATOR, "POST", "/volumes/create", bind)), 403);
+    assert_eq!(status(&call(&daemon, OPERATOR, "POST", "/volumes/create", r#"{"Name":"c"}"#)), 201);
+    forget(daemon);
+}
+
+#[test]
+fn rules_are_checked_at_the_start_and_read_again_on_a_signal() {
+    let daemon = daemon(BINDINGS, &[("site.cedar", "// nothing yet\n")]);
+    let dir = rules_dir(&daemon);
+    let wait_for = |text: &str| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !daemon.log().contains(text) {
+            assert!(Instant::now() < deadline, "{text} is not in\n{}", daemon.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    assert_eq!(status(&call(&daemon, NOBODY, "GET", "/info", "")), 403);
+    write(&dir.join("site.cedar"), "permit (principal, action, resource) when { nonsense };");
+    daemon.signal(rustix::process::Signal::HUP);
+    wait_for("the access rules are kept as they were");
+    assert!(daemon.log().contains("site.cedar:1"), "{}", daemon.log());
+    assert_eq!(status(&call(&daemon, VIEWER, "GET", "/info", "")), 200);
+    write(
+        &dir.join("site.cedar"),
+        "@id(\"all-may-ask\")\npermit (principal, action == Action::\"system.info\", resource);",
+    );
+    daemon.signal(rustix::process::Signal::HUP);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while status(&call(&daemon, NOBODY, "GET", "/info", "")) != 200 {
+        assert!(Instant::now() < deadline, "{}", daemon.log());
+    }
+    assert_eq!(status(&call(&daemon, NOBODY, "GET", "/version", "")), 403);
+    // Another daemon does not start on a mistake.
+    write(&dir.join("site.cedar"), "permit (principal, action, resource)\nwhen { context.nope };");
+    let other = tempfile::tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| other.path().join(name).to_str().unwrap().to_owned();
+    write(&other.path().join("brigd.json"), "{}");
+    let ran = Ran::of(
+        Command::new(BRIGD)
+            .args([
+                "--config-file",
+                &at("brigd.json"),
+                "--data-root",
+                &at("d"),
+                "--exec-root",
+                &at("e"),
+            ])
+            .arg("--access")
+            .arg(&dir)
+            .output()
+            .unwrap(),
+    );
+    assert!(ran.code == 1 && ran.err.contains("site.cedar:2"), "{ran:?}");
+    forget(daemon);
+}
+
+#[test]
+fn changes_and_denials_are_recorded_and_the_record_can_be_checked() {
+    let daemon = daemon(BINDINGS, &[]);
+    let secret = "hunter2-never-written";
+    let create = format!(r#"{{"Image":"x:y","Env":["PASSWORD={secret}"]}}"#);
+    call(&daemon, OPERATOR, "POST", "/containers/create?name=box", &create);
+    call(&daemon, OPERATOR, "GET", "/containers/json", "");
+    call(&daemon, VIEWER, "DELETE", "/containers/box", "");
+    let read = |query: &str| -> Vec<serde_json::Value> {
+        let answer = daemon.get("GET", &format!("/brig/audit?{query}"));
+        serde_json::from_str(rest(&answer).trim()).unwrap()
+    };
+    let made = read("principal=uid:61002");
+    assert_eq!(made.len(), 1, "{made:?}");
+    assert_eq!(made[0]["action"], "container.create");
+    assert_eq!((&made[0]["status"], &made[0]["object"]), (&404.into(), &"box".into()));
+    assert_eq!((&made[0]["rule"], &made[0]["transport"]), (&"operator/all".into(), &"unix".into()));
+    let denied = read("denied=1");
+    assert_eq!(denied.len(), 1, "{denied:?}");
+    assert_eq!((&denied[0]["rule"], &denied[0]["status"]), (&"viewer/default".into(), &403.into()));
+    let verified = || -> serde_json::Value {
+        serde_json::from_str(rest(&daemon.get("GET", "/brig/audit/verify")).trim()).unwrap()
+    };
+    assert_eq!(verified()["Intact"], true, "{}", verified());
+    let file = std::fs::read_dir(daemon.dir.join("data/audit"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|suffix| suffix == "jsonl"))
+        .unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains(secret));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    std::fs::write(&file, text.replacen("uid:61002", "uid:61001", 1)).unwrap();
+    let report = verified();
+    assert_eq!(
+        (&report["Intact"], &report["Problems"][0]["Line"]),
+        (&false.into(), &2.into()),
+        "{report}"
+    );
+    forget(daemon);
+}
+
+#[test]
+fn a_full_disk_stops_changes_and_nothing_else() {
+    let mut daemon = Daemon::start();
+    assert!(daemon.stop().success());
+    let audit = daemon.dir.join("data/audit");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=16k,mode=700", "brig-test"])
+        .arg(&audit)
+        .status()
+        .unwrap();
+    assert!(mounted.success());
+    daemon.launch();
+    std::fs::write(audit.join("ballast"), vec![0_u8; 4096]).unwrap();
+    let mut refused = None;
+    for number in 0..100 {
+        let answer = daemon.post("/volumes/create", &format!(r#"{{"Name":"v{number}"}}"#));
+        if status(&answer) == 503 {
+            refused = Some((number, answer));
+            break;
+        }
+        assert_eq!(status(&answer), 201, "{answer}");
+    }
+    let (number, answer) = refused.unwrap();
+    assert!(
+        answer.contains("nothing is changed while the audit log cannot be written"),
+        "{answer}"
+    );
+    assert!(answer.contains("No space left"), "{answer}");
+    assert!(status(&daemon.get("GET", &format!("/volumes/v{number}"))) == 404);
+    assert_eq!(status(&daemon.get("GET", "/volumes")), 200);
+    std::fs::remove_file(audit.join("ballast")).unwrap();
+    assert_eq!(status(&daemon.post("/volumes/create", r#"{"Name":"after"}"#)), 201);
+    let report = daemon.get("GET", "/brig/audit/verify");
+    let report: serde_json::Value = serde_json::from_str(rest(&report).trim()).unwrap();
+    assert_eq!(report["Intact"], true, "{report}");
+}
+
+/// Deployer, viewer and operator on a cluster of one node, through the real docker CLI.
+#[test]
+fn a_deployer_updates_its_service_and_nothing_else() {
+    let Some(&cli) = clis().first() else { return };
+    let daemon = daemon(BINDINGS, &[]);
+    daemon.must(
+        cli,
+        &["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:0"],
+    );
+    for secret in ["key", "db"] {
+        let file = daemon.dir.join(secret);
+        std::fs::write(&file, "s3cr3t").unwrap();
+        daemon.must(cli, &["secret", "create", secret, file.to_str().unwrap()]);
+    }
+    for name in ["web", "bank"] {
+        let create = ["service", "create", "--detach", "--no-resolve-image", "--replicas", "0"];
+        let more = ["--env", "PASSWORD=hunter2", "--secret", "key", "--name", name, "busybox:1"];
+        daemon.must(cli, &[&create[..], &more[..]].concat());
+    }
+    let run = |uid: u32, arguments: &[&str]| -> Ran {
+        let id = uid.to_string();
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups", cli])
+            .args(arguments)
+            .env("DOCKER_HOST", format!("unix://{}", daemon.socket.display()))
+            .env("HOME", "/nonexistent")
+            .stdin(Stdio::null());
+        Ran::of(command.output().unwrap())
+    };
+    let update = |more: &[&str]| {
+        run(DEPLOYER, &[&["service", "update", "--detach", "--no-resolve-image"], more].concat())
+    };
+    let done = update(&["--image", "busybox:2", "web"]);
+    assert_eq!(done.code, 0, "{done:?}\n{}", daemon.log());
+    let image =
+        ["service", "inspect", "--format", "{{.Spec.TaskTemplate.ContainerSpec.Image}}", "web"];
+    assert_eq!(daemon.must(cli, &image).trim(), "busybox:2");
+    for (rule, more) in [
+        ("deployer/no-host-mounts", &["--mount-add", "type=bind,source=/etc,target=/x", "web"][..]),
+        ("deployer/no-capabilities", &["--cap-add", "SYS_ADMIN", "web"]),
+        ("base/secret-use", &["--secret-add", "db", "web"]),
+    ] {
+        let refused = update(more);
+        // The CLI looks the other secret up first, and does not find it among its own.
+        let expected = if rule == "base/secret-use" { "db" } else { rule };
+        assert!(refused.code == 1 && refused.err.contains(expected), "{rule}: {refused:?}");
+    }
+    for (text, arguments) in [
+        (
+            "deployer/only-named",
+            &["service", "update", "--detach", "--no-resolve-image", "--image", "x:1", "bank"][..],
+        ),
+        ("deployer/only-named", &["service", "rm", "bank"]),
+        ("deployer/default", &["node", "ls"]),
+        ("deployer/default", &["exec", "x", "id"]),
+        ("deployer/default", &["swarm", "leave"]),
+        ("deployer/default", &["create", "busybox:1"]),
+    ] {
+        let refused = run(DEPLOYER, arguments);
+        assert!(refused.code != 0 && refused.err.contains(text), "{arguments:?}: {refused:?}");
+    }
+    // Lists show what may be inspected.
+    let names = |uid| run(uid, &["service", "ls", "--format", "{{.Name}}"]).out;
+    assert_eq!(names(DEPLOYER).trim(), "web");
+    assert_eq!(
+        names(VIEWER).split_whitespace().collect::<std::collections::BTreeSet<_>>().len(),
+        2
+    );
+    assert_eq!(run(DEPLOYER, &["secret", "ls", "--format", "{{.Name}}"]).out.trim(), "key");
+    // Environments and secrets' names are for those who may see them.
+    let seen = run(VIEWER, &["service", "inspect", "web"]).out;
+    assert!(seen.contains("PASSWORD=***") && !seen.contains("hunter2"), "{seen}");
+    assert!(!seen.contains("\"key\""), "{seen}");
+    assert!(run(DEPLOYER, &["service", "inspect", "web"]).out.contains("hunter2"));
+    // A rollback is judged by what it brings back, not by the body beside it.
+    daemon.must(
+        cli,
+        &["service", "update", "--detach", "--no-resolve-image", "--cap-add", "SYS_ADMIN", "web"],
+    );
+    daemon.must(
+        cli,
+        &["service", "update", "--detach", "--no-resolve-image", "--cap-drop", "SYS_ADMIN", "web"],
+    );
+    let refused = update(&["--rollback", "web"]);
+    assert!(refused.code == 1 && refused.err.contains("deployer/no-capabilities"), "{refused:?}");
+    daemon.must(cli, &["swarm", "leave", "--force"]);
+    forget(daemon);
+}
