@@ -2,7 +2,7 @@
 
 use super::Leaf;
 use crate::commands::{
-    config, container, image, network, node, secret, service, swarm, system, volume,
+    access, audit, config, container, image, network, node, secret, service, swarm, system, volume,
 };
 
 /// A word of the command line.
@@ -23,12 +23,15 @@ pub(crate) struct Group {
 }
 
 /// Groups, in the order of the help.
-pub(crate) const GROUPS: [&Group; 10] = [
+pub(crate) const GROUPS: [&Group; 13] = [
     &Group { name: "container", about: "Manage containers", leaves: container::COMMANDS },
     &Group { name: "image", about: "Manage images", leaves: image::COMMANDS },
     &Group { name: "network", about: "Manage networks", leaves: network::COMMANDS },
     &Group { name: "system", about: "Manage brig", leaves: system::COMMANDS },
     &Group { name: "volume", about: "Manage volumes", leaves: volume::COMMANDS },
+    &Group { name: "access", about: "Manage who may do what", leaves: access::COMMANDS },
+    &Group { name: "audit", about: "Look at what was done", leaves: audit::COMMANDS },
+    &Group { name: "auth", about: "Explain decisions", leaves: access::AUTH_COMMANDS },
     &Group { name: "config", about: "Manage Swarm configs", leaves: config::COMMANDS },
     &Group { name: "node", about: "Manage Swarm nodes", leaves: node::COMMANDS },
     &Group { name: "secret", about: "Manage Swarm secrets", leaves: secret::COMMANDS },

@@ -1,5 +1,7 @@
 //! The commands, by the kind of object they are about.
 
+pub(crate) mod access;
+pub(crate) mod audit;
 pub(crate) mod config;
 pub(crate) mod container;
 pub(crate) mod image;
