@@ -15,6 +15,7 @@
 mod agent;
 mod error;
 mod executor;
+mod expiry;
 mod grpc;
 mod manager;
 mod node;
@@ -23,6 +24,8 @@ mod validate;
 mod wire_time;
 
 pub use error::{ControlError, SwarmError};
+pub use expiry::{Expiry, ExpiryKind, ExpiryState};
+pub use grpc::clock::ClockOffset;
 pub use executor::{Controller, Dependencies, Executor, ExitStatus, TaskError};
 pub use manager::control::{Control, LogStream, RegistryAuthFrom, TokenRotation, UpdateOptions};
 pub use manager::join_tokens::TokenLimit;

@@ -3,4 +3,5 @@
 
 pub(crate) mod authorize;
 pub(crate) mod client;
+pub(crate) mod clock;
 pub(crate) mod server;

@@ -15,14 +15,19 @@ use brig_types::id::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
+use super::clock;
+
 /// Longest time a peer may take for its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two warnings about certificates outside their validity.
+const CLOCK_WARNING_PAUSE: Duration = Duration::from_secs(60);
 /// Handshakes under way at once.
 const MAX_HANDSHAKES: usize = 256;
 /// Pause after the system refused a connection, for lack of descriptors for instance.
@@ -112,15 +117,31 @@ pub(crate) fn incoming(
                         // The server may have stopped meanwhile.
                         let _ = sender.send(connection).await;
                     }
-                    Ok(Err(error)) => {
-                        tracing::debug!(peer = %address, error = %error, "TLS handshake failed");
-                    }
+                    Ok(Err(error)) => refused(address, &error),
                     Err(_) => tracing::debug!(peer = %address, "TLS handshake timed out"),
                 }
             });
         }
     });
     ReceiverStream::new(receiver).map(Ok)
+}
+
+/// Tells of a handshake that failed. A certificate outside its validity means that a clock may be
+/// wrong, here or there; the reason has the times. Whoever can connect can cause such a line, so
+/// there is one a minute.
+fn refused(peer: SocketAddr, error: &io::Error) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    if tls::validity_failure(error).is_some() {
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= CLOCK_WARNING_PAUSE) {
+            *last = Some(Instant::now());
+            drop(last);
+            let here = clock::text(std::time::SystemTime::now());
+            tracing::warn!(peer = %peer, here, error = %error, "a node was not let in: its certificate has ended, or one of the two clocks is wrong");
+            return;
+        }
+    }
+    tracing::debug!(peer = %peer, error = %error, "TLS handshake failed");
 }
 
 async fn handshake(

@@ -17,6 +17,7 @@ pub(crate) mod orchestrator;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,7 @@ use self::dispatcher::{Dispatcher, OwnNode};
 use self::logbroker::LogBroker;
 use self::resource::{Health, ResourceAllocator};
 use crate::grpc::authorize::{AuthorizeLayer, Membership};
+use crate::grpc::clock::{ClockOffset, StampLayer};
 use crate::grpc::server::{self, Connections};
 
 /// How long connections get to end by themselves when the manager stops.
@@ -67,6 +69,7 @@ pub(crate) struct ManagerConfig {
 /// A running manager.
 pub(crate) struct Manager {
     control: Control,
+    dispatcher: Dispatcher,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -82,7 +85,7 @@ impl Manager {
         let logs = LogBroker::new(tracker.clone(), stop.clone());
         let (removed, removals) = mpsc::unbounded_channel();
         let control = Control::new(store.clone(), logs.clone(), own.id, removed);
-        let manager = Self { control, tracker, stop };
+        let manager = Self { control, dispatcher: dispatcher.clone(), tracker, stop };
         manager.spawn(orchestrator::run(store.clone()));
         manager.spawn(allocator::run(store.clone()));
         manager.spawn(scheduler::run(store.clone()));
@@ -105,6 +108,11 @@ impl Manager {
     /// The cluster's objects.
     pub(crate) fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// How far the nodes' clocks are from this manager's.
+    pub(crate) fn clocks(&self) -> BTreeMap<String, ClockOffset> {
+        self.dispatcher.clocks()
     }
 
     /// Ends the sessions and stops everything.
@@ -135,6 +143,7 @@ impl Manager {
         logs: LogBroker,
     ) {
         let router = tonic::transport::Server::builder()
+            .layer(StampLayer)
             .layer(AuthorizeLayer(membership))
             .add_service(CaService::new(ca.clone()))
             .add_service(NodeCaServer::new(ca))

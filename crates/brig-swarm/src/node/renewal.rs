@@ -8,7 +8,7 @@ use brig_pki::PkiError;
 use brig_pki::csr::NodeKey;
 use brig_pki::identity::{CertInfo, verify_issued_chain};
 use brig_pki::keyfile::{CertificateDir, KeyFile};
-use brig_pki::tls::TlsCredentials;
+use brig_pki::tls::{self, TlsCredentials};
 use brig_proto::swarm::{
     IssueNodeCertificateRequest, Node, NodeCertificateStatusRequest,
     issuance_status::State as IssuanceState, node_ca_client::NodeCaClient,
@@ -16,6 +16,7 @@ use brig_proto::swarm::{
 
 use crate::agent::{Agent, random};
 use crate::grpc::client::{self, MANAGER_NAME};
+use crate::grpc::clock::{self, WrongClock};
 use crate::wire_time;
 
 /// The part of its validity after which a certificate is renewed, at random between these.
@@ -52,6 +53,8 @@ enum RenewalError {
     OtherRequest,
     #[error("the certificate cannot be used")]
     Pki(#[from] PkiError),
+    #[error(transparent)]
+    Clock(WrongClock),
 }
 
 impl Renewal {
@@ -116,7 +119,7 @@ impl Renewal {
     async fn renew(&mut self) -> Result<(), RenewalError> {
         let key = NodeKey::generate()?;
         let csr = key.csr_pem()?;
-        let chain = tokio::time::timeout(PATIENCE, self.request(csr))
+        let chain = tokio::time::timeout(PATIENCE, self.ask(csr))
             .await
             .map_err(|_| RenewalError::Timeout)??;
         let roots = self.credentials.roots_pem();
@@ -130,10 +133,27 @@ impl Renewal {
         Ok(())
     }
 
-    async fn request(&self, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
+    async fn ask(&self, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
         let address = self.agent.choose_manager().ok_or(RenewalError::NoManager)?;
+        let error = match self.request(&address, csr).await {
+            Ok(chain) => return Ok(chain),
+            Err(error) => error,
+        };
+        let failure = match &error {
+            RenewalError::Connect(source) => tls::validity_failure(source),
+            RenewalError::Refused(status) => tls::validity_failure(status),
+            _ => None,
+        };
+        let Some(failure) = failure else {
+            return Err(error);
+        };
+        let wrong = clock::diagnose(&address, &self.credentials, failure).await;
+        Err(wrong.map_or(error, RenewalError::Clock))
+    }
+
+    async fn request(&self, address: &str, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
         let credentials = Arc::clone(&self.credentials);
-        let channel = client::connect(&address, credentials, MANAGER_NAME)
+        let channel = client::connect(address, credentials, MANAGER_NAME)
             .await
             .map_err(RenewalError::Connect)?;
         let mut ca = NodeCaClient::new(channel);
@@ -192,6 +212,11 @@ fn renew_at(certificate: &CertInfo, random: f64) -> SystemTime {
     let end = SystemTime::from(certificate.not_after);
     let validity = wire_time::until(end, start);
     start + validity.mul_f64(EARLIEST + (LATEST - EARLIEST) * random.clamp(0.0, 1.0))
+}
+
+/// The first and the last moment at which a node renews a certificate.
+pub(crate) fn window(certificate: &CertInfo) -> (SystemTime, SystemTime) {
+    (renew_at(certificate, 0.0), renew_at(certificate, 1.0))
 }
 
 #[cfg(test)]
