@@ -54,6 +54,13 @@ async fn nodes_know_each_other() {
     assert_eq!(server_identity(&asked).unwrap().unwrap(), manager.identity());
     assert_eq!(served.get_ref().1.alpn_protocol(), Some(ALPN_H2));
     assert_eq!(served.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    // What is recorded today stays closed to the quantum computers of tomorrow.
+    for group in [
+        served.get_ref().1.negotiated_key_exchange_group(),
+        asked.get_ref().1.negotiated_key_exchange_group(),
+    ] {
+        assert_eq!(group.map(|group| group.name()), Some(rustls::NamedGroup::X25519MLKEM768));
+    }
 }
 
 #[tokio::test]
