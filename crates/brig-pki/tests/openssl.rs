@@ -43,10 +43,13 @@ fn every_chain_verifies_for_every_purpose_and_name() {
             }
             let as_authority = [("swarm-ca", role), ("swarm-manager", role)];
             for (name, role) in as_authority {
-                let arguments = format!("{STRICT} -verify_hostname {name} -CAfile root.pem leaf.pem");
+                let arguments =
+                    format!("{STRICT} -verify_hostname {name} -CAfile root.pem leaf.pem");
                 match role {
                     NodeRole::Manager => drop(desk.ok(&arguments)),
-                    NodeRole::Worker => assert!(desk.fails(&arguments).contains("hostname mismatch")),
+                    NodeRole::Worker => {
+                        assert!(desk.fails(&arguments).contains("hostname mismatch"))
+                    }
                 }
             }
             for purpose in ["smimesign", "timestampsign", "crlsign"] {
@@ -212,7 +215,10 @@ async fn tls_1_2_is_the_floor() {
     // With everything allowed that this OpenSSL knows.
     for version in ["-tls1_1", "-tls1"] {
         let (done, said) = server.client(&format!("{version} -cipher ALL:@SECLEVEL=0")).await;
-        assert!(!done && said.contains("Cipher is (NONE)") && said.contains("alert"), "{version}: {said}");
+        assert!(
+            !done && said.contains("Cipher is (NONE)") && said.contains("alert"),
+            "{version}: {said}"
+        );
     }
     for weak in ["ECDHE-ECDSA-AES128-SHA", "AES128-GCM-SHA256", "ECDHE-ECDSA-NULL-SHA"] {
         let (done, said) = server.client(&format!("-tls1_2 -cipher {weak}:@SECLEVEL=0")).await;

@@ -93,7 +93,10 @@ fn kinds_of_keys() {
         ("-algorithm ED25519", "must be ECDSA or RSA"),
         ("-algorithm ED448", "invalid certificate signing request"),
         ("-algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048", "invalid certificate signing request"),
-        ("-algorithm EC -pkeyopt ec_paramgen_curve:secp256k1", "invalid certificate signing request"),
+        (
+            "-algorithm EC -pkeyopt ec_paramgen_curve:secp256k1",
+            "invalid certificate signing request",
+        ),
         ("-algorithm EC -pkeyopt ec_paramgen_curve:P-224", "invalid certificate signing request"),
         // Parameters of the peer's own making instead of a curve's name.
         (
@@ -140,9 +143,7 @@ fn damaged_requests_are_refused() {
         authority.desk.ok("req -in r.pem -outform DER -out r.der");
         authority.desk.get("r.der")
     };
-    let wrapped = |der: &[u8], tag: &str| {
-        pem::encode(&pem::Pem::new(tag, der)).into_bytes()
-    };
+    let wrapped = |der: &[u8], tag: &str| pem::encode(&pem::Pem::new(tag, der)).into_bytes();
     const TAG: &str = "CERTIFICATE REQUEST";
     authority.accepts(&wrapped(&der, TAG));
 
@@ -173,9 +174,7 @@ fn damaged_requests_are_refused() {
 #[test]
 fn old_hashes_are_refused() {
     let authority = Authority::new();
-    for (key, hash) in
-        [(P256, "sha1"), ("-algorithm RSA", "sha1"), ("-algorithm RSA", "md5")]
-    {
+    for (key, hash) in [(P256, "sha1"), ("-algorithm RSA", "sha1"), ("-algorithm RSA", "md5")] {
         let csr = authority.request(key, &format!("{PLAIN} -{hash}"));
         authority.refuses(&csr, "invalid certificate signing request");
     }

@@ -351,9 +351,14 @@ mod tests {
             let found = look(&Cluster::default(), &nodes, ("none", &shown), now + DAY * days);
             let names: Vec<_> = found.iter().map(|e| e.name.as_str()).collect();
             assert_eq!(names, ["a", "b", "c"], "by name");
-            assert_eq!(found.iter().map(|e| e.state.as_str()).collect::<Vec<_>>(), states, "{days}");
+            assert_eq!(
+                found.iter().map(|e| e.state.as_str()).collect::<Vec<_>>(),
+                states,
+                "{days}"
+            );
         }
-        let (from, until) = look(&Cluster::default(), &nodes, ("none", &shown), now)[0].renews.unwrap();
+        let (from, until) =
+            look(&Cluster::default(), &nodes, ("none", &shown), now)[0].renews.unwrap();
         assert_eq!(until.duration_since(from).unwrap().as_secs() / 86_400, 27);
     }
 
@@ -363,7 +368,8 @@ mod tests {
         let own = node(&root, "a", IssuanceState::Issued, NodeState::Ready);
         let mut shown = CertInfo::from_pem(&chain(&root, &NodeId::generate())).unwrap();
         shown.not_after -= time::Duration::days(200);
-        let found = look(&Cluster::default(), &[Arc::clone(&own)], (&own.id, &shown), SystemTime::now());
+        let found =
+            look(&Cluster::default(), &[Arc::clone(&own)], (&own.id, &shown), SystemTime::now());
         assert_eq!(found[0].state, ExpiryState::Expired);
     }
 
@@ -408,7 +414,8 @@ mod tests {
         assert_eq!(see(&cluster, 0), expected);
         expected[2].2 = "expired";
         assert_eq!(see(&cluster, 3), expected);
-        cluster.root_ca.as_mut().unwrap().join_tokens.as_mut().unwrap().worker_limit = limit(0, Some(0));
+        cluster.root_ca.as_mut().unwrap().join_tokens.as_mut().unwrap().worker_limit =
+            limit(0, Some(0));
         expected[2].2 = "used-up";
         assert_eq!(see(&cluster, 0), expected);
         assert_eq!(see(&cluster, 365 * 20 + 10)[0].2, "expired");

@@ -24,9 +24,9 @@ mod validate;
 mod wire_time;
 
 pub use error::{ControlError, SwarmError};
+pub use executor::{Controller, Dependencies, Executor, ExitStatus, TaskError};
 pub use expiry::{Expiry, ExpiryKind, ExpiryState};
 pub use grpc::clock::ClockOffset;
-pub use executor::{Controller, Dependencies, Executor, ExitStatus, TaskError};
 pub use manager::control::{Control, LogStream, RegistryAuthFrom, TokenRotation, UpdateOptions};
 pub use manager::join_tokens::TokenLimit;
 pub use node::{InitRequest, JoinRequest, LocalNodeState, Swarm, SwarmConfig, SwarmStatus};

@@ -142,7 +142,10 @@ fn what_ends_is_listed() {
     let spec = version["Spec"].to_string();
     assert!(pair.manager.post(&update, &spec).starts_with("HTTP/1.1 200"));
     let tokens = filter(r#"{"kind":["join-token"]}"#);
-    assert_eq!((list(&tokens, "Name"), &tokens[0]["UsesLeft"]), (vec!["worker".to_owned()], &2.into()));
+    assert_eq!(
+        (list(&tokens, "Name"), &tokens[0]["UsesLeft"]),
+        (vec!["worker".to_owned()], &2.into())
+    );
     assert!(!warns(&json(&pair.manager, "/v1.41/info"), "certificate"));
 }
 

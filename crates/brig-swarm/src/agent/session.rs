@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use brig_pki::identity::CertInfo;
-use brig_pki::tls::{self, Validity};
+use brig_pki::tls;
 use brig_proto::swarm::{
     AssignmentsRequest, HeartbeatRequest, NodeDescription, NodeTlsInfo, SessionMessage,
     SessionRequest, dispatcher_client::DispatcherClient, log_broker_client::LogBrokerClient,
@@ -58,17 +58,6 @@ pub(crate) enum SessionError {
     Described,
 }
 
-impl SessionError {
-    /// Whether a certificate's validity ended the session, and whose.
-    fn validity(&self) -> Option<Validity> {
-        match self {
-            Self::Connect { source, .. } => tls::validity_failure(source),
-            Self::Rpc(status) => tls::validity_failure(status),
-            Self::NoManager | Self::Clock(_) | Self::Timeout | Self::Described => None,
-        }
-    }
-}
-
 impl From<Status> for SessionError {
     fn from(status: Status) -> Self {
         Self::Rpc(status)
@@ -83,11 +72,18 @@ pub(crate) async fn run(
     id: &mut String,
     opened: impl FnOnce(),
 ) -> SessionError {
-    let reason = match session(shared, address, id, opened).await {
-        Ok(never) => match never {},
-        Err(reason) => reason,
+    let credentials = Arc::clone(&shared.credentials);
+    let (reason, failure) = match client::connect(address, credentials, MANAGER_NAME).await {
+        Ok((channel, refusal)) => match session(shared, address, channel, id, opened).await {
+            Ok(never) => match never {},
+            Err(reason) => (reason, refusal.get().copied()),
+        },
+        Err(source) => {
+            let failure = tls::validity_failure(&source);
+            (SessionError::Connect { address: address.to_owned(), source }, failure)
+        }
     };
-    let Some(failure) = reason.validity() else {
+    let Some(failure) = failure else {
         return reason;
     };
     let wrong = clock::diagnose(address, &shared.credentials, failure).await;
@@ -97,13 +93,10 @@ pub(crate) async fn run(
 async fn session(
     shared: &Shared,
     address: &str,
+    channel: Channel,
     id: &mut String,
     opened: impl FnOnce(),
 ) -> Result<std::convert::Infallible, SessionError> {
-    let credentials = Arc::clone(&shared.credentials);
-    let channel = client::connect(address, credentials, MANAGER_NAME)
-        .await
-        .map_err(|source| SessionError::Connect { address: address.to_owned(), source })?;
     let mut dispatcher =
         DispatcherClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
     let description = describe(shared).await;
@@ -185,8 +178,7 @@ async fn heartbeats(
     session: &str,
 ) -> SessionError {
     loop {
-        let mut request =
-            tonic::Request::new(HeartbeatRequest { session_id: session.to_owned() });
+        let mut request = tonic::Request::new(HeartbeatRequest { session_id: session.to_owned() });
         clock::stamp(request.metadata_mut());
         let sent = SystemTime::now();
         let answer = tokio::time::timeout(PATIENCE, dispatcher.heartbeat(request)).await;

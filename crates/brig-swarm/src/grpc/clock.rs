@@ -207,11 +207,8 @@ impl std::error::Error for WrongClock {}
 impl fmt::Display for WrongClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { manager, here, whose, from, until, .. } = self;
-        let valid = format!(
-            "the certificate of {whose} is valid from {} to {}",
-            text(*from),
-            text(*until)
-        );
+        let valid =
+            format!("the certificate of {whose} is valid from {} to {}", text(*from), text(*until));
         let here_text = text(*here);
         match self.there {
             Some(there) => {
@@ -251,8 +248,7 @@ pub(crate) async fn diagnose(
     credentials: &Arc<TlsCredentials>,
     failure: Validity,
 ) -> Option<WrongClock> {
-    let (shown, time) =
-        tokio::time::timeout(PATIENCE, ask(address)).await.unwrap_or_default();
+    let (shown, time) = tokio::time::timeout(PATIENCE, ask(address)).await.unwrap_or_default();
     let (whose, certificate) = match failure {
         Validity::Theirs => ("the manager", shown?),
         Validity::Ours => ("this node", credentials.certificate()),
@@ -277,9 +273,8 @@ async fn ask(address: &str) -> (Option<CertInfo>, Option<SystemTime>) {
     let Ok((channel, shown)) = client::connect_anonymously(address, connector).await else {
         return (None, None);
     };
-    let answer = CaClient::new(channel)
-        .get_root_ca_certificate(GetRootCaCertificateRequest {})
-        .await;
+    let answer =
+        CaClient::new(channel).get_root_ca_certificate(GetRootCaCertificateRequest {}).await;
     (shown, answer.ok().and_then(|answer| read(answer.metadata())))
 }
 

@@ -22,8 +22,8 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 pub use self::join::JoinRequest;
-pub(crate) use self::renewal::window as renewal_window;
 use self::join::{Joining, Plan};
+pub(crate) use self::renewal::window as renewal_window;
 use self::running::Running;
 use crate::error::SwarmError;
 use crate::executor::Executor;

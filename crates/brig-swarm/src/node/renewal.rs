@@ -13,6 +13,7 @@ use brig_proto::swarm::{
     IssueNodeCertificateRequest, Node, NodeCertificateStatusRequest,
     issuance_status::State as IssuanceState, node_ca_client::NodeCaClient,
 };
+use tonic::transport::Channel;
 
 use crate::agent::{Agent, random};
 use crate::grpc::client::{self, MANAGER_NAME};
@@ -135,14 +136,16 @@ impl Renewal {
 
     async fn ask(&self, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
         let address = self.agent.choose_manager().ok_or(RenewalError::NoManager)?;
-        let error = match self.request(&address, csr).await {
-            Ok(chain) => return Ok(chain),
-            Err(error) => error,
-        };
-        let failure = match &error {
-            RenewalError::Connect(source) => tls::validity_failure(source),
-            RenewalError::Refused(status) => tls::validity_failure(status),
-            _ => None,
+        let credentials = Arc::clone(&self.credentials);
+        let (error, failure) = match client::connect(&address, credentials, MANAGER_NAME).await {
+            Ok((channel, refusal)) => match self.request(channel, csr).await {
+                Ok(chain) => return Ok(chain),
+                Err(error) => (error, refusal.get().copied()),
+            },
+            Err(source) => {
+                let failure = tls::validity_failure(&source);
+                (RenewalError::Connect(source), failure)
+            }
         };
         let Some(failure) = failure else {
             return Err(error);
@@ -151,11 +154,7 @@ impl Renewal {
         Err(wrong.map_or(error, RenewalError::Clock))
     }
 
-    async fn request(&self, address: &str, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
-        let credentials = Arc::clone(&self.credentials);
-        let channel = client::connect(address, credentials, MANAGER_NAME)
-            .await
-            .map_err(RenewalError::Connect)?;
+    async fn request(&self, channel: Channel, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
         let mut ca = NodeCaClient::new(channel);
         let request = IssueNodeCertificateRequest {
             csr: csr.clone(),

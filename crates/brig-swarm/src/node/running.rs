@@ -246,9 +246,10 @@ impl Running {
     pub(crate) fn expiries(&self, now: SystemTime) -> Vec<Expiry> {
         let own = self.credentials.certificate();
         let node = self.node_id();
-        let cluster = self.manager.as_ref().and_then(|manager| {
-            manager.control().cluster().ok().map(|cluster| (manager, cluster))
-        });
+        let cluster = self
+            .manager
+            .as_ref()
+            .and_then(|manager| manager.control().cluster().ok().map(|cluster| (manager, cluster)));
         let Some((manager, cluster)) = cluster else {
             let roots = self.credentials.roots_pem();
             let role = self.credentials.identity().role;

@@ -152,7 +152,8 @@ mod tests {
         for (text, hours) in [("30d", 720), ("1d12h", 36), ("2h", 2), ("0", 0)] {
             assert_eq!(with_days(text).unwrap(), hours * HOUR, "{text}");
         }
-        for text in ["", "d", "-1d", "1.5d", "1d1", "1dd", "-1h", "4294967295d", "106751d1000000h"] {
+        for text in ["", "d", "-1d", "1.5d", "1d1", "1dd", "-1h", "4294967295d", "106751d1000000h"]
+        {
             assert!(with_days(text).is_err(), "{text}");
         }
     }

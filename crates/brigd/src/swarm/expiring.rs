@@ -248,7 +248,12 @@ mod tests {
     }
 
     fn root() -> Expiry {
-        Expiry { kind: ExpiryKind::RootCertificate, role: None, renews: None, ..node(ExpiryState::Ok) }
+        Expiry {
+            kind: ExpiryKind::RootCertificate,
+            role: None,
+            renews: None,
+            ..node(ExpiryState::Ok)
+        }
     }
 
     #[test]
