@@ -109,8 +109,8 @@ fn row(item: &Expiring, now: OffsetDateTime) -> Row {
         .with("Ends", at(&item.ends))
         .with("Left", left.unwrap_or_default())
         .with("Renews", renews)
-        .with("UsesLeft", item.uses_left)
-        .with("ClockOffset", item.clock_offset)
+        .with("UsesLeft", item.uses_left.map(|uses| uses.to_string()).unwrap_or_default())
+        .with("ClockOffset", item.clock_offset.map(duration::format).unwrap_or_default())
         .with("State", item.state.as_str())
         .with("Status", status(item))
 }
@@ -189,8 +189,9 @@ mod tests {
             "node-certificate host worker 2026-11-22 00:00 2027-02-20 01:00 10 days 2027-01-06 00:00 to 2027-02-02 00:00 overdue, clock 2 minutes behind"
         );
         assert_eq!(lines[2], "join-token worker worker ok, 3 uses left");
-        let text = LISTING.render(&rows, "{{.ID}} {{.State}}").unwrap();
-        assert_eq!(text, "n1 overdue\nworker ok\n");
+        let text =
+            LISTING.render(&rows, "{{.ID}} {{.State}} {{.ClockOffset}}{{.UsesLeft}}").unwrap();
+        assert_eq!(text, "n1 overdue -2m5s\nworker ok 3\n");
     }
 
     #[test]
