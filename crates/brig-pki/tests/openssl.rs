@@ -14,6 +14,7 @@ use brig_pki::token::NodeRole;
 use support::{Desk, identity, request};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 const STRICT: &str = "verify -x509_strict -auth_level 2 -check_ss_sig";
 
@@ -150,7 +151,8 @@ fn fields_are_what_they_should_be() {
 struct Server {
     desk: Desk,
     port: u16,
-    task: tokio::task::JoinHandle<()>,
+    /// Ends with this.
+    _tasks: JoinSet<()>,
 }
 
 impl Server {
@@ -160,7 +162,8 @@ impl Server {
         let credentials = TlsCredentials::new(roots, chain, key).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let task = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 if let Ok(mut stream) = credentials.accept(stream).await {
                     let _ = stream.write_all(b"!").await;
@@ -168,7 +171,7 @@ impl Server {
                 }
             }
         });
-        Self { desk, port, task }
+        Self { desk, port, _tasks: tasks }
     }
 
     /// What `openssl s_client` says, and whether it got through.
@@ -188,12 +191,6 @@ impl Server {
         .unwrap();
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         (output.status.success() && said.contains("Verify return code: 0"), said)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
