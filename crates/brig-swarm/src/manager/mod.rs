@@ -19,6 +19,7 @@ pub(crate) mod orchestrator;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ use self::gate::Gate;
 use self::logbroker::LogBroker;
 use self::resource::{Health, ResourceAllocator};
 use crate::grpc::authorize::AuthorizeLayer;
+use crate::grpc::clock::{ClockOffset, StampLayer};
 use crate::grpc::connections::Connections;
 use crate::grpc::refusals::Refusals;
 use crate::grpc::server::{self, Door};
@@ -67,6 +69,7 @@ pub(crate) struct ManagerConfig {
 /// A running manager.
 pub(crate) struct Manager {
     control: Control,
+    dispatcher: Dispatcher,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -81,7 +84,7 @@ impl Manager {
             Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
         let logs = LogBroker::new(tracker.clone(), stop.clone());
         let control = Control::new(store.clone(), logs.clone(), own.id);
-        let manager = Self { control, tracker, stop };
+        let manager = Self { control, dispatcher: dispatcher.clone(), tracker, stop };
         manager.spawn(orchestrator::run(store.clone()));
         manager.spawn(allocator::run(store.clone()));
         manager.spawn(scheduler::run(store.clone()));
@@ -113,6 +116,11 @@ impl Manager {
         &self.control
     }
 
+    /// How far the nodes' clocks are from this manager's.
+    pub(crate) fn clocks(&self) -> BTreeMap<String, ClockOffset> {
+        self.dispatcher.clocks()
+    }
+
     /// Ends the sessions and stops everything.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
@@ -141,6 +149,7 @@ impl Manager {
         logs: LogBroker,
     ) {
         let router = tonic::transport::Server::builder()
+            .layer(StampLayer)
             .layer(authorize)
             .add_service(CaService::new(ca.clone()))
             .add_service(NodeCaServer::new(ca))

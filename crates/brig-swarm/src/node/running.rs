@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use brig_pki::PkiError;
 use brig_pki::csr::NodeKey;
@@ -26,6 +26,7 @@ use super::renewal::Renewal;
 use super::{InitRequest, LocalNodeState, SwarmConfig, SwarmStatus, address, blocking};
 use crate::agent::{Agent, AgentConfig, RememberManagers};
 use crate::error::SwarmError;
+use crate::expiry::{self, Expiry, Facts};
 use crate::manager::ca::rotation;
 use crate::manager::control::{Control, cluster};
 use crate::manager::dispatcher::OwnNode;
@@ -40,6 +41,7 @@ const LISTEN_RETRY: Duration = Duration::from_millis(50);
 pub(crate) struct Running {
     identity: NodeIdentity,
     addresses: Addresses,
+    credentials: Arc<TlsCredentials>,
     agent: Arc<Agent>,
     manager: Option<Manager>,
     renewals: TaskTracker,
@@ -178,7 +180,7 @@ impl Running {
         let stop = CancellationToken::new();
         let renewals = TaskTracker::new();
         let renewal = Renewal::new(
-            credentials,
+            Arc::clone(&credentials),
             CertificateDir::new(layout.certificates()),
             stored.key,
             Arc::clone(&agent),
@@ -192,7 +194,16 @@ impl Running {
                 () = renewal.run() => {}
             }
         });
-        Ok(Self { identity, addresses, agent, manager, renewals, certificate_problem, stop })
+        Ok(Self {
+            identity,
+            addresses,
+            credentials,
+            agent,
+            manager,
+            renewals,
+            certificate_problem,
+            stop,
+        })
     }
 
     /// This node's id.
@@ -243,6 +254,7 @@ impl Running {
             managers: nodes.iter().filter(|node| is_manager(node)).count(),
             nodes: nodes.len(),
             cluster: control.and_then(|control| control.cluster().ok()),
+            clock: self.agent.clock(),
         }
     }
 
@@ -250,6 +262,28 @@ impl Running {
     fn problem(&self, of_session: String) -> String {
         let of_certificate = self.certificate_problem.borrow();
         if of_certificate.is_empty() { of_session } else { of_certificate.clone() }
+    }
+
+    /// Everything that ends, as far as this node knows.
+    pub(crate) fn expiries(&self, now: SystemTime) -> Vec<Expiry> {
+        let own = self.credentials.certificate();
+        let node = self.node_id();
+        let cluster = self
+            .manager
+            .as_ref()
+            .and_then(|manager| manager.control().cluster().ok().map(|cluster| (manager, cluster)));
+        let Some((manager, cluster)) = cluster else {
+            let roots = self.credentials.roots_pem();
+            let role = self.credentials.identity().role;
+            return expiry::of_worker(&node, role, &own, &roots, self.agent.clock(), now);
+        };
+        expiry::of_cluster(&Facts {
+            cluster: &cluster,
+            nodes: &manager.control().nodes(),
+            own: (&node, &own),
+            clocks: &manager.clocks(),
+            now,
+        })
     }
 
     /// Stops; containers go on running.
