@@ -256,7 +256,7 @@ fn signing_key(pem: &SecretBytes, cert: &[u8]) -> Result<KeyPair, PkiError> {
 }
 
 /// The public key of a signing request whose signature was checked.
-fn requested_key(csr_pem: &[u8]) -> Result<SubjectPublicKeyInfo, PkiError> {
+pub(crate) fn requested_key(csr_pem: &[u8]) -> Result<SubjectPublicKeyInfo, PkiError> {
     let der = x509::single_block(csr_pem, "CERTIFICATE REQUEST")?;
     let request = match X509CertificationRequest::from_der(&der) {
         Ok(([], request)) => request,

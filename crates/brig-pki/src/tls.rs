@@ -356,5 +356,7 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
+mod https;
+
 #[cfg(test)]
 mod tests;
