@@ -282,7 +282,7 @@ async fn write_new_swarm(
             .map_err(|error| SwarmError::Control(Box::new(error)))?;
         let key = NodeKey::generate().map_err(pki("make a node key"))?;
         let csr = key.csr_pem().map_err(pki("make a certificate request"))?;
-        let expiry = crate::manager::ca_server::expiry(&cluster);
+        let expiry = crate::manager::ca::expiry(&cluster);
         let chain =
             root.issue(&csr, &identity, expiry).map_err(pki("issue the node's certificate"))?;
         let (keys, ring) = StoreKeys::generate().map_err(pki("make the store's keys"))?;
