@@ -81,7 +81,13 @@ impl Manager {
             Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
         let logs = LogBroker::new(tracker.clone(), stop.clone());
         let (removed, removals) = mpsc::unbounded_channel();
-        let control = Control::new(store.clone(), logs.clone(), own.id, removed);
+        let control = Control::new(
+            store.clone(),
+            logs.clone(),
+            own.id,
+            removed,
+            Arc::clone(&credentials),
+        );
         let manager = Self { control, tracker, stop };
         manager.spawn(orchestrator::run(store.clone()));
         manager.spawn(allocator::run(store.clone()));
@@ -91,8 +97,17 @@ impl Manager {
         manager.spawn(cut_off(dispatcher.clone(), connections.clone(), removals));
         let membership = Arc::new(ClusterMembership { cluster, store: store.clone() });
         let waiting = Arc::new(Notify::new());
-        manager.spawn(ca::pending::run(store.clone(), Arc::clone(&waiting)));
-        let ca = CaServer::new(store, waiting, manager.stop.clone());
+        manager.spawn(ca::pending::run(
+            store.clone(),
+            Arc::clone(&credentials),
+            Arc::clone(&waiting),
+        ));
+        let ca = CaServer::new(
+            store,
+            Arc::clone(&credentials),
+            waiting,
+            manager.stop.clone(),
+        );
         let incoming = server::incoming(
             listener,
             credentials,

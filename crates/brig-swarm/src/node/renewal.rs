@@ -48,6 +48,8 @@ enum RenewalError {
     Refused(tonic::Status),
     #[error("no certificate was issued in time")]
     Timeout,
+    #[error("the certificate was not issued: {0}")]
+    Failed(String),
     #[error("the manager issued a certificate for another request")]
     OtherRequest,
     #[error("the certificate cannot be used")]
@@ -150,8 +152,12 @@ impl Renewal {
                 .await
                 .map_err(RenewalError::Refused)?
                 .into_inner();
-            let state = answer.status.unwrap_or_default().state();
+            let status = answer.status.unwrap_or_default();
+            let state = status.state();
             let certificate = answer.certificate.unwrap_or_default();
+            if state == IssuanceState::Failed && certificate.csr == csr {
+                return Err(RenewalError::Failed(status.err));
+            }
             if !matches!(state, IssuanceState::Issued | IssuanceState::Rotate) {
                 tokio::time::sleep(SETTLE).await;
                 continue;

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brig_pki::PkiError;
-use brig_pki::ca::RootCa;
-use brig_pki::csr::NodeKey;
 use brig_pki::identity::NodeIdentity;
 use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys, StoredIdentity};
 use brig_pki::seal::KeyRing;
@@ -20,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::bootstrap::{self, FirstNode};
+use super::bootstrap::{self, FirstCertificate, FirstNode};
 use super::files::{self, Addresses, Layout};
 use super::renewal::Renewal;
 use super::{InitRequest, LocalNodeState, SwarmConfig, SwarmStatus, address, blocking};
@@ -276,15 +274,11 @@ async fn write_new_swarm(
         NodeIdentity { cluster: cluster_id.clone(), role: Role::Manager, node: NodeId::generate() };
     let advertised = addresses.advertise_addr.clone();
     let availability = request.availability;
+    let FirstCertificate { root, key, csr, chain } =
+        bootstrap::first_certificate(&spec, &identity).await?;
     let (store, cluster, node) = blocking(move || {
-        let root = RootCa::generate().map_err(pki("make a certificate authority"))?;
         let cluster = bootstrap::cluster(&cluster_id, &root, spec, &request)
             .map_err(|error| SwarmError::Control(Box::new(error)))?;
-        let key = NodeKey::generate().map_err(pki("make a node key"))?;
-        let csr = key.csr_pem().map_err(pki("make a certificate request"))?;
-        let expiry = crate::manager::ca::expiry(&cluster);
-        let chain =
-            root.issue(&csr, &identity, expiry).map_err(pki("issue the node's certificate"))?;
         let (keys, ring) = StoreKeys::generate().map_err(pki("make the store's keys"))?;
         let backend = RedbBackend::open(&layout.store())
             .map_err(|error| SwarmError::Store(StoreError::Open(Arc::new(error))))?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brig_pki::identity::NodeIdentity;
+use brig_pki::tls::TlsCredentials;
 use brig_proto::swarm::{Cluster, Node, issuance_status::State};
 use brig_store::{Store, StoreError};
 use brig_types::id::NodeId;
@@ -16,9 +17,9 @@ use super::signer::{Signer, recorded};
 const RETRY: Duration = Duration::from_secs(10);
 
 /// Tries again and again, and at once when it is woken.
-pub(crate) async fn run(store: Store, wake: Arc<Notify>) {
+pub(crate) async fn run(store: Store, own: Arc<TlsCredentials>, wake: Arc<Notify>) {
     loop {
-        sign_waiting(&store).await;
+        sign_waiting(&store, &own).await;
         tokio::select! {
             () = wake.notified() => {}
             () = tokio::time::sleep(RETRY) => {}
@@ -26,14 +27,14 @@ pub(crate) async fn run(store: Store, wake: Arc<Notify>) {
     }
 }
 
-async fn sign_waiting(store: &Store) {
+async fn sign_waiting(store: &Store, own: &Arc<TlsCredentials>) {
     let view = store.view();
     let Some(cluster) = view.all::<Cluster>().next().cloned() else { return };
     let waiting: Vec<Arc<Node>> =
         view.all::<Node>().filter(|node| is_waiting(node)).cloned().collect();
     drop(view);
     for node in waiting {
-        if let Err(error) = sign(store, &cluster, &node).await {
+        if let Err(error) = sign(store, own, &cluster, &node).await {
             tracing::error!(node = node.id, error = %brig_types::error::chain(&error), "cannot record a certificate");
         }
     }
@@ -44,14 +45,19 @@ fn is_waiting(node: &Node) -> bool {
     status.is_some_and(|status| matches!(status.state(), State::Pending | State::Renew))
 }
 
-async fn sign(store: &Store, cluster: &Cluster, node: &Node) -> Result<(), StoreError> {
+async fn sign(
+    store: &Store,
+    own: &Arc<TlsCredentials>,
+    cluster: &Cluster,
+    node: &Node,
+) -> Result<(), StoreError> {
     let (Some(request), Ok(id)) = (&node.certificate, NodeId::parse(&node.id)) else {
         return Ok(());
     };
     let waiting = request.status.as_ref().map_or(State::Pending, |status| status.state());
     let identity =
         NodeIdentity { cluster: cluster.id.clone(), role: pki_role(node.role()), node: id };
-    let attempt = match Signer::new(cluster) {
+    let attempt = match Signer::new(cluster, own) {
         Ok(signer) => signer.issue(&request.csr, &identity, super::expiry(cluster)).await,
         Err(error) => Err(error),
     };

@@ -9,6 +9,7 @@ use brig_proto::swarm::{Cluster, ClusterSpec};
 
 use super::{Control, check_version};
 use crate::error::ControlError;
+use crate::manager::ca::external;
 use crate::manager::join_tokens::TokenLimit;
 use crate::validate::service::invalid;
 
@@ -52,6 +53,7 @@ impl Control {
             return Err(invalid("only a new join token can be limited"));
         }
         let limit = rotation.limit.stored(SystemTime::now())?;
+        self.check_authorities(&spec).await?;
         self.store
             .update(|tx| {
                 let mut cluster = tx
@@ -89,6 +91,14 @@ impl Control {
             .await
     }
 
+    /// Asks the external authorities of new settings whether they are there. What they are checked
+    /// for is the present cluster; if it changes meanwhile the change is out of sequence.
+    async fn check_authorities(&self, spec: &ClusterSpec) -> Result<(), ControlError> {
+        let cluster = self.store.view().all::<Cluster>().next().cloned().ok_or_else(missing)?;
+        let Some(config) = &spec.ca_config else { return Ok(()) };
+        external::check_change(&cluster, config, &self.identity).await
+    }
+
     /// The key that unlocks managers; `None` while autolock is off.
     ///
     /// # Errors
@@ -120,11 +130,7 @@ pub(crate) fn check_spec(spec: &ClusterSpec) -> Result<(), ControlError> {
                 return Err(invalid("minimum certificate expiry time is: 1h0m0s"));
             }
         }
-        if !config.external_cas.is_empty() {
-            return Err(ControlError::NotImplemented(
-                "external certificate authorities are not supported".to_owned(),
-            ));
-        }
+        external::check_settings(config)?;
     }
     let period =
         spec.dispatcher.as_ref().and_then(|dispatcher| dispatcher.heartbeat_period.as_ref());

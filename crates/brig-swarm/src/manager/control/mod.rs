@@ -14,6 +14,7 @@ mod tasks;
 
 use std::sync::Arc;
 
+use brig_pki::tls::TlsCredentials;
 use brig_proto::swarm::{Annotations, Service};
 use brig_store::{Index, State, Store, StoreError, StoreObject, Watcher};
 use tokio::sync::mpsc;
@@ -32,6 +33,8 @@ pub struct Control {
     logs: LogBroker,
     own_node: String,
     removed_nodes: mpsc::UnboundedSender<String>,
+    /// The manager's certificate, for the authorities that settings name.
+    identity: Arc<TlsCredentials>,
 }
 
 impl std::fmt::Debug for Control {
@@ -46,8 +49,9 @@ impl Control {
         logs: LogBroker,
         own_node: String,
         removed_nodes: mpsc::UnboundedSender<String>,
+        identity: Arc<TlsCredentials>,
     ) -> Self {
-        Self { store, logs, own_node, removed_nodes }
+        Self { store, logs, own_node, removed_nodes, identity }
     }
 
     #[cfg(test)]
