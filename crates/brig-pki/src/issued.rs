@@ -225,3 +225,6 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,11 +66,13 @@ impl Endpoint {
         if bare.is_empty() {
             return Err(UrlError::Syntax);
         }
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         Ok(Self {
             host: bare.to_owned(),
             port,
             authority: authority.as_str().to_owned(),
-            target: uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
+            // The path of a URL without one is `/`.
+            target: format!("{}{query}", uri.path()),
         })
     }
 }
@@ -210,6 +212,7 @@ mod tests {
         assert_eq!((ca.host.as_str(), ca.port), ("ca.example", 8888));
         assert_eq!(ca.target, "/api/v1/cfssl/sign?x=y");
         assert_eq!((at("https://ca").port, at("https://ca").target.as_str()), (443, "/"));
+        assert_eq!(at("https://ca?x").target, "/?x");
         let six = at("https://[::1]:8443/x");
         assert_eq!((six.host.as_str(), six.port, six.authority.as_str()), ("::1", 8443, "[::1]:8443"));
         for (url, reason) in [

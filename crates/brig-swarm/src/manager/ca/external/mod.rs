@@ -189,3 +189,6 @@ impl ExternalCa {
         failure.map_or(Ok(()), Err)
     }
 }
+
+#[cfg(test)]
+mod tests;
