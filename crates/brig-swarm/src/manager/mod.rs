@@ -97,6 +97,7 @@ impl Manager {
         manager.spawn(cut_off(dispatcher.clone(), connections.clone(), removals));
         let membership = Arc::new(ClusterMembership { cluster, store: store.clone() });
         let waiting = Arc::new(Notify::new());
+        manager.spawn(ca::reconciler::run(store.clone()));
         manager.spawn(ca::pending::run(
             store.clone(),
             Arc::clone(&credentials),

@@ -18,8 +18,8 @@ use super::running::pki;
 use super::{InitRequest, blocking};
 use crate::error::{ControlError, SwarmError};
 use crate::manager::allocator::networks;
-use crate::manager::ca::external;
-use crate::manager::control::cluster::new_token;
+use crate::manager::ca::{external, rotation};
+use crate::manager::control::cluster::{new_token, without_signer};
 use crate::manager::dispatcher::DEFAULT_PERIOD;
 use crate::wire_time;
 
@@ -55,8 +55,13 @@ pub(crate) async fn first_certificate(
     identity: &NodeIdentity,
 ) -> Result<FirstCertificate, SwarmError> {
     let settings = spec.ca_config.clone().unwrap_or_default();
-    let external =
-        external::initial(&settings).map_err(|error| SwarmError::Control(Box::new(error)))?;
+    let control = |error| SwarmError::Control(Box::new(error));
+    // Whoever gives a root with its key lets the cluster sign, at first at least.
+    let external = if settings.signing_ca_key.is_empty() {
+        external::initial(&settings).map_err(control)?
+    } else {
+        None
+    };
     let (key, csr) = blocking(|| {
         let key = NodeKey::generate().map_err(pki("make a node key"))?;
         let csr = key.csr_pem().map_err(pki("make a certificate request"))?;
@@ -71,9 +76,9 @@ pub(crate) async fn first_certificate(
         return Ok(FirstCertificate { root, key, csr, chain });
     }
     let expiry = wire_time::duration(settings.node_cert_expiry.as_ref(), DEFAULT_NODE_EXPIRY);
-    let identity = identity.clone();
+    let (identity, spec) = (identity.clone(), spec.clone());
     blocking(move || {
-        let root = RootCa::generate().map_err(pki("make a certificate authority"))?;
+        let root = rotation::first(&spec).map_err(control)?;
         let chain =
             root.issue(&csr, &identity, expiry).map_err(pki("issue the node's certificate"))?;
         Ok(FirstCertificate { root, key, csr, chain })
@@ -151,8 +156,9 @@ pub(crate) fn cluster(
             join_tokens: Some(tokens),
             root_rotation: None,
             last_forced_rotation: spec.ca_config.as_ref().map_or(0, |config| config.force_rotate),
+            cross_certificates: Vec::new(),
         }),
-        spec: Some(spec),
+        spec: Some(without_signer(spec)),
         default_address_pool: if request.default_addr_pool.is_empty() {
             vec![DEFAULT_POOL.to_owned()]
         } else {

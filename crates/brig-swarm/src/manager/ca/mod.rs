@@ -2,6 +2,8 @@
 
 pub(crate) mod external;
 pub(crate) mod pending;
+pub(crate) mod reconciler;
+pub(crate) mod rotation;
 pub(crate) mod server;
 pub(crate) mod signer;
 

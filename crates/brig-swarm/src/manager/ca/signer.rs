@@ -1,6 +1,7 @@
 //! What signs node certificates: the root that the cluster's nodes are to have.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use brig_pki::PkiError;
 use brig_pki::ca::RootCa;
@@ -12,6 +13,7 @@ use brig_types::secret::SecretBytes;
 use tonic::Status;
 
 use super::external::{ExternalCa, ExternalError};
+use super::rotation;
 
 /// Signs node certificates as the cluster object says. It is made for one use and forgotten: the
 /// next one may have to sign with another root.
@@ -66,10 +68,11 @@ impl Signer {
     /// have, which get to see this node's certificate; without any, the root's key.
     pub(crate) fn new(cluster: &Cluster, identity: &Arc<TlsCredentials>) -> Result<Self, SignError> {
         let root = cluster.root_ca.as_ref().ok_or(SignError::Recoverable(PkiError::NoSigner))?;
-        let (cert, key, intermediates) = match &root.root_rotation {
-            None => (&root.ca_cert, &root.ca_key, Vec::new()),
-            Some(new) => (&new.ca_cert, &new.ca_key, new.cross_signed_ca_cert.clone()),
+        let (cert, key) = match &root.root_rotation {
+            None => (&root.ca_cert, &root.ca_key),
+            Some(new) => (&new.ca_cert, &new.ca_key),
         };
+        let intermediates = rotation::way_back(root, SystemTime::now());
         let settings = cluster.spec.as_ref().and_then(|spec| spec.ca_config.as_ref());
         let external = settings.and_then(|settings| {
             ExternalCa::new(settings, &root.ca_cert, cert, Some(Arc::clone(identity)))
@@ -91,7 +94,7 @@ impl Signer {
         &self,
         csr: &[u8],
         identity: &NodeIdentity,
-        expiry: std::time::Duration,
+        expiry: Duration,
     ) -> Result<Vec<u8>, SignError> {
         let mut chain = match &self.authority {
             Authority::External(external) => {

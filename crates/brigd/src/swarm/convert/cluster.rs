@@ -142,8 +142,11 @@ fn external_json(external: &proto::ExternalCa) -> api::ExternalCa {
     }
 }
 
+/// What nodes trust now, and the issuer that their certificates are to have: during a rotation of
+/// the root the new one.
 fn tls_info(root: &proto::RootCa) -> api::TlsInfo {
-    let issuer = CertInfo::from_pem(&root.ca_cert).ok();
+    let desired = root.root_rotation.as_ref().map_or(&root.ca_cert, |new| &new.ca_cert);
+    let issuer = CertInfo::from_pem(desired).ok();
     let (subject, key) =
         issuer.map(|info| (info.subject_der, info.public_key_der)).unwrap_or_default();
     api::TlsInfo {

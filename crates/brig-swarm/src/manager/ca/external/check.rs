@@ -11,6 +11,7 @@ use brig_types::error::chain;
 use super::ExternalCa;
 use super::https::Endpoint;
 use crate::error::ControlError;
+use crate::manager::ca::rotation::{self, Request, Signers};
 use crate::validate::service::invalid;
 
 /// Most authorities that settings may name.
@@ -44,8 +45,8 @@ pub(crate) fn check_settings(settings: &CaConfig) -> Result<(), ControlError> {
 /// give, becomes the cluster's. The node that makes the cluster has no certificate to show yet.
 pub(crate) fn initial(settings: &CaConfig) -> Result<Option<(RootCa, ExternalCa)>, ControlError> {
     let Some(first) = settings.external_cas.first() else { return Ok(None) };
-    let root = ca::normalize(&first.ca_cert).unwrap_or_default();
-    let external = ExternalCa::new(settings, &[], &root, None);
+    let root = first.ca_cert.as_slice();
+    let external = ExternalCa::new(settings, &[], root, None);
     let all = external.filter(|external| external.urls.len() == settings.external_cas.len());
     let Some(external) = all else {
         return Err(invalid(
@@ -54,19 +55,22 @@ pub(crate) fn initial(settings: &CaConfig) -> Result<Option<(RootCa, ExternalCa)
              (cacert=FILE)",
         ));
     };
-    let root = RootCa::from_pem(&root, None)
+    let root = RootCa::desired(root, None)
         .map_err(|error| invalid(format!("the CA certificate cannot be used: {}", chain(&error))))?;
     Ok(Some((root, external)))
 }
 
-/// Checks that a cluster with these settings still has somebody who signs. Settings that would
-/// leave every node without certificate are refused while that can be told to somebody.
-pub(crate) async fn check_change(
+/// Finds out who signs in a cluster with these settings. Settings that would leave every node
+/// without certificate are refused while that can be told to somebody.
+///
+/// A root whose key is not in the cluster is asked for its part in a rotation right here, because
+/// the change of the cluster itself cannot wait for anybody.
+pub(crate) async fn find_signers(
     cluster: &Cluster,
     settings: &CaConfig,
     identity: &Arc<TlsCredentials>,
-) -> Result<(), ControlError> {
-    let Some(root) = &cluster.root_ca else { return Ok(()) };
+) -> Result<Signers, ControlError> {
+    let Some(root) = &cluster.root_ca else { return Ok(Signers::default()) };
     let before = cluster.spec.as_ref().and_then(|spec| spec.ca_config.as_ref());
     let reach = async |wanted: &[u8], which: &str| {
         require_reachable(settings, &root.ca_cert, wanted, which, identity).await
@@ -78,29 +82,49 @@ pub(crate) async fn check_change(
     if root.ca_key.is_empty() || (now.is_some() && now != before.and_then(of_current)) {
         reach(&root.ca_cert, "current").await?;
     }
-    let is_same = |one: &[u8], other: &[u8]| match (ca::normalize(one), ca::normalize(other)) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => false,
+    let new = match rotation::request(root, settings)? {
+        Request::Keep => {
+            let next = root.root_rotation.as_ref().filter(|next| next.ca_key.is_empty());
+            if let Some(next) = next {
+                reach(&next.ca_cert, "next").await?;
+            }
+            return Ok(Signers::default());
+        }
+        Request::Known(desired) => {
+            // Without a key or an authority the key that is there stays.
+            let named = ExternalCa::new(settings, &root.ca_cert, desired.cert_pem(), None).is_some();
+            let external = !desired.can_sign() && named;
+            if external {
+                reach(desired.cert_pem(), "desired").await?;
+            }
+            return Ok(Signers { external, cross_signed: None });
+        }
+        Request::Other(desired) if desired.can_sign() => desired,
+        Request::Other(_) if root.ca_key.is_empty() => {
+            return Err(invalid(
+                "rotating from one external CA to a different external CA is not supported",
+            ));
+        }
+        Request::Other(desired) => {
+            reach(desired.cert_pem(), "desired").await?;
+            return Ok(Signers { external: true, cross_signed: None });
+        }
+        Request::Fresh if !root.ca_key.is_empty() => return Ok(Signers::default()),
+        Request::Fresh => RootCa::generate().map_err(ControlError::Pki)?,
     };
-    let pending = root.root_rotation.as_ref();
-    let desired = &settings.signing_ca_cert;
-    if desired.is_empty() {
-        return match pending {
-            Some(next) if next.ca_key.is_empty() => reach(&next.ca_cert, "next").await,
-            _ => Ok(()),
-        };
+    if !root.ca_key.is_empty() {
+        return Ok(Signers::default());
     }
-    if !settings.signing_ca_key.is_empty() {
-        return Ok(());
-    }
-    let known = is_same(desired, &root.ca_cert)
-        || pending.is_some_and(|next| is_same(desired, &next.ca_cert));
-    if root.ca_key.is_empty() && !known {
-        return Err(invalid(
-            "rotating from one external CA to a different external CA is not supported",
-        ));
-    }
-    reach(desired, "desired").await
+    let present =
+        ExternalCa::new(settings, &root.ca_cert, &root.ca_cert, Some(Arc::clone(identity)));
+    let Some(present) = present else { return Ok(Signers::default()) };
+    let cross = present.cross_sign(&new).await.map_err(|error| {
+        invalid(format!(
+            "unable to generate a cross-signed certificate for root rotation: {}",
+            chain(&error)
+        ))
+    })?;
+    Ok(Signers { external: false, cross_signed: Some((new, cross)) })
 }
 
 /// Demands an external authority for `root` with which TLS can be had; `which` of the cluster's

@@ -18,7 +18,7 @@ use http::StatusCode;
 use self::cfssl::{AnswerError, SignRequest, readable};
 use self::https::{Client, Endpoint, PostError, UrlError};
 
-pub(crate) use self::check::{check_change, check_settings, initial};
+pub(crate) use self::check::{check_settings, find_signers, initial};
 #[cfg(fuzzing)]
 pub(crate) use self::cfssl::certificate as fuzz_answer;
 
