@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brig_pki::ca::RootCa;
-use brig_pki::csr::NodeKey;
 use brig_pki::identity::CertInfo;
 use brig_proto::swarm::{CaConfig, Cluster, JoinTokens, NodeTlsInfo, node_status};
 use brig_swarm::{Control, InitRequest, JoinRequest, Swarm, TokenLimit, TokenRotation};
@@ -22,7 +21,7 @@ struct World {
     dir: tempfile::TempDir,
     manager: Option<(Swarm, Control)>,
     workers: Vec<Option<Swarm>>,
-    machine: Machine,
+    machines: Vec<Machine>,
 }
 
 impl World {
@@ -38,7 +37,7 @@ impl World {
             dir,
             manager: Some((swarm, control)),
             workers: Vec::new(),
-            machine: Machine::default(),
+            machines: Vec::new(),
         };
         for _ in 0..workers {
             world.add().await;
@@ -78,7 +77,8 @@ impl World {
 
     async fn add(&mut self) -> usize {
         let number = self.workers.len();
-        let swarm = open(&self.worker_dir(number), &self.machine).await;
+        let machine = Machine::default();
+        let swarm = open(&self.worker_dir(number), &machine).await;
         let address = self.control().node("self").unwrap().manager_status.clone().unwrap().addr;
         let request = JoinRequest {
             remote_addrs: vec![address],
@@ -87,7 +87,14 @@ impl World {
         };
         swarm.join(request).await.unwrap();
         self.workers.push(Some(swarm));
+        self.machines.push(machine);
         number
+    }
+
+    /// The containers that run on the workers, with how often they were started.
+    fn containers(&self) -> Vec<(String, u32)> {
+        let running = self.machines.iter().flat_map(Machine::running);
+        running.map(|(task, container)| (task, container.starts)).collect()
     }
 
     fn id(&self, number: usize) -> String {
@@ -99,7 +106,7 @@ impl World {
     }
 
     async fn start(&mut self, number: usize) {
-        self.workers[number] = Some(open(&self.worker_dir(number), &self.machine).await);
+        self.workers[number] = Some(open(&self.worker_dir(number), &self.machines[number]).await);
     }
 
     async fn restart_manager(&mut self) {
@@ -188,7 +195,7 @@ async fn every_node_follows_and_tokens_pin_the_new_root() {
     let service = world.control().create_service(service("web", "busybox", 4)).await.unwrap();
     let running = || running_tasks(world.control(), &service).len();
     eventually("all run", running, |count| *count == 4).await;
-    let tasks: Vec<String> = world.machine.running().into_iter().map(|(task, _)| task).collect();
+    let containers = world.containers();
     let limit = TokenLimit { lifetime: Some(Duration::from_secs(3600)), uses: Some(7) };
     let cluster = world.cluster();
     let tokens = TokenRotation { worker: true, limit, ..TokenRotation::default() };
@@ -218,9 +225,8 @@ async fn every_node_follows_and_tokens_pin_the_new_root() {
             verified_by_openssl(world.dir.path(), root, &chain);
         }
     }
-    let still: Vec<String> = world.machine.running().into_iter().map(|(task, _)| task).collect();
-    assert_eq!(still, tasks, "the tasks noticed nothing");
-    assert!(world.machine.running().iter().all(|(_, container)| container.starts == 1));
+    assert_eq!(world.containers(), containers, "the tasks noticed nothing");
+    assert!(containers.len() >= 3);
 
     // The new token opens the door, also after a restart, and certificates still lead back.
     world.restart_manager().await;
@@ -363,6 +369,4 @@ async fn a_dead_node_does_not_hold_up_the_end_and_follows_later() {
     world.up(&id).await;
     world.settled().await;
     assert_eq!(world.file(Some(0), "swarm-root-ca.crt"), world.root());
-    let key = NodeKey::generate().unwrap();
-    assert!(!CertInfo::from_pem(&world.file(Some(0), "swarm-node.crt")).unwrap().is_for(&key));
 }

@@ -130,6 +130,6 @@ impl Control {
     }
 }
 
-fn host_name(node: &Node) -> &str {
+pub(super) fn host_name(node: &Node) -> &str {
     node.description.as_ref().map_or("", |description| description.hostname.as_str())
 }
