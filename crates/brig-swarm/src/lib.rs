@@ -24,6 +24,8 @@ mod wire_time;
 
 pub use error::{ControlError, SwarmError};
 pub use executor::{Controller, Dependencies, Executor, ExitStatus, TaskError};
+#[cfg(fuzzing)]
+pub use manager::ca::external::fuzz_answer;
 pub use manager::control::{
     BehindReason, Control, LogStream, NodeBehind, RegistryAuthFrom, TokenRotation, UpdateOptions,
 };

@@ -1,12 +1,12 @@
 //! A CFSSL server with a root of its own.
 
+#![allow(dead_code, reason = "no test file uses all of it")]
+
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-use brig_proto::swarm::ExternalCa;
 
 const SIGNING: &str = r#"{"signing": {
   "default": {
@@ -99,11 +99,6 @@ impl Cfssl {
 
     pub(crate) fn url(&self) -> String {
         format!("https://127.0.0.1:{}/api/v1/cfssl/sign", self.port)
-    }
-
-    /// The setting that names this server.
-    pub(crate) fn external(&self) -> ExternalCa {
-        ExternalCa { url: self.url(), ca_cert: self.root(), ..ExternalCa::default() }
     }
 
     /// Starts the server and waits until it listens.
