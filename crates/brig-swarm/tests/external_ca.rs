@@ -24,6 +24,7 @@ use brig_types::secret::{SecretBytes, SecretString};
 use common::cfssl::{Cfssl, openssl_verifies};
 use common::*;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
@@ -131,6 +132,21 @@ async fn mutual(address: &str, credentials: Arc<TlsCredentials>) -> Channel {
         }
     });
     Endpoint::from_static("http://manager").connect_with_connector(dial).await.unwrap()
+}
+
+/// What the server answers to an empty request under a node's identity.
+async fn asked_by(dir: &Path, cfssl: &Cfssl) -> String {
+    let own = CertificateDir::new(certificates(dir)).load().unwrap().unwrap();
+    let node = TlsCredentials::new(&own.roots_pem, &own.chain_pem, &own.key.node_key).unwrap();
+    let connector = node.https_connector(&cfssl.root(), "127.0.0.1").unwrap();
+    let address = cfssl.url().split('/').nth(2).unwrap().to_owned();
+    let mut stream = connector.connect(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    let request = "POST /api/v1/cfssl/sign HTTP/1.1\r\nHost: ca\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // The server may end without a farewell.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Has a node's certificate renewed, as the node does.
@@ -273,6 +289,10 @@ async fn a_swarm_moves_to_an_external_root_and_back() {
     }
     let late = open(&dir.path().join("late"), &Machine::default()).await;
     late.join(invitation(&control)).await.unwrap();
+
+    // Who may ask is the operator's word: this server does not listen to workers.
+    assert!(asked_by(&m, &cfssl).await.starts_with("HTTP/1.1 400 "), "the manager may ask");
+    assert!(asked_by(&w, &cfssl).await.starts_with("HTTP/1.1 401 "), "a worker may not");
 
     let other = Cfssl::start();
     let elsewhere = update(&control, |settings| {
