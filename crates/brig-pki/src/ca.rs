@@ -299,8 +299,7 @@ pub struct RootName {
 /// [`PkiError::Pem`].
 pub fn normalize(bundle_pem: &[u8]) -> Result<Vec<u8>, PkiError> {
     let certificates = x509::certificates(bundle_pem)?;
-    let text: String =
-        certificates.iter().map(|der| x509::to_pem(CERTIFICATE_TAG, der)).collect();
+    let text: String = certificates.iter().map(|der| x509::to_pem(CERTIFICATE_TAG, der)).collect();
     Ok(text.into_bytes())
 }
 

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use rustls_pki_types::{CertificateDer, UnixTime};
 use rcgen::PublicKeyData as _;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 
@@ -66,8 +66,7 @@ pub enum Unfit {
 /// The DNS names of a node's certificate.
 #[must_use]
 pub fn node_names(identity: &NodeIdentity) -> Vec<String> {
-    let mut names =
-        vec![identity.role.organizational_unit().to_owned(), identity.node.to_string()];
+    let mut names = vec![identity.role.organizational_unit().to_owned(), identity.node.to_string()];
     if identity.role == NodeRole::Manager {
         names.push(CA_SERVER_NAME.to_owned());
     }
@@ -184,9 +183,7 @@ pub fn check_cross_signed(
 
 fn first(pem: &[u8]) -> Result<CertificateDer<'static>, Unfit> {
     x509::certificates(pem)
-        .and_then(|all| {
-            all.into_iter().next().ok_or(PkiError::Pem { expected: "certificate" })
-        })
+        .and_then(|all| all.into_iter().next().ok_or(PkiError::Pem { expected: "certificate" }))
         .map_err(Unfit::Unreadable)
 }
 

@@ -82,7 +82,9 @@ fn what_was_asked_for_is_taken() {
     for role in [NodeRole::Worker, NodeRole::Manager] {
         let case = Case::new(role);
         let pem = case.altered(|_| ()).unwrap();
-        assert!(crate::identity::verify_issued_chain(case.root.cert_pem(), &pem, &case.key).is_ok());
+        assert!(
+            crate::identity::verify_issued_chain(case.root.cert_pem(), &pem, &case.key).is_ok()
+        );
         assert!(pem.starts_with(b"-----BEGIN CERTIFICATE-----\n") && !pem.contains(&b'\r'));
         let own = case.root.issue(&case.csr, &case.identity, DEFAULT_NODE_EXPIRY).unwrap();
         assert_eq!(case.check(&own).unwrap(), own);
@@ -129,8 +131,7 @@ fn another_use_time_or_authority_is_refused() {
         let told = case.altered(|params| params.extended_key_usages = vec![usage]);
         assert!(matches!(told, Err(Unfit::Untrusted(_))), "{told:?}");
     }
-    let told =
-        case.altered(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    let told = case.altered(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
     assert!(matches!(told, Err(Unfit::Untrusted(_))), "{told:?}");
     let told = case.altered(|params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment]);
     assert!(matches!(told, Err(Unfit::KeyUsage)), "{told:?}");

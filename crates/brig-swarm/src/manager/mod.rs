@@ -81,13 +81,8 @@ impl Manager {
             Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
         let logs = LogBroker::new(tracker.clone(), stop.clone());
         let (removed, removals) = mpsc::unbounded_channel();
-        let control = Control::new(
-            store.clone(),
-            logs.clone(),
-            own.id,
-            removed,
-            Arc::clone(&credentials),
-        );
+        let control =
+            Control::new(store.clone(), logs.clone(), own.id, removed, Arc::clone(&credentials));
         let manager = Self { control, tracker, stop };
         manager.spawn(orchestrator::run(store.clone()));
         manager.spawn(allocator::run(store.clone()));
@@ -103,12 +98,7 @@ impl Manager {
             Arc::clone(&credentials),
             Arc::clone(&waiting),
         ));
-        let ca = CaServer::new(
-            store,
-            Arc::clone(&credentials),
-            waiting,
-            manager.stop.clone(),
-        );
+        let ca = CaServer::new(store, Arc::clone(&credentials), waiting, manager.stop.clone());
         let incoming = server::incoming(
             listener,
             credentials,

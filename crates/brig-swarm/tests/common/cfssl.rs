@@ -88,9 +88,8 @@ impl Cfssl {
     /// the next start.
     pub(crate) fn demand(&mut self, roots: &[u8], names: &str) {
         std::fs::write(self.path("clients.pem"), roots).unwrap();
-        self.args = ["-mutual-tls-ca", "clients.pem", "-mutual-tls-cn", names]
-            .map(str::to_owned)
-            .to_vec();
+        self.args =
+            ["-mutual-tls-ca", "clients.pem", "-mutual-tls-cn", names].map(str::to_owned).to_vec();
     }
 
     pub(crate) fn root(&self) -> Vec<u8> {

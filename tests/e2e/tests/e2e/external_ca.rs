@@ -25,7 +25,8 @@ fn a_swarm_is_made_under_an_external_ca() {
     let listen = format!("127.0.0.1:{}", manager.swarm_port());
     let init = ["swarm", "init", "--listen-addr", &listen, "--external-ca"];
     let brig = manager.brig();
-    let refused = brig.run(&[init.as_slice(), &[&format!("protocol=cfssl,url={}", cfssl.url())]].concat());
+    let refused =
+        brig.run(&[init.as_slice(), &[&format!("protocol=cfssl,url={}", cfssl.url())]].concat());
     assert!(refused.fails(1).contains("cacert=FILE"), "{refused:?}");
     brig.run(&[init.as_slice(), &[&given]].concat()).ok();
     assert_eq!(brig.run(&["swarm", "ca"]).ok().as_bytes(), cfssl.root().trim_ascii());
@@ -70,7 +71,8 @@ fn a_swarm_is_moved_to_an_external_ca() {
     let root = cfssl.path("ca.pem").display().to_string();
     // As docker does, the authority gets the root's certificate if it has none of its own.
     let given = format!("protocol=cfssl,url={}", cfssl.url());
-    let rotate = ["swarm", "ca", "--rotate", "--quiet", "--ca-cert", &root, "--external-ca", &given];
+    let rotate =
+        ["swarm", "ca", "--rotate", "--quiet", "--ca-cert", &root, "--external-ca", &given];
     let rotated = brig.run(&rotate);
     assert!(rotated.ok().as_bytes().ends_with(cfssl.root().trim_ascii()), "{rotated:?}");
     let worker = Brigd::start();

@@ -8,6 +8,7 @@ use brig_pki::tls::TlsCredentials;
 use brig_proto::swarm::{Cluster, Node, issuance_status::State};
 use brig_store::{Store, StoreError};
 use brig_types::id::NodeId;
+use futures_util::StreamExt as _;
 use tokio::sync::Notify;
 
 use super::server::pki_role;
@@ -15,6 +16,9 @@ use super::signer::{Signer, recorded};
 
 /// Time between attempts.
 const RETRY: Duration = Duration::from_secs(10);
+/// Requests that are tried at the same time: a signer that is asked over the network and does not
+/// answer takes seconds for each.
+const AT_ONCE: usize = 8;
 
 /// Tries again and again, and at once when it is woken.
 pub(crate) async fn run(store: Store, own: Arc<TlsCredentials>, wake: Arc<Notify>) {
@@ -33,11 +37,13 @@ async fn sign_waiting(store: &Store, own: &Arc<TlsCredentials>) {
     let waiting: Vec<Arc<Node>> =
         view.all::<Node>().filter(|node| is_waiting(node)).cloned().collect();
     drop(view);
-    for node in waiting {
-        if let Err(error) = sign(store, own, &cluster, &node).await {
+    let cluster = &cluster;
+    let sign_each = |node: Arc<Node>| async move {
+        if let Err(error) = sign(store, own, cluster, &node).await {
             tracing::error!(node = node.id, error = %brig_types::error::chain(&error), "cannot record a certificate");
         }
-    }
+    };
+    futures_util::stream::iter(waiting).for_each_concurrent(AT_ONCE, sign_each).await;
 }
 
 fn is_waiting(node: &Node) -> bool {

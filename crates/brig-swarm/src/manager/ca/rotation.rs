@@ -65,8 +65,8 @@ pub(crate) fn request(root: &StoredRoot, config: &CaConfig) -> Result<Request, C
     }
     let desired = desired(config)?;
     let pending = root.root_rotation.as_ref();
-    let is_known = desired.is(&root.ca_cert)
-        || pending.is_some_and(|pending| desired.is(&pending.ca_cert));
+    let is_known =
+        desired.is(&root.ca_cert) || pending.is_some_and(|pending| desired.is(&pending.ca_cert));
     Ok(if is_known { Request::Known(desired) } else { Request::Other(desired) })
 }
 

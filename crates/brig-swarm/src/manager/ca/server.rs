@@ -67,9 +67,7 @@ impl CaServer {
         let attempt = match Signer::new(cluster, &self.identity) {
             Ok(signer) => {
                 let issue = signer.issue(&csr, &identity, super::expiry(cluster));
-                tokio::time::timeout(SIGN_PATIENCE, issue)
-                    .await
-                    .unwrap_or(Err(SignError::Slow))
+                tokio::time::timeout(SIGN_PATIENCE, issue).await.unwrap_or(Err(SignError::Slow))
             }
             Err(error) => Err(error),
         };

@@ -66,7 +66,10 @@ impl SignError {
 impl Signer {
     /// What signs for this cluster now: the external authorities of the root that nodes are to
     /// have, which get to see this node's certificate; without any, the root's key.
-    pub(crate) fn new(cluster: &Cluster, identity: &Arc<TlsCredentials>) -> Result<Self, SignError> {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        identity: &Arc<TlsCredentials>,
+    ) -> Result<Self, SignError> {
         let root = cluster.root_ca.as_ref().ok_or(SignError::Recoverable(PkiError::NoSigner))?;
         let (cert, key) = match &root.root_rotation {
             None => (&root.ca_cert, &root.ca_key),

@@ -3,8 +3,8 @@
 use brig_api::data::Base64;
 use brig_api::swarm as api;
 use brig_proto::swarm as proto;
-use brig_proto::swarm::node_spec::Availability;
 use brig_proto::swarm::issuance_status::State as IssuanceState;
+use brig_proto::swarm::node_spec::Availability;
 use brig_proto::swarm::node_status::State;
 use brig_proto::swarm::raft_member_status::Reachability;
 

@@ -299,7 +299,8 @@ fn external_authorities_come_back_as_they_were_given() {
         ])
     );
     for protocol in ["acme", ""] {
-        let other = json!({"CAConfig": {"ExternalCAs": [{"Protocol": protocol, "URL": "https://a/"}]}});
+        let other =
+            json!({"CAConfig": {"ExternalCAs": [{"Protocol": protocol, "URL": "https://a/"}]}});
         let other: api::SwarmSpec = serde_json::from_value(other).unwrap();
         let refused = cluster::merge(&mut spec, &other).unwrap_err().to_string();
         assert!(refused.contains("protocol"), "{refused}");

@@ -92,11 +92,7 @@ impl<'a> SignRequest<'a> {
         Self {
             hosts: Vec::new(),
             certificate_request: csr,
-            subject: Subject {
-                common_name: subject.common_name.clone(),
-                names,
-                serial_number: "",
-            },
+            subject: Subject { common_name: subject.common_name.clone(), names, serial_number: "" },
             profile: CA_PROFILE,
             crl_override: "",
             label: "",
@@ -144,10 +140,8 @@ pub(crate) fn certificate(body: &[u8]) -> Result<String, AnswerError> {
         serde_json::from_slice(body).map_err(|_| AnswerError::NotJson(readable(body)))?;
     if !answer.success {
         let errors = answer.errors.unwrap_or_default();
-        let texts: Vec<String> = errors
-            .iter()
-            .map(|error| format!("{} (code {})", error.message, error.code))
-            .collect();
+        let texts: Vec<String> =
+            errors.iter().map(|error| format!("{} (code {})", error.message, error.code)).collect();
         let text = if texts.is_empty() { "no reason given".to_owned() } else { texts.join("; ") };
         return Err(AnswerError::Refused(readable(text.as_bytes())));
     }
@@ -163,12 +157,8 @@ pub(crate) fn certificate(body: &[u8]) -> Result<String, AnswerError> {
 /// Foreign text for an error: one short line that cannot steer a terminal.
 pub(super) fn readable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let mut short: String = text
-        .trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MAX_TEXT)
-        .collect();
+    let mut short: String =
+        text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect();
     if text.trim().chars().nth(MAX_TEXT).is_some() {
         short.push('…');
     }
@@ -216,7 +206,9 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(
-            refused(r#"{"success":false,"result":null,"errors":[{"code":9002,"message":"CSR Decode failed"}],"messages":[]}"#),
+            refused(
+                r#"{"success":false,"result":null,"errors":[{"code":9002,"message":"CSR Decode failed"}],"messages":[]}"#
+            ),
             "CSR Decode failed (code 9002)"
         );
         assert_eq!(refused(r#"{"success":false}"#), "no reason given");
@@ -224,7 +216,8 @@ mod tests {
             refused("{\"success\":false,\"errors\":[{\"message\":\"a\\u001b[2Jb\\n\"}]}"),
             "a [2Jb  (code 0)"
         );
-        let long = format!(r#"{{"success":false,"errors":[{{"message":"{}"}}]}}"#, "x".repeat(9999));
+        let long =
+            format!(r#"{{"success":false,"errors":[{{"message":"{}"}}]}}"#, "x".repeat(9999));
         assert!(refused(&long).chars().count() == MAX_TEXT + 1);
         for nothing in [
             r#"{"success":true}"#,

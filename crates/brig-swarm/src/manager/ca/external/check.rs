@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use brig_pki::ca::{self, RootCa};
 use brig_pki::tls::TlsCredentials;
-use brig_proto::swarm::{CaConfig, Cluster};
 use brig_proto::swarm::external_ca::CaProtocol;
+use brig_proto::swarm::{CaConfig, Cluster};
 use brig_types::error::chain;
 
 use super::ExternalCa;
@@ -55,8 +55,9 @@ pub(crate) fn initial(settings: &CaConfig) -> Result<Option<(RootCa, ExternalCa)
              (cacert=FILE)",
         ));
     };
-    let root = RootCa::desired(root, None)
-        .map_err(|error| invalid(format!("the CA certificate cannot be used: {}", chain(&error))))?;
+    let root = RootCa::desired(root, None).map_err(|error| {
+        invalid(format!("the CA certificate cannot be used: {}", chain(&error)))
+    })?;
     Ok(Some((root, external)))
 }
 
@@ -92,7 +93,8 @@ pub(crate) async fn find_signers(
         }
         Request::Known(desired) => {
             // Without a key or an authority the key that is there stays.
-            let named = ExternalCa::new(settings, &root.ca_cert, desired.cert_pem(), None).is_some();
+            let named =
+                ExternalCa::new(settings, &root.ca_cert, desired.cert_pem(), None).is_some();
             let external = !desired.can_sign() && named;
             if external {
                 reach(desired.cert_pem(), "desired").await?;
@@ -139,7 +141,8 @@ async fn require_reachable(
     let text = format!(
         "there must be at least one valid, reachable external CA corresponding to the {which} CA certificate"
     );
-    let Some(external) = ExternalCa::new(settings, current, root, Some(Arc::clone(identity))) else {
+    let Some(external) = ExternalCa::new(settings, current, root, Some(Arc::clone(identity)))
+    else {
         return Err(invalid(format!(
             "{text}: no --external-ca names that certificate (cacert=FILE)"
         )));

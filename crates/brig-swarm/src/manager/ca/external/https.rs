@@ -164,8 +164,7 @@ async fn exchange(
     body: Vec<u8>,
 ) -> Result<(StatusCode, Bytes), PostError> {
     let broken = |error: hyper::Error| PostError::Exchange(error.into());
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let request = Request::builder()
         .method(Method::POST)
         .uri(&to.target)
@@ -214,7 +213,10 @@ mod tests {
         assert_eq!((at("https://ca").port, at("https://ca").target.as_str()), (443, "/"));
         assert_eq!(at("https://ca?x").target, "/?x");
         let six = at("https://[::1]:8443/x");
-        assert_eq!((six.host.as_str(), six.port, six.authority.as_str()), ("::1", 8443, "[::1]:8443"));
+        assert_eq!(
+            (six.host.as_str(), six.port, six.authority.as_str()),
+            ("::1", 8443, "[::1]:8443")
+        );
         for (url, reason) in [
             ("http://ca/x", UrlError::Scheme),
             ("ca:8888", UrlError::Scheme),

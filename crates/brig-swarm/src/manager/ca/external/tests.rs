@@ -314,7 +314,8 @@ fn a_swarm_begins_under_one_root_or_its_own() {
     let (root, external) = begin(&[one.cert_pem(), one.cert_pem()]).unwrap().unwrap();
     assert!(!root.can_sign() && external.urls.len() == 2);
     assert_eq!(root.cert_pem(), one.cert_pem());
-    for certs in [&[b"".as_slice()][..], &[one.cert_pem(), b""], &[one.cert_pem(), two.cert_pem()]] {
+    for certs in [&[b"".as_slice()][..], &[one.cert_pem(), b""], &[one.cert_pem(), two.cert_pem()]]
+    {
         let told = begin(certs).unwrap_err().to_string();
         assert!(told.contains("cacert=FILE"), "{told}");
     }
