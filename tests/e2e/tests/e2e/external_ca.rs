@@ -28,7 +28,7 @@ fn a_swarm_is_made_under_an_external_ca() {
     let refused =
         brig.run(&[init.as_slice(), &[&format!("protocol=cfssl,url={}", cfssl.url())]].concat());
     assert!(refused.fails(1).contains("cacert=FILE"), "{refused:?}");
-    brig.run(&[init.as_slice(), &[&given]].concat()).ok();
+    let _ = brig.run(&[init.as_slice(), &[&given]].concat()).ok();
     assert_eq!(brig.run(&["swarm", "ca"]).ok().as_bytes(), cfssl.root().trim_ascii());
     let shown = format!("   External CAs:\n     cfssl: {}\n", cfssl.url());
     for client in manager.clients() {
@@ -37,7 +37,7 @@ fn a_swarm_is_made_under_an_external_ca() {
     }
 
     let worker = Brigd::start();
-    join(&worker, &manager).ok();
+    let _ = join(&worker, &manager).ok();
     let chain = worker.data_root().join("swarm/certificates/swarm-node.crt");
     let subject = openssl_verifies(&cfssl.path("ca.pem"), &chain);
     assert!(subject.contains("OU=swarm-worker"), "{subject}");
@@ -50,7 +50,8 @@ fn a_swarm_is_made_under_an_external_ca() {
     let format = ["node", "ls", "-q"];
     let ids = brig.run(&format);
     let messages = ids.ok().lines().map(|id| {
-        let inspect = ["node", "inspect", "--format", "{{.Status.Message}}", id.trim()];
+        let format = "{{with index .Status \"Message\"}}{{.}}{{end}}";
+        let inspect = ["node", "inspect", "--format", format, id.trim()];
         brig.run(&inspect).ok().to_owned()
     });
     let messages: Vec<String> = messages.collect();
@@ -76,7 +77,7 @@ fn a_swarm_is_moved_to_an_external_ca() {
     let rotated = brig.run(&rotate);
     assert!(rotated.ok().as_bytes().ends_with(cfssl.root().trim_ascii()), "{rotated:?}");
     let worker = Brigd::start();
-    join(&worker, &daemon).ok();
+    let _ = join(&worker, &daemon).ok();
     let chain = worker.data_root().join("swarm/certificates/swarm-node.crt");
     openssl_verifies(&cfssl.path("ca.pem"), &chain);
     eventually("both are ready", Duration::from_secs(10), || {

@@ -249,7 +249,7 @@ pub(crate) fn finished<'a>(
 
 /// When the certificate that a node was issued last has been out for a while. External authorities
 /// decide themselves how long theirs are valid.
-pub(crate) fn certificate_end(node: &Node) -> Option<SystemTime> {
+fn certificate_end(node: &Node) -> Option<SystemTime> {
     let certificate = node.certificate.as_ref()?;
     let info = CertInfo::from_pem(&certificate.certificate).ok()?;
     SystemTime::from(info.not_after).checked_add(super::GRACE)

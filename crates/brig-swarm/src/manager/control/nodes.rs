@@ -106,8 +106,7 @@ impl Control {
                 let cluster = tx.all::<Cluster>().next().cloned();
                 if let Some(cluster) = cluster {
                     let mut cluster = (*cluster).clone();
-                    let known = ca::rotation::certificate_end(&node);
-                    let expiry = ca::outlived(&cluster, now).max(known.unwrap_or(now));
+                    let expiry = ca::outlived(&cluster, now);
                     cluster
                         .blacklisted_certificates
                         .retain(|_, entry| wire_time::instant(entry.expiry.as_ref()) > now);
