@@ -292,7 +292,8 @@ async fn a_swarm_moves_to_an_external_root_and_back() {
 
     // Who may ask is the operator's word: this server does not listen to workers.
     assert!(asked_by(&m, &cfssl).await.starts_with("HTTP/1.1 400 "), "the manager may ask");
-    assert!(asked_by(&w, &cfssl).await.starts_with("HTTP/1.1 401 "), "a worker may not");
+    let worker_asked = asked_by(&w, &cfssl).await;
+    assert!(worker_asked.starts_with("HTTP/1.1 403 "), "a worker may not: {worker_asked}");
 
     let other = Cfssl::start();
     let elsewhere = update(&control, |settings| {
