@@ -237,21 +237,20 @@ async fn a_node_waits_for_an_authority_that_is_down() {
     let control = manager.control().unwrap();
     cfssl.stop();
     let worker = open(&dir.path().join("w"), &Machine::default()).await;
-    let joining = tokio::spawn({
-        let (worker, invitation) = (worker.clone(), invitation(&control));
-        async move { worker.join(invitation).await }
-    });
     let waiting = |state: State| {
         control.nodes().iter().find_map(|node| {
             let status = node.certificate.as_ref()?.status.clone()?;
             (status.state() == state).then_some(status.err)
         })
     };
-    let why = in_time("it waits", || waiting(State::Pending)).await;
-    assert!(why.contains("no connection to 127.0.0.1:"), "{why}");
-    cfssl.serve();
-    in_time("it is issued", || waiting(State::Pending).is_none().then_some(())).await;
-    joining.await.unwrap().unwrap();
+    let watching = async {
+        let why = in_time("it waits", || waiting(State::Pending)).await;
+        assert!(why.contains("no connection to 127.0.0.1:"), "{why}");
+        cfssl.serve();
+        in_time("it is issued", || waiting(State::Pending).is_none().then_some(())).await;
+    };
+    let (joined, ()) = tokio::join!(worker.join(invitation(&control)), watching);
+    joined.unwrap();
     openssl_verifies(&cfssl.path("ca.pem"), &chain_of(&dir.path().join("w")));
     worker.shutdown().await;
     manager.shutdown().await;
