@@ -69,8 +69,8 @@ fn a_swarm_is_moved_to_an_external_ca() {
     let given = format!("protocol=cfssl,url={}", cfssl.url());
     let rotate =
         ["swarm", "ca", "--rotate", "--quiet", "--ca-cert", &root, "--external-ca", &given];
-    let rotated = brig.run(&rotate);
-    assert!(rotated.ok().as_bytes().ends_with(cfssl.root().trim_ascii()), "{rotated:?}");
+    let _ = brig.run(&rotate).ok();
+    assert_eq!(brig.run(&["swarm", "ca"]).ok().as_bytes(), cfssl.root().trim_ascii());
     let worker = Brigd::start();
     let _ = join(&worker, &daemon).ok();
     let chain = worker.data_root().join("swarm/certificates/swarm-node.crt");
