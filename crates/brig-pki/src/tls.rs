@@ -442,5 +442,7 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
+mod https;
+
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,8 @@ pub use error::{ControlError, SwarmError};
 pub use executor::{Controller, Dependencies, Executor, ExitStatus, TaskError};
 pub use expiry::{Expiry, ExpiryKind, ExpiryState};
 pub use grpc::clock::ClockOffset;
+#[cfg(fuzzing)]
+pub use manager::ca::external::fuzz_answer;
 pub use manager::control::{
     BehindReason, Control, LogStream, NodeBehind, RegistryAuthFrom, TokenRotation, UpdateOptions,
 };

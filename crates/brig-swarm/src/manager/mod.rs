@@ -83,7 +83,7 @@ impl Manager {
         let dispatcher =
             Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
         let logs = LogBroker::new(tracker.clone(), stop.clone());
-        let control = Control::new(store.clone(), logs.clone(), own.id);
+        let control = Control::new(store.clone(), logs.clone(), own.id, Arc::clone(&credentials));
         let manager = Self { control, dispatcher: dispatcher.clone(), tracker, stop };
         manager.spawn(orchestrator::run(store.clone()));
         manager.spawn(allocator::run(store.clone()));
@@ -103,8 +103,12 @@ impl Manager {
         };
         let waiting = Arc::new(Notify::new());
         manager.spawn(ca::reconciler::run(store.clone()));
-        manager.spawn(ca::pending::run(store.clone(), Arc::clone(&waiting)));
-        let ca = CaServer::new(store, waiting, manager.stop.clone());
+        manager.spawn(ca::pending::run(
+            store.clone(),
+            Arc::clone(&credentials),
+            Arc::clone(&waiting),
+        ));
+        let ca = CaServer::new(store, Arc::clone(&credentials), waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };
         let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());
         manager.serve(incoming, authorize, ca, dispatcher, logs);

@@ -193,12 +193,11 @@ impl Renewal {
         let csr = key.csr_pem()?;
         let chain = match self.own_issuer() {
             Some(store) => {
-                let identity = self.credentials.identity();
                 tracing::warn!(
                     valid_until = %self.credentials.certificate().not_after,
                     "this manager's certificate is not valid now, issuing another one from the cluster's own key"
                 );
-                own::issue(store, &identity, csr).await.map_err(RenewalError::Own)?
+                own::issue(store, &self.credentials, csr).await.map_err(RenewalError::Own)?
             }
             None => tokio::time::timeout(PATIENCE, self.ask(csr))
                 .await

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use brig_pki::PkiError;
-use brig_pki::csr::NodeKey;
 use brig_pki::identity::NodeIdentity;
 use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys, StoredIdentity};
 use brig_pki::seal::KeyRing;
@@ -20,14 +19,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::bootstrap::{self, FirstNode};
+use super::bootstrap::{self, FirstCertificate, FirstNode};
 use super::files::{self, Addresses, Layout};
 use super::renewal::Renewal;
 use super::{InitRequest, LocalNodeState, SwarmConfig, SwarmStatus, address, blocking};
 use crate::agent::{Agent, AgentConfig, RememberManagers};
 use crate::error::SwarmError;
 use crate::expiry::{self, Expiry, Facts};
-use crate::manager::ca::rotation;
 use crate::manager::control::{Control, cluster};
 use crate::manager::dispatcher::OwnNode;
 use crate::manager::keys::DataKeys;
@@ -323,15 +321,11 @@ async fn write_new_swarm(
         NodeIdentity { cluster: cluster_id.clone(), role: Role::Manager, node: NodeId::generate() };
     let advertised = addresses.advertise_addr.clone();
     let availability = request.availability;
+    let FirstCertificate { root, key, csr, chain } =
+        bootstrap::first_certificate(&spec, &identity).await?;
     let (store, cluster, node) = blocking(move || {
-        let root = rotation::first(&spec).map_err(|error| SwarmError::Control(Box::new(error)))?;
         let cluster = bootstrap::cluster(&cluster_id, &root, spec, &request)
             .map_err(|error| SwarmError::Control(Box::new(error)))?;
-        let key = NodeKey::generate().map_err(pki("make a node key"))?;
-        let csr = key.csr_pem().map_err(pki("make a certificate request"))?;
-        let expiry = crate::manager::ca::expiry(&cluster);
-        let chain =
-            root.issue(&csr, &identity, expiry).map_err(pki("issue the node's certificate"))?;
         let (keys, ring) = StoreKeys::generate().map_err(pki("make the store's keys"))?;
         let backend = RedbBackend::open(&layout.store())
             .map_err(|error| SwarmError::Store(StoreError::Open(Arc::new(error))))?;

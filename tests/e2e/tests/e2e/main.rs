@@ -4,6 +4,7 @@
 
 mod attach;
 mod errors;
+mod external_ca;
 mod images;
 mod lifecycle;
 mod networks;
