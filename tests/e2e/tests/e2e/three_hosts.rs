@@ -1,0 +1,248 @@
+//! Three hosts with a network between them: a brigd that manages, a brigd and a dockerd that work
+//! for it, and a fourth host that keeps asking what they serve.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use brig_e2e::hosts::{HostNode, Hosts, Kind};
+use brig_e2e::{eventually, http, rpc};
+use brig_pki::tls::TlsCredentials;
+use brig_proto::swarm::{HeartbeatRequest, dispatcher_client::DispatcherClient};
+use serde_json::Value;
+use tonic::Code;
+
+const PATIENCE: Duration = Duration::from_secs(45);
+/// The host that asks.
+const ASKER: usize = 4;
+const SECRET: &str = "correct-horse-battery-staple";
+/// Every worker of a service shows the secret that it can read.
+const SERVE: &str = "cp /run/secrets/word /var/www/word; exec httpd -f -p 80 -h /var/www";
+/// What the asking host runs: a line for each answer, and for each that did not come.
+const ASK: &str = r#"while :; do
+  for host in 1 2 3; do
+    if [ "$(busybox wget -q -T 3 -O - "http://198.18.222.$host:8080/word" 2>&1)" = "$0" ]
+    then echo "ok $host"; else echo "failed $host"; fi
+  done
+  sleep 0.02
+done"#;
+
+/// Who asks all the hosts all the while.
+struct Asker(PathBuf);
+
+impl Asker {
+    fn start(hosts: &Hosts) -> Self {
+        hosts.spawn(ASKER, "asker.log", &["sh", "-c", ASK, SECRET]);
+        Self(hosts.log(ASKER, "asker.log"))
+    }
+
+    /// How many lines there are; a place to look from.
+    fn now(&self) -> usize {
+        self.lines().len()
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.0).unwrap();
+        // The last line may be half written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until each of the hosts has answered that often since.
+    fn answers(&self, since: usize, hosts: &[usize], times: usize) {
+        eventually("the hosts answer", PATIENCE, || {
+            let lines = self.lines();
+            hosts.iter().all(|host| {
+                let ok = format!("ok {host}");
+                lines[since..].iter().filter(|line| **line == ok).count() >= times
+            })
+        });
+    }
+
+    /// None of the hosts failed to answer since.
+    #[track_caller]
+    fn no_gap(&self, since: usize, hosts: &[usize]) {
+        self.answers(since, hosts, 3);
+        for (at, line) in self.lines()[since..].iter().enumerate() {
+            for host in hosts {
+                assert_ne!(*line, format!("failed {host}"), "answer {at} since {since}");
+            }
+        }
+    }
+}
+
+struct World {
+    manager: HostNode,
+    worker: HostNode,
+    docker: HostNode,
+    hosts: Hosts,
+}
+
+impl World {
+    fn start() -> Self {
+        let hosts = Hosts::up(ASKER);
+        let (manager, worker, docker) = std::thread::scope(|scope| {
+            let docker = scope.spawn(|| hosts.start(3, Kind::Dockerd));
+            let worker = scope.spawn(|| hosts.start(2, Kind::Brigd));
+            let manager = hosts.start(1, Kind::Brigd);
+            (manager, worker.join().unwrap(), docker.join().unwrap())
+        });
+        for node in [&manager, &worker, &docker] {
+            node.load_busybox();
+        }
+        Self { manager, worker, docker, hosts }
+    }
+
+    fn nodes(&self) -> [&HostNode; 3] {
+        [&self.manager, &self.worker, &self.docker]
+    }
+
+    fn ask(&self, path: &str) -> Value {
+        http::get(&self.manager.socket(), path)
+    }
+
+    /// Nodes in this state.
+    fn count(&self, state: &str) -> usize {
+        let nodes = self.ask("/v1.41/nodes");
+        let nodes = nodes.as_array().map(Vec::as_slice).unwrap_or_default();
+        nodes.iter().filter(|node| node["Status"]["State"] == state).count()
+    }
+
+    fn create(&self, name: &str, flags: &[&str]) {
+        let mut args = vec!["service", "create", "-d", "-q", "--no-resolve-image"];
+        args.extend(["--name", name, "--secret", "word", "--stop-grace-period", "0s"]);
+        args.extend(flags);
+        args.extend(["busybox", "sh", "-c", SERVE]);
+        let _ = self.manager.ok(&args);
+    }
+
+    /// The nodes that run a service's wanted tasks.
+    fn places(&self, service: &str) -> Vec<String> {
+        let filter = format!(
+            "%7B%22service%22%3A%7B%22{service}%22%3Atrue%7D%2C%22desired-state%22%3A%7B%22running%22%3Atrue%7D%7D"
+        );
+        let tasks = self.ask(&format!("/v1.41/tasks?filters={filter}"));
+        let tasks = tasks.as_array().map(Vec::as_slice).unwrap_or_default();
+        let runs = tasks.iter().filter(|task| task["Status"]["State"] == "running");
+        let mut nodes: Vec<String> =
+            runs.map(|task| task["NodeID"].as_str().unwrap().to_owned()).collect();
+        nodes.sort();
+        nodes
+    }
+}
+
+/// Containers of a service on a node.
+fn containers(node: &HostNode, service: &str) -> Vec<String> {
+    let filter = format!("label=com.docker.swarm.service.name={service}");
+    let listed = node.ok(&["ps", "-q", "--no-trunc", "--filter", &filter]);
+    listed.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn three_hosts_serve_through_rotation_loss_and_removal() {
+    let world = World::start();
+    world.manager.init_swarm();
+    let worker = world.worker.join(&world.manager);
+    let docker = world.docker.join(&world.manager);
+    eventually("three nodes are ready", PATIENCE, || world.count("ready") == 3);
+
+    let secret = world.manager.client().run_with(&["secret", "create", "word", "-"], SECRET.as_bytes());
+    let _ = secret.ok();
+    let port = "published=8080,target=80,mode=host";
+    world.create("web", &["--mode", "global", "--publish", port]);
+    world.create("wanderer", &["--replicas", "3"]);
+    for service in ["web", "wanderer"] {
+        eventually(&format!("{service} runs three times"), PATIENCE, || {
+            world.places(service).len() == 3
+        });
+    }
+    for node in world.nodes() {
+        let here = containers(node, "web");
+        assert_eq!(here.len(), 1);
+        assert_eq!(node.ok(&["exec", &here[0], "cat", "/run/secrets/word"]), SECRET);
+    }
+    let asker = Asker::start(&world.hosts);
+    asker.answers(0, &[1, 2, 3], 1);
+    let first = asker.now();
+    asker.no_gap(first, &[1, 2, 3]);
+
+    a_host_is_lost_and_comes_back(&world, &asker, &worker);
+    a_removed_node_is_refused(&world, &docker);
+}
+
+fn a_host_is_lost_and_comes_back(world: &World, asker: &Asker, worker: &str) {
+    let before = asker.now();
+    let lost = Instant::now();
+    world.hosts.cut(2);
+    eventually("the lost host's task runs elsewhere", PATIENCE, || {
+        let places = world.places("wanderer");
+        places.len() == 3 && !places.iter().any(|place| place == worker)
+    });
+    assert_eq!(world.count("down"), 1, "after {:?}", lost.elapsed());
+    asker.no_gap(before, &[1, 3]);
+    // A host that is cut off goes on with what it has.
+    assert_eq!(containers(&world.worker, "web").len(), 1);
+
+    world.hosts.heal(2);
+    eventually("the host is back", PATIENCE, || world.count("ready") == 3);
+    eventually("what was replaced ends", PATIENCE, || {
+        containers(&world.worker, "wanderer").is_empty()
+    });
+    eventually("everything runs once", PATIENCE, || {
+        let [global, replicas] = ["web", "wanderer"].map(|service| world.places(service).len());
+        let here: usize =
+            world.nodes().into_iter().map(|node| containers(node, "wanderer").len()).sum();
+        (global, replicas, here) == (3, 3, 3)
+    });
+    let after = asker.now();
+    asker.answers(after, &[1, 2, 3], 3);
+}
+
+/// The certificate that dockerd has keeps its signature and its validity: the manager has to know.
+fn a_removed_node_is_refused(world: &World, docker: &str) {
+    let swarm = world.ask("/v1.41/swarm");
+    let roots = swarm["TLSInfo"]["TrustRoot"].as_str().unwrap().to_owned();
+    let files = world.docker.data().join("swarm/certificates");
+    let credentials = rpc::member_on_disk(&files, roots.as_bytes()).unwrap();
+    let (code, message) = heartbeat(world, &credentials);
+    assert_eq!((code, message.as_str()), (Code::InvalidArgument, "session invalid"));
+
+    let _ = world.manager.ok(&["node", "rm", "--force", docker]);
+    let (code, message) = heartbeat(world, &credentials);
+    assert_eq!(code, Code::PermissionDenied, "{message}");
+    assert!(message.contains(&format!("node {docker} was removed from swarm")), "{message}");
+    eventually("two replicas move", PATIENCE, || {
+        let places = world.places("wanderer");
+        places.len() == 3 && !places.iter().any(|place| place == docker)
+    });
+    eventually("dockerd ends what it ran for the swarm", PATIENCE, || {
+        containers(&world.docker, "wanderer").is_empty()
+    });
+}
+
+/// The manager's answer to a heartbeat of a session that does not exist, from the network of
+/// dockerd's host.
+fn heartbeat(world: &World, credentials: &Arc<TlsCredentials>) -> (Code, String) {
+    let space = std::fs::File::open(world.hosts.network_namespace(3)).unwrap();
+    let address = format!("{}:2377", world.manager.address);
+    let call = async {
+        let swarm = rpc::Swarm { address, token: String::new(), roots: Vec::new() };
+        let channel = swarm.mutual(credentials).await.unwrap();
+        let request = HeartbeatRequest { session_id: "none".to_owned() };
+        let refused = DispatcherClient::new(channel).heartbeat(request).await.unwrap_err();
+        (refused.code(), refused.message().to_owned())
+    };
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| {
+            let network = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&space),
+                Some(network),
+            )
+            .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(call)
+        });
+        caller.join().unwrap()
+    })
+}
