@@ -1,8 +1,13 @@
 //! Three hosts with a network between them: a brigd that manages, a brigd and a dockerd that work
 //! for it, and a fourth host that keeps asking what they serve.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use brig_e2e::hosts::{HostNode, Hosts, Kind};
@@ -18,44 +23,48 @@ const ASKER: usize = 4;
 const SECRET: &str = "correct-horse-battery-staple";
 /// Every worker of a service shows the secret that it can read.
 const SERVE: &str = "cp /run/secrets/word /var/www/word; exec httpd -f -p 80 -h /var/www";
-/// What the asking host runs: a line for each answer, and for each that did not come.
-const ASK: &str = r#"while :; do
-  for host in 1 2 3; do
-    if [ "$(busybox wget -q -T 3 -O - "http://198.18.222.$host:8080/word" 2>&1)" = "$0" ]
-    then echo "ok $host"; else echo "failed $host"; fi
-  done
-  sleep 0.02
-done"#;
+/// Longest time until an answer is there.
+const ANSWER: Duration = Duration::from_secs(3);
 
-/// Who asks all the hosts all the while.
-struct Asker(PathBuf);
+/// Who asks all the hosts all the while, from a host of its own.
+struct Asker {
+    /// Which host was asked, and whether it answered.
+    log: Arc<Mutex<Vec<(usize, bool)>>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 impl Asker {
-    fn start(hosts: &Hosts) -> Self {
-        hosts.spawn(ASKER, "asker.log", &["sh", "-c", ASK, SECRET]);
-        Self(hosts.log(ASKER, "asker.log"))
+    fn start(hosts: &Hosts, nodes: &[&HostNode]) -> Self {
+        let (log, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let space = hosts.network_namespace(ASKER);
+        let threads = nodes.iter().map(|node| {
+            let (log, stop, space) = (Arc::clone(&log), Arc::clone(&stop), space.clone());
+            let (host, address) = (node.host, format!("{}:8080", node.address).parse().unwrap());
+            std::thread::spawn(move || {
+                enter(&space);
+                while !stop.load(Ordering::Relaxed) {
+                    let answered = ask(address).is_ok_and(|answer| answer.ends_with(SECRET));
+                    log.lock().unwrap().push((host, answered));
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            })
+        });
+        let threads = threads.collect();
+        Self { log, stop, threads }
     }
 
-    /// How many lines there are; a place to look from.
+    /// How many questions there were; a place to look from.
     fn now(&self) -> usize {
-        self.lines().len()
-    }
-
-    fn lines(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(&self.0).unwrap();
-        // The last line may be half written.
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(str::to_owned).collect()
+        self.log.lock().unwrap().len()
     }
 
     /// Waits until each of the hosts has answered that often since.
     fn answers(&self, since: usize, hosts: &[usize], times: usize) {
         eventually("the hosts answer", PATIENCE, || {
-            let lines = self.lines();
-            hosts.iter().all(|host| {
-                let ok = format!("ok {host}");
-                lines[since..].iter().filter(|line| **line == ok).count() >= times
-            })
+            let log = self.log.lock().unwrap();
+            let answers = |host| log[since..].iter().filter(|asked| **asked == (host, true)).count();
+            hosts.iter().all(|host| answers(*host) >= times)
         });
     }
 
@@ -63,12 +72,36 @@ impl Asker {
     #[track_caller]
     fn no_gap(&self, since: usize, hosts: &[usize]) {
         self.answers(since, hosts, 3);
-        for (at, line) in self.lines()[since..].iter().enumerate() {
-            for host in hosts {
-                assert_ne!(*line, format!("failed {host}"), "answer {at} since {since}");
-            }
+        for (at, (host, answered)) in self.log.lock().unwrap()[since..].iter().enumerate() {
+            assert!(*answered || !hosts.contains(host), "host {host}, question {at} since {since}");
         }
     }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One question.
+fn ask(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.write_all(b"GET /word HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Moves this thread into another network.
+fn enter(space: &Path) {
+    let space = std::fs::File::open(space).unwrap();
+    let network = rustix::thread::LinkNameSpaceType::Network;
+    rustix::thread::move_into_link_name_space(space.as_fd(), Some(network)).unwrap();
 }
 
 struct World {
@@ -161,7 +194,7 @@ fn three_hosts_serve_through_rotation_loss_and_removal() {
         assert_eq!(here.len(), 1);
         assert_eq!(node.ok(&["exec", &here[0], "cat", "/run/secrets/word"]), SECRET);
     }
-    let asker = Asker::start(&world.hosts);
+    let asker = Asker::start(&world.hosts, &world.nodes());
     asker.answers(0, &[1, 2, 3], 1);
     let first = asker.now();
     asker.no_gap(first, &[1, 2, 3]);
@@ -223,10 +256,13 @@ fn a_removed_node_is_refused(world: &World, docker: &str) {
 /// The manager's answer to a heartbeat of a session that does not exist, from the network of
 /// dockerd's host.
 fn heartbeat(world: &World, credentials: &Arc<TlsCredentials>) -> (Code, String) {
-    let space = std::fs::File::open(world.hosts.network_namespace(3)).unwrap();
-    let address = format!("{}:2377", world.manager.address);
+    let space = world.hosts.network_namespace(3);
+    let swarm = rpc::Swarm {
+        address: format!("{}:2377", world.manager.address),
+        token: String::new(),
+        roots: Vec::new(),
+    };
     let call = async {
-        let swarm = rpc::Swarm { address, token: String::new(), roots: Vec::new() };
         let channel = swarm.mutual(credentials).await.unwrap();
         let request = HeartbeatRequest { session_id: "none".to_owned() };
         let refused = DispatcherClient::new(channel).heartbeat(request).await.unwrap_err();
@@ -234,12 +270,7 @@ fn heartbeat(world: &World, credentials: &Arc<TlsCredentials>) -> (Code, String)
     };
     std::thread::scope(|scope| {
         let caller = scope.spawn(|| {
-            let network = rustix::thread::LinkNameSpaceType::Network;
-            rustix::thread::move_into_link_name_space(
-                std::os::fd::AsFd::as_fd(&space),
-                Some(network),
-            )
-            .unwrap();
+            enter(&space);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(call)
         });
