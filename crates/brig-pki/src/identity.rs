@@ -106,6 +106,30 @@ impl CertInfo {
         Self::from_cert_der(first)
     }
 
+    /// What issued a node's certificate, as `TLSInfo` shows it: the second certificate of its
+    /// chain, else the one of the roots that it names.
+    ///
+    /// # Errors
+    /// [`PkiError::Pem`], [`PkiError::Certificate`]; [`PkiError::NoRoots`] when none of the roots
+    /// issued it.
+    pub fn of_issuer(chain_pem: &[u8], roots_pem: &[u8]) -> Result<Self, PkiError> {
+        let chain = x509::certificates(chain_pem)?;
+        if let Some(issuer) = chain.get(1) {
+            return Self::from_cert_der(issuer);
+        }
+        let leaf = chain.first().ok_or(PkiError::Pem { expected: "certificate" })?;
+        let leaf = x509::parse(leaf)?;
+        for root in x509::certificates(roots_pem)? {
+            let parsed = x509::parse(&root)?;
+            if parsed.subject().as_raw() == leaf.issuer().as_raw()
+                && x509::is_signed_by(&leaf, &root)
+            {
+                return Self::from_cert_der(&root);
+            }
+        }
+        Err(PkiError::NoRoots)
+    }
+
     /// Whether `now` lies inside the validity.
     #[must_use]
     pub fn is_valid_at(&self, now: OffsetDateTime) -> bool {

@@ -219,15 +219,17 @@ async fn watch_description(shared: &Shared, told: &NodeDescription) -> SessionEr
 /// What this node is, with the certificates it has and trusts.
 async fn describe(shared: &Shared) -> NodeDescription {
     let mut description = shared.context.executor.describe().await;
-    let certificate: CertInfo = shared.credentials.certificate();
+    let chain = shared.credentials.chain_pem();
     let roots = shared.credentials.roots_pem();
-    // Outside of a rotation of the root, the issuer is the root.
-    let issuer_key =
-        CertInfo::from_pem(&roots).map_or_else(|_| Vec::new(), |root| root.public_key_der);
+    let (subject, public_key) = match CertInfo::of_issuer(&chain, &roots) {
+        Ok(issuer) => (issuer.subject_der, issuer.public_key_der),
+        // Of a root that is no longer trusted: only its name is known.
+        Err(_) => (shared.credentials.certificate().issuer_der, Vec::new()),
+    };
     description.tls_info = Some(NodeTlsInfo {
         trust_root: roots,
-        cert_issuer_subject: certificate.issuer_der,
-        cert_issuer_public_key: issuer_key,
+        cert_issuer_subject: subject,
+        cert_issuer_public_key: public_key,
     });
     description
 }

@@ -6,7 +6,7 @@
 //! the dispatcher (agents); what agents report comes back the same way.
 
 pub(crate) mod allocator;
-pub(crate) mod ca_server;
+pub(crate) mod ca;
 pub(crate) mod changes;
 pub(crate) mod control;
 pub(crate) mod dispatcher;
@@ -30,13 +30,13 @@ use brig_proto::swarm::{
 use brig_store::{Store, StoreError};
 use brig_types::id::NodeId;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::ca_server::CaServer;
+use self::ca::server::CaServer;
 use self::control::Control;
 use self::dispatcher::{Dispatcher, OwnNode};
 use self::logbroker::LogBroker;
@@ -90,7 +90,10 @@ impl Manager {
         let connections = Connections::default();
         manager.spawn(cut_off(dispatcher.clone(), connections.clone(), removals));
         let membership = Arc::new(ClusterMembership { cluster, store: store.clone() });
-        let ca = CaServer::new(store, manager.stop.clone());
+        let waiting = Arc::new(Notify::new());
+        manager.spawn(ca::reconciler::run(store.clone()));
+        manager.spawn(ca::pending::run(store.clone(), Arc::clone(&waiting)));
+        let ca = CaServer::new(store, waiting, manager.stop.clone());
         let incoming = server::incoming(
             listener,
             credentials,

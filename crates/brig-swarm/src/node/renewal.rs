@@ -46,6 +46,8 @@ enum RenewalError {
     Connect(#[source] tonic::transport::Error),
     #[error("the manager refused: {}", .0.message())]
     Refused(tonic::Status),
+    #[error("the manager cannot issue a certificate: {0}")]
+    Failed(String),
     #[error("no certificate was issued in time")]
     Timeout,
     #[error("the manager issued a certificate for another request")]
@@ -68,6 +70,9 @@ impl Renewal {
     pub(crate) async fn run(mut self) {
         let mut node = self.agent.node();
         let mut roots = self.agent.roots();
+        // What managers said before this began counts as well.
+        node.mark_changed();
+        roots.mark_changed();
         let mut backoff = Duration::ZERO;
         // Drawn once for each certificate: every new draw would bring the renewal forward.
         let mut point = random();
@@ -94,9 +99,7 @@ impl Renewal {
                         return;
                     }
                     let bundle = roots.borrow_and_update().clone();
-                    if let Err(error) = self.adopt_roots(&bundle) {
-                        tracing::error!(error = %brig_types::error::chain(&error), "refused a new trust anchor");
-                    }
+                    self.follow_roots(&bundle);
                     continue;
                 }
             }
@@ -104,6 +107,9 @@ impl Renewal {
                 Ok(()) => {
                     backoff = Duration::ZERO;
                     point = random();
+                    // The new chain may lead to a trust anchor that the old one did not lead to.
+                    let bundle = roots.borrow_and_update().clone();
+                    self.follow_roots(&bundle);
                 }
                 Err(error) => {
                     backoff = (backoff * 2).clamp(FIRST_BACKOFF, MAX_BACKOFF);
@@ -150,8 +156,12 @@ impl Renewal {
                 .await
                 .map_err(RenewalError::Refused)?
                 .into_inner();
-            let state = answer.status.unwrap_or_default().state();
+            let status = answer.status.unwrap_or_default();
+            let state = status.state();
             let certificate = answer.certificate.unwrap_or_default();
+            if state == IssuanceState::Failed && certificate.csr == csr {
+                return Err(RenewalError::Failed(status.err));
+            }
             if !matches!(state, IssuanceState::Issued | IssuanceState::Rotate) {
                 tokio::time::sleep(SETTLE).await;
                 continue;
@@ -160,6 +170,12 @@ impl Renewal {
                 return Err(RenewalError::OtherRequest);
             }
             return Ok(certificate.certificate);
+        }
+    }
+
+    fn follow_roots(&self, roots: &[u8]) {
+        if let Err(error) = self.adopt_roots(roots) {
+            tracing::warn!(error = %brig_types::error::chain(&error), "the cluster's trust anchor is not adopted: this node's certificate does not lead to it");
         }
     }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brig_pki::PkiError;
-use brig_pki::ca::RootCa;
 use brig_pki::csr::NodeKey;
 use brig_pki::identity::NodeIdentity;
 use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys, StoredIdentity};
@@ -26,6 +25,7 @@ use super::renewal::Renewal;
 use super::{InitRequest, LocalNodeState, SwarmConfig, SwarmStatus, address, blocking};
 use crate::agent::{Agent, AgentConfig, RememberManagers};
 use crate::error::SwarmError;
+use crate::manager::ca::rotation;
 use crate::manager::control::{Control, cluster};
 use crate::manager::dispatcher::OwnNode;
 use crate::manager::keys::DataKeys;
@@ -277,12 +277,12 @@ async fn write_new_swarm(
     let advertised = addresses.advertise_addr.clone();
     let availability = request.availability;
     let (store, cluster, node) = blocking(move || {
-        let root = RootCa::generate().map_err(pki("make a certificate authority"))?;
+        let root = rotation::first(&spec).map_err(|error| SwarmError::Control(Box::new(error)))?;
         let cluster = bootstrap::cluster(&cluster_id, &root, spec, &request)
             .map_err(|error| SwarmError::Control(Box::new(error)))?;
         let key = NodeKey::generate().map_err(pki("make a node key"))?;
         let csr = key.csr_pem().map_err(pki("make a certificate request"))?;
-        let expiry = crate::manager::ca_server::expiry(&cluster);
+        let expiry = crate::manager::ca::expiry(&cluster);
         let chain =
             root.issue(&csr, &identity, expiry).map_err(pki("issue the node's certificate"))?;
         let (keys, ring) = StoreKeys::generate().map_err(pki("make the store's keys"))?;

@@ -3,6 +3,7 @@
 //! Every change is one transaction on the store; the control loops see it there. Texts are
 //! SwarmKit's, with the prefix that Docker Engine puts before them.
 
+mod behind;
 pub(crate) mod cluster;
 mod configs;
 mod logs;
@@ -18,6 +19,7 @@ use brig_proto::swarm::{Annotations, Service};
 use brig_store::{Index, State, Store, StoreError, StoreObject, Watcher};
 use tokio::sync::mpsc;
 
+pub use self::behind::{BehindReason, NodeBehind};
 pub use self::cluster::TokenRotation;
 pub use self::logs::LogStream;
 pub use self::services::{RegistryAuthFrom, UpdateOptions};

@@ -9,7 +9,7 @@ use brig_proto::swarm::{
 
 use super::{Control, check_version, find};
 use crate::error::ControlError;
-use crate::manager::ca_server;
+use crate::manager::ca;
 use crate::manager::dispatcher::status::orphan_tasks;
 use crate::validate::service::invalid;
 use crate::wire_time;
@@ -106,7 +106,7 @@ impl Control {
                 let cluster = tx.all::<Cluster>().next().cloned();
                 if let Some(cluster) = cluster {
                     let mut cluster = (*cluster).clone();
-                    let expiry = ca_server::blacklist_until(&cluster, now);
+                    let expiry = ca::outlived(&cluster, now);
                     cluster
                         .blacklisted_certificates
                         .retain(|_, entry| wire_time::instant(entry.expiry.as_ref()) > now);
@@ -129,6 +129,6 @@ impl Control {
     }
 }
 
-fn host_name(node: &Node) -> &str {
+pub(super) fn host_name(node: &Node) -> &str {
     node.description.as_ref().map_or("", |description| description.hostname.as_str())
 }
