@@ -196,3 +196,26 @@ fn concerned(commit: &Commit) -> Option<BTreeSet<&str>> {
 const fn is_manager(node: &Node) -> bool {
     node.manager_status.is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_listen_has_to_start_over() {
+        let mut watchers = NodeWatchers::default();
+        let (mut deaf, gone) = (watchers.add("n"), watchers.add("m"));
+        drop(gone);
+        let object = |id: &str| Object::Node(Arc::new(Node { id: id.to_owned(), ..Node::default() }));
+        let commit = |id: &str| Arc::new(Commit { revision: 1, changes: vec![Change::Created(object(id))] });
+        for _ in 0..=WATCH_BACKLOG {
+            watchers.send(&commit("n"));
+        }
+        watchers.send(&commit("m"));
+        assert!(watchers.0.is_empty(), "nobody is kept who cannot be told");
+        for _ in 0..WATCH_BACKLOG {
+            assert!(deaf.try_next().unwrap().is_some());
+        }
+        assert_eq!(deaf.try_next(), Err(WatchError::Lagged));
+    }
+}

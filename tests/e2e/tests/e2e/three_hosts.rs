@@ -199,8 +199,37 @@ fn three_hosts_serve_through_rotation_loss_and_removal() {
     let first = asker.now();
     asker.no_gap(first, &[1, 2, 3]);
 
+    everybody_gets_a_new_root(&world, &asker);
     a_host_is_lost_and_comes_back(&world, &asker, &worker);
     a_removed_node_is_refused(&world, &docker);
+}
+
+fn everybody_gets_a_new_root(world: &World, asker: &Asker) {
+    let running = || world.nodes().map(|node| containers(node, "web"));
+    let trusted = |object: &Value| object["TrustRoot"].as_str().unwrap_or_default().to_owned();
+    let (before, old) = (asker.now(), trusted(&world.ask("/v1.41/swarm")["TLSInfo"]));
+    let containers_before = running();
+    let _ = world.manager.ok(&["swarm", "ca", "--rotate", "--detach"]);
+    let mut new = String::new();
+    eventually("every node is on the new root", PATIENCE, || {
+        let swarm = world.ask("/v1.41/swarm");
+        let nodes = world.ask("/v1.41/nodes");
+        new = trusted(&swarm["TLSInfo"]);
+        !new.is_empty()
+            && new != old
+            && swarm["RootRotationInProgress"] == false
+            && nodes.as_array().is_some_and(|nodes| {
+                nodes.len() == 3
+                    && nodes.iter().all(|node| trusted(&node["Description"]["TLSInfo"]) == new)
+            })
+    });
+    let file = world.docker.data().join("swarm/certificates/swarm-root-ca.crt");
+    eventually("dockerd has written the new root down", PATIENCE, || {
+        std::fs::read_to_string(&file).is_ok_and(|root| root.trim() == new.trim())
+    });
+    asker.no_gap(before, &[1, 2, 3]);
+    assert_eq!(running(), containers_before, "a rotation restarts nothing");
+    assert_eq!(world.count("ready"), 3);
 }
 
 fn a_host_is_lost_and_comes_back(world: &World, asker: &Asker, worker: &str) {
