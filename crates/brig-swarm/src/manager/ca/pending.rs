@@ -56,9 +56,12 @@ async fn sign(store: &Store, cluster: &Cluster, node: &Node) -> Result<(), Store
         Err(error) => Err(error),
     };
     let recorded = recorded(attempt, &node.id, node.role(), request.csr.clone(), waiting);
-    let Ok(certificate) = recorded else {
+    let Ok(mut certificate) = recorded else {
         return Ok(());
     };
+    if certificate.certificate.is_empty() {
+        certificate.certificate.clone_from(&request.certificate);
+    }
     if Some(&certificate) == node.certificate.as_ref() {
         return Ok(());
     }

@@ -55,19 +55,25 @@ struct Findings {
 pub(crate) async fn run(store: Store) {
     let mut seen = BTreeMap::new();
     let mut next_telling = Instant::now();
+    let mut target = Vec::new();
     loop {
         let now = Instant::now();
-        let may_tell = next_telling <= now;
         let (findings, mut watcher) = store.view_and_watch(|view| {
-            let cluster = view.all::<Cluster>().next().cloned();
-            cluster.map(|cluster| {
-                let nodes = view.all::<Node>().map(Arc::as_ref);
-                look(&cluster, nodes, &mut seen, now, may_tell)
-            })
+            let cluster = view.all::<Cluster>().next()?;
+            let wanted = rotation::target(cluster.root_ca.as_ref()?);
+            if target != wanted {
+                // Nobody was told of this one yet.
+                target = wanted.to_vec();
+                seen.clear();
+                next_telling = now;
+            }
+            let may_tell = next_telling <= now;
+            if may_tell {
+                next_telling = now + EVERY;
+            }
+            let nodes = view.all::<Node>().map(Arc::as_ref);
+            Some(look(cluster, nodes, &mut seen, now, may_tell))
         });
-        if may_tell {
-            next_telling = now + EVERY;
-        }
         let findings = findings.unwrap_or_default();
         if let Err(error) = tell(&store, &findings.to_tell).await {
             tracing::error!(error = %brig_types::error::chain(&error), "cannot tell nodes to renew their certificates");

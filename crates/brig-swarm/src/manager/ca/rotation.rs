@@ -26,6 +26,8 @@ use crate::wire_time;
 /// Roots before the present one that chains lead back to. Together with the cross certificate of
 /// a rotation that is under way, this is as long as chains may be for every implementation.
 const MAX_CROSS_CERTIFICATES: usize = 5;
+/// How long after the end of its certificate a node may still come back.
+const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The cluster's root after its settings were changed; `None` when they ask for no other one.
 ///
@@ -166,8 +168,10 @@ pub(crate) fn finished<'a>(
     now: SystemTime,
 ) -> Result<Option<Cluster>, ControlError> {
     let mut cluster = cluster.clone();
-    let until =
-        [super::outlived(&cluster, now)].into_iter().chain(nodes.filter_map(certificate_end)).max();
+    let until = [now + super::expiry(&cluster) + GRACE]
+        .into_iter()
+        .chain(nodes.filter_map(certificate_end))
+        .max();
     let Some(root) = &mut cluster.root_ca else { return Ok(None) };
     let Some(rotation) = root.root_rotation.take() else { return Ok(None) };
     let cross = CrossCertificate {
@@ -192,7 +196,7 @@ pub(crate) fn finished<'a>(
 fn certificate_end(node: &Node) -> Option<SystemTime> {
     let certificate = node.certificate.as_ref()?;
     let info = CertInfo::from_pem(&certificate.certificate).ok()?;
-    SystemTime::from(info.not_after).checked_add(super::GRACE)
+    SystemTime::from(info.not_after).checked_add(GRACE)
 }
 
 /// How long a node that is to get a new certificate and does not is left alone before it is asked

@@ -99,6 +99,13 @@ impl CaServer {
             .update(|tx| -> Result<(), StoreError> {
                 if let Some(node) = tx.get::<Node>(&id) {
                     let mut node = (*node).clone();
+                    let mut certificate = certificate;
+                    if certificate.certificate.is_empty() {
+                        // While the request waits, the node has the one it had.
+                        let held = node.certificate.take();
+                        certificate.certificate =
+                            held.map(|held| held.certificate).unwrap_or_default();
+                    }
                     node.certificate = Some(certificate);
                     tx.update(node)?;
                 }

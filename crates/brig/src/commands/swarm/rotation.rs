@@ -65,9 +65,13 @@ impl Progress {
         };
         let trusts = |node: &&Node| node.description.tls_info.trust_root == wanted.trust_root;
         let status = swarm.root_ca.as_ref();
-        let name = |node: &Node| match node.description.hostname.as_str() {
-            "" => node.id.clone(),
-            hostname => hostname.to_owned(),
+        let host = |node: &Node| node.description.hostname.clone();
+        let name = |node: &Node| match host(node) {
+            hostname if hostname.is_empty() => node.id.clone(),
+            hostname if nodes.iter().filter(|other| host(other) == hostname).count() > 1 => {
+                format!("{hostname} ({})", node.id)
+            }
+            hostname => hostname,
         };
         Self {
             digest: status.map(|status| status.digest.clone()).unwrap_or_default(),
