@@ -100,6 +100,9 @@ async fn ca(context: &Context, args: CaArgs) -> Result<()> {
         return Ok(());
     }
     rotation::wait(context, args.quiet).await?;
+    if args.quiet {
+        return Ok(());
+    }
     display(&context.client.json(Call::get("/swarm")).await?)
 }
 

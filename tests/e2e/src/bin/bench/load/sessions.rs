@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use brig_e2e::http;
 use brig_e2e::rpc::{self, Failure, Member};
 use brig_pki::csr::NodeKey;
+use brig_pki::identity::CertInfo;
 use brig_proto::swarm::{
-    AssignmentsRequest, HeartbeatRequest, NodeDescription, SessionRequest,
+    AssignmentsRequest, HeartbeatRequest, NodeDescription, NodeTlsInfo, SessionRequest,
     dispatcher_client::DispatcherClient,
 };
 use tokio::sync::Semaphore;
@@ -90,7 +91,7 @@ async fn watch(
         opening.spawn_local(async move {
             let _permit = permits.acquire().await.unwrap();
             let channel = swarm.mutual(&member.credentials).await.unwrap();
-            let session = open(&channel).await.unwrap();
+            let session = open(&channel, &swarm.roots).await.unwrap();
             (channel, session)
         });
         // Those who are in keep their heart beating while others come.
@@ -160,10 +161,19 @@ struct Opened {
     assignments: tonic::Streaming<brig_proto::swarm::AssignmentsMessage>,
 }
 
-async fn open(channel: &Channel) -> Result<Opened, Failure> {
+async fn open(channel: &Channel, roots: &[u8]) -> Result<Opened, Failure> {
     let mut dispatcher = DispatcherClient::new(channel.clone());
-    let description =
-        NodeDescription { hostname: "simulated".to_owned(), ..NodeDescription::default() };
+    let root = CertInfo::from_pem(roots)?;
+    let tls_info = NodeTlsInfo {
+        trust_root: roots.to_vec(),
+        cert_issuer_subject: root.subject_der,
+        cert_issuer_public_key: root.public_key_der,
+    };
+    let description = NodeDescription {
+        hostname: "simulated".to_owned(),
+        tls_info: Some(tls_info),
+        ..NodeDescription::default()
+    };
     let request =
         SessionRequest { description: Some(description), ..SessionRequest::default() };
     let mut messages = dispatcher.session(request).await?.into_inner();
