@@ -192,11 +192,7 @@ impl Store {
     }
 
     /// The same for what concerns one node: its object, its tasks, the managers and the cluster.
-    pub fn view_and_watch_node<R>(
-        &self,
-        node: &str,
-        f: impl FnOnce(&View) -> R,
-    ) -> (R, Watcher) {
+    pub fn view_and_watch_node<R>(&self, node: &str, f: impl FnOnce(&View) -> R) -> (R, Watcher) {
         let shared = &self.0.shared;
         let (view, watcher) = {
             let committed = shared.committed.read().unwrap_or_else(PoisonError::into_inner);

@@ -87,9 +87,7 @@ impl Watcher {
                 broadcast::error::RecvError::Lagged(_) => WatchError::Lagged,
                 broadcast::error::RecvError::Closed => WatchError::Closed,
             }),
-            Source::Node { commits, lagged } => {
-                commits.recv().await.ok_or_else(|| ended(lagged))
-            }
+            Source::Node { commits, lagged } => commits.recv().await.ok_or_else(|| ended(lagged)),
         }
     }
 
@@ -183,10 +181,9 @@ fn concerned(commit: &Commit) -> Option<BTreeSet<&str>> {
                 Object::Node(node) if is_manager(node) => return None,
                 Object::Node(node) => nodes.insert(node.id.as_str()),
                 Object::Task(task) => nodes.insert(task.node_id.as_str()),
-                Object::Service(_)
-                | Object::Secret(_)
-                | Object::Config(_)
-                | Object::Network(_) => false,
+                Object::Service(_) | Object::Secret(_) | Object::Config(_) | Object::Network(_) => {
+                    false
+                }
             };
         }
     }
@@ -206,8 +203,10 @@ mod tests {
         let mut watchers = NodeWatchers::default();
         let (mut deaf, gone) = (watchers.add("n"), watchers.add("m"));
         drop(gone);
-        let object = |id: &str| Object::Node(Arc::new(Node { id: id.to_owned(), ..Node::default() }));
-        let commit = |id: &str| Arc::new(Commit { revision: 1, changes: vec![Change::Created(object(id))] });
+        let object =
+            |id: &str| Object::Node(Arc::new(Node { id: id.to_owned(), ..Node::default() }));
+        let commit =
+            |id: &str| Arc::new(Commit { revision: 1, changes: vec![Change::Created(object(id))] });
         for _ in 0..=WATCH_BACKLOG {
             watchers.send(&commit("n"));
         }

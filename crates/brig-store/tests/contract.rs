@@ -297,7 +297,10 @@ async fn a_nodes_watcher_hears_of_its_own_affairs_only() {
     store.update(|tx| tx.create(node("m", true))).await.unwrap();
     let changed = store.view().get::<Node>("a").unwrap().as_ref().clone();
     store.update(|tx| tx.update(changed)).await.unwrap();
-    store.update(|tx| tx.create(Cluster { id: "x".to_owned(), ..Cluster::default() })).await.unwrap();
+    store
+        .update(|tx| tx.create(Cluster { id: "x".to_owned(), ..Cluster::default() }))
+        .await
+        .unwrap();
     for id in [&own.id, &own.id, "m", "a", "x"] {
         let commit = watcher.next().await.unwrap();
         assert!(matches!(&commit.changes[..], [change] if change.object().id() == id), "{id}");

@@ -140,8 +140,7 @@ impl Hosts {
         let config = folder.join("daemon.json").display().to_string();
         std::fs::write(&config, "{}").expect("an empty configuration");
         let cgroups = format!("/{}", self.name);
-        let common =
-            ["-H", "unix:///run/d.sock", "--data-root", &data, "--config-file", &config];
+        let common = ["-H", "unix:///run/d.sock", "--data-root", &data, "--config-file", &config];
         let brigd;
         let mut program = match kind {
             Kind::Brigd => {

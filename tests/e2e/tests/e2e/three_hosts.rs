@@ -63,7 +63,8 @@ impl Asker {
     fn answers(&self, since: usize, hosts: &[usize], times: usize) {
         eventually("the hosts answer", PATIENCE, || {
             let log = self.log.lock().unwrap();
-            let answers = |host| log[since..].iter().filter(|asked| **asked == (host, true)).count();
+            let answers =
+                |host| log[since..].iter().filter(|asked| **asked == (host, true)).count();
             hosts.iter().all(|host| answers(*host) >= times)
         });
     }
@@ -179,7 +180,8 @@ fn three_hosts_serve_through_rotation_loss_and_removal() {
     let docker = world.docker.join(&world.manager);
     eventually("three nodes are ready", PATIENCE, || world.count("ready") == 3);
 
-    let secret = world.manager.client().run_with(&["secret", "create", "word", "-"], SECRET.as_bytes());
+    let secret =
+        world.manager.client().run_with(&["secret", "create", "word", "-"], SECRET.as_bytes());
     let _ = secret.ok();
     let port = "published=8080,target=80,mode=host";
     world.create("web", &["--mode", "global", "--publish", port]);

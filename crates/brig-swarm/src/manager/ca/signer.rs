@@ -97,7 +97,8 @@ fn root_ca(cert: &[u8], key: Option<SecretBytes>) -> Result<Arc<RootCa>, PkiErro
         return Ok(Arc::clone(&last.root));
     }
     let root = Arc::new(RootCa::from_pem(cert, key.as_ref())?);
-    *last = Some(LastRoot { cert: cert.to_vec(), key, read: Instant::now(), root: Arc::clone(&root) });
+    *last =
+        Some(LastRoot { cert: cert.to_vec(), key, read: Instant::now(), root: Arc::clone(&root) });
     Ok(root)
 }
 

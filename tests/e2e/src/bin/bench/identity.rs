@@ -136,7 +136,8 @@ fn lose(kind: Kind, rounds: usize) -> Vec<f64> {
 
 /// The node that has the service's wanted task, if that runs.
 fn running_on(cluster: &Cluster) -> Option<String> {
-    let tasks = cluster.ask("/v1.41/tasks?filters=%7B%22desired-state%22%3A%7B%22running%22%3Atrue%7D%7D");
+    let tasks =
+        cluster.ask("/v1.41/tasks?filters=%7B%22desired-state%22%3A%7B%22running%22%3Atrue%7D%7D");
     let runs = |task: &&Value| task["Status"]["State"] == "running";
     // A node that is down takes its tasks' last reports with it: what counts is a task on a node
     // that is ready.

@@ -33,7 +33,9 @@ fn main() {
         eprintln!("brig-bench: no suite {unknown}; there are: {}", SUITES.join(", "));
         std::process::exit(2);
     }
-    for suite in SUITES.iter().filter(|suite| wanted.is_empty() || wanted.iter().any(|w| w == *suite)) {
+    for suite in
+        SUITES.iter().filter(|suite| wanted.is_empty() || wanted.iter().any(|w| w == *suite))
+    {
         match *suite {
             "engine" => engine::measure(setting("BENCH_ROUNDS", 15)),
             "join" => identity::join(setting("BENCH_ROUNDS", 7)),

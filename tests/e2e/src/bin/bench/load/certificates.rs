@@ -24,9 +24,8 @@ const GOAL: f64 = 2000.0;
 /// Measures joins and renewals, each over kept connections and with a connection for each.
 pub(crate) async fn measure() {
     let manager = Manager::start().await;
-    let requests: Rc<Vec<Vec<u8>>> = Rc::new(
-        (0..REQUESTS).map(|_| NodeKey::generate().unwrap().csr_pem().unwrap()).collect(),
-    );
+    let requests: Rc<Vec<Vec<u8>>> =
+        Rc::new((0..REQUESTS).map(|_| NodeKey::generate().unwrap().csr_pem().unwrap()).collect());
     let mut members = Vec::new();
     for _ in 0..CALLERS {
         let channel = manager.swarm.anonymous().await.unwrap();

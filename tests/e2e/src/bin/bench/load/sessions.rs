@@ -174,8 +174,7 @@ async fn open(channel: &Channel, roots: &[u8]) -> Result<Opened, Failure> {
         tls_info: Some(tls_info),
         ..NodeDescription::default()
     };
-    let request =
-        SessionRequest { description: Some(description), ..SessionRequest::default() };
+    let request = SessionRequest { description: Some(description), ..SessionRequest::default() };
     let mut messages = dispatcher.session(request).await?.into_inner();
     let session = messages.message().await?.ok_or("the session ended")?.session_id;
     let request = AssignmentsRequest { session_id: session.clone() };
