@@ -41,6 +41,14 @@ struct Seen {
     lost: u64,
 }
 
+impl Seen {
+    fn beat(&mut self, took: Duration, missed: bool) {
+        self.heartbeats += 1;
+        self.slowest = self.slowest.max(took);
+        self.missed += u64::from(missed);
+    }
+}
+
 /// Opens the sessions, watches them, and renews every certificate while they go on.
 pub(crate) async fn measure(count: usize) {
     let manager = Manager::start().await;
@@ -221,17 +229,12 @@ async fn beat(channel: Channel, session: String, seen: &Rc<RefCell<Seen>>) {
         let request = HeartbeatRequest { session_id: session.clone() };
         let answer = dispatcher.heartbeat(request).await;
         let took = start.elapsed();
-        let mut seen = seen.borrow_mut();
-        seen.heartbeats += 1;
-        seen.slowest = seen.slowest.max(took);
-        // The sender's clock: from the last answer to this one.
-        if answer.is_err() || (!period.is_zero() && period + took > period * GRACE) {
-            seen.missed += 1;
-        }
+        // From the last answer to this one.
+        let late = !period.is_zero() && period + took > period * GRACE;
+        seen.borrow_mut().beat(took, late || answer.is_err());
         if let Some(told) = answer.ok().and_then(|answer| answer.into_inner().period) {
             period = Duration::try_from(told).unwrap_or(period);
         }
-        drop(seen);
         tokio::time::sleep(period).await;
     }
 }
