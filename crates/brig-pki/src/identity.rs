@@ -70,6 +70,8 @@ pub struct CertInfo {
     pub not_after: OffsetDateTime,
     /// Subject as people read it.
     pub subject: String,
+    /// Issuer as people read it.
+    pub issuer: String,
     /// Issuer's name, DER.
     pub issuer_der: Vec<u8>,
     /// Subject's name, DER.
@@ -90,6 +92,7 @@ impl CertInfo {
             not_before: certificate.validity().not_before.to_datetime(),
             not_after: certificate.validity().not_after.to_datetime(),
             subject: certificate.subject().to_string(),
+            issuer: certificate.issuer().to_string(),
             issuer_der: raw(certificate.issuer()),
             subject_der: raw(certificate.subject()),
             public_key_der: certificate.public_key().raw.to_vec(),

@@ -3,77 +3,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
+#[path = "common/dockerd.rs"]
+mod engine;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use brig_proto::swarm::{
-    GlobalService, LogSelector, LogSubscriptionOptions, Placement, ServiceSpec, service_spec,
+    GlobalService, LogSelector, LogSubscriptionOptions, NodeRole, NodeSpec, Placement, ServiceSpec,
+    service_spec,
 };
 use brig_swarm::{Control, Swarm, TokenRotation};
 use common::*;
+use engine::{DOCKERD, Dockerd};
 
-const DOCKERD: &str = "/usr/sbin/dockerd";
 const BUSYBOX: &str = "/bin/busybox";
-
-struct Dockerd {
-    child: Child,
-    dir: PathBuf,
-    cgroup: String,
-    socket: String,
-}
-
-impl Dockerd {
-    fn start(dir: &Path) -> Self {
-        let socket = format!("unix://{}", dir.join("d.sock").display());
-        let cgroup = format!("brig-swarm-test-{}", std::process::id());
-        let log = std::fs::File::create(dir.join("log")).unwrap();
-        let child = Command::new(DOCKERD)
-            .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "-D", "-H", &socket])
-            .args(["--storage-driver=vfs", "--cgroup-parent", &cgroup])
-            .arg("--data-root")
-            .arg(dir.join("data"))
-            .arg("--exec-root")
-            .arg(dir.join("exec"))
-            .arg("--pidfile")
-            .arg(dir.join("pid"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let dockerd = Self { child, dir: dir.to_owned(), cgroup, socket };
-        let give_up = std::time::Instant::now() + Duration::from_secs(20);
-        while dockerd.docker(&["version"]).is_err() {
-            assert!(std::time::Instant::now() < give_up, "dockerd does not start");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        dockerd
-    }
-
-    fn docker(&self, args: &[&str]) -> Result<String, String> {
-        let output = Command::new("docker").args(["-H", &self.socket]).args(args).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-    }
-}
-
-impl Drop for Dockerd {
-    fn drop(&mut self) {
-        let _ = self.docker(&["swarm", "leave", "--force"]);
-        let pid = i32::try_from(self.child.id()).unwrap();
-        let _ = Command::new("kill").arg(pid.to_string()).status();
-        let _ = self.child.wait();
-        // What a dockerd leaves behind.
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let own = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-        for target in own.filter(|target| Path::new(target).starts_with(&self.dir)) {
-            let _ = Command::new("umount").args(["-l", target]).status();
-        }
-        let find = "find /sys/fs/cgroup -depth -type d -path \"*/$0*\" -exec rmdir {} +";
-        let _ = Command::new("sh").args(["-c", find, &self.cgroup]).stderr(Stdio::null()).status();
-    }
-}
 
 /// A root filesystem with a shell.
 fn rootfs(dir: &Path) -> PathBuf {
@@ -223,6 +168,13 @@ async fn a_dockerd_joins_runs_a_task_with_a_secret_and_leaves() {
     dockerd.docker(&["import", rootfs(temp.path()).to_str().unwrap(), "local/box:1"]).unwrap();
 
     let worker = join(&dockerd, &swarm, &control).await;
+
+    let stored = control.node(&worker).unwrap();
+    let version = stored.meta.as_ref().unwrap().version.unwrap().index;
+    let manager =
+        NodeSpec { desired_role: NodeRole::Manager as i32, ..stored.spec.clone().unwrap() };
+    let refused = control.update_node(&worker, version, manager).await.unwrap_err().to_string();
+    assert!(refused.contains("it runs Docker Engine"), "{refused}");
 
     control.create_secret(secret("db", b"hunter2\n")).await.unwrap();
     let mut spec = service("web", "local/box:1", 1);

@@ -51,6 +51,10 @@ pub(crate) enum SessionError {
     /// This node is described differently now; a new session tells the manager.
     #[error("the node's description changed")]
     Described,
+    /// The node has another certificate now; a new connection shows it, and this one ends with
+    /// the old one.
+    #[error("the node's certificate was replaced")]
+    Renewed,
 }
 
 impl From<Status> for SessionError {
@@ -80,6 +84,7 @@ async fn session(
     opened: impl FnOnce(),
 ) -> Result<std::convert::Infallible, SessionError> {
     let credentials = Arc::clone(&shared.credentials);
+    let chain = credentials.chain_pem();
     let channel = client::connect(address, credentials, MANAGER_NAME)
         .await
         .map_err(|source| SessionError::Connect { address: address.to_owned(), source })?;
@@ -112,7 +117,7 @@ async fn session(
         reason = assignments(shared, dispatcher.clone(), id) => reason,
         status = shared.context.reporter.run(dispatcher.clone(), id) => status.into(),
         status = logs => status.into(),
-        reason = watch_description(shared, &description) => reason,
+        reason = watch_description(shared, &description, &chain) => reason,
     })
 }
 
@@ -201,7 +206,7 @@ async fn assignments(
     }
 }
 
-async fn watch_description(shared: &Shared, told: &NodeDescription) -> SessionError {
+async fn watch_description(shared: &Shared, told: &NodeDescription, chain: &[u8]) -> SessionError {
     let mut certificates = shared.certificates.subscribe();
     loop {
         tokio::select! {
@@ -209,6 +214,9 @@ async fn watch_description(shared: &Shared, told: &NodeDescription) -> SessionEr
             changed = certificates.changed() => if changed.is_err() {
                 std::future::pending::<()>().await;
             },
+        }
+        if shared.credentials.chain_pem() != chain {
+            return SessionError::Renewed;
         }
         if describe(shared).await != *told {
             return SessionError::Described;

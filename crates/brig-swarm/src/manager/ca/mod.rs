@@ -1,20 +1,18 @@
 //! The cluster's certificate authority: what signs, and how nodes reach it.
 
+pub(crate) mod own;
 pub(crate) mod pending;
 pub(crate) mod reconciler;
 pub(crate) mod rotation;
 pub(crate) mod server;
 pub(crate) mod signer;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use brig_pki::ca::DEFAULT_NODE_EXPIRY;
 use brig_proto::swarm::Cluster;
 
 use crate::wire_time;
-
-/// How long a certificate that ran out is remembered.
-const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How long node certificates are valid.
 pub(crate) fn expiry(cluster: &Cluster) -> Duration {
@@ -24,10 +22,4 @@ pub(crate) fn expiry(cluster: &Cluster) -> Duration {
         .and_then(|spec| spec.ca_config.as_ref())
         .and_then(|config| config.node_cert_expiry.as_ref());
     wire_time::duration(configured, DEFAULT_NODE_EXPIRY)
-}
-
-/// When every certificate that exists `now` has certainly run out: the end of a removed node's
-/// right to show its certificate, for instance.
-pub(crate) fn outlived(cluster: &Cluster, now: SystemTime) -> SystemTime {
-    now + expiry(cluster) + GRACE
 }

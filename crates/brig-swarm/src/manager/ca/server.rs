@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use brig_pki::PkiError;
+use brig_pki::admission::Standing;
 use brig_pki::identity::NodeIdentity;
 use brig_pki::token::NodeRole as Role;
 use brig_proto::swarm::{
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::signer::{SignError, Signer, recorded};
-use crate::grpc::authorize::Caller;
+use crate::grpc::authorize::{Caller, Unrecognized};
 use crate::manager::changes::{self, Wake};
 use crate::manager::dispatcher::status::store_failed;
 use crate::manager::join_tokens::{self, Refusal};
@@ -114,7 +115,14 @@ impl CaServer {
             .await
             .map_err(|error| store_failed(&error))?;
         self.wake_if_waiting(is_waiting);
-        tracing::info!(node = id, "a node asked for a new certificate");
+        match caller.standing {
+            Standing::Full => tracing::info!(node = id, "a node asked for a new certificate"),
+            Standing::RenewOnly { until } => tracing::warn!(
+                node = id,
+                %until,
+                "a node whose certificate had expired asked for a new one within the grace"
+            ),
+        }
         Ok(id)
     }
 
@@ -237,6 +245,7 @@ impl node_ca_server::NodeCa for CaServer {
             return Err(Status::aborted("CA signer is stopped"));
         }
         let caller = request.extensions().get::<Caller>().cloned();
+        let unrecognized = request.extensions().get::<Unrecognized>().cloned();
         let mut request = request.into_inner();
         let csr = std::mem::take(&mut request.csr);
         if csr.is_empty() || csr.len() > MAX_CSR {
@@ -244,6 +253,12 @@ impl node_ca_server::NodeCa for CaServer {
         }
         let node_id = match caller {
             Some(caller) => self.renew(&caller, csr).await?,
+            None if request.token.is_empty()
+                && let Some(Unrecognized(reason)) = unrecognized =>
+            {
+                tracing::warn!(reason, "refused to renew a certificate");
+                return Err(Status::permission_denied(format!("Permission denied: {reason}")));
+            }
             None => {
                 let cluster = self.cluster()?;
                 match join_tokens::role(&cluster, &request.token, SystemTime::now())? {
