@@ -14,3 +14,4 @@ mod root_rotation;
 mod secrets;
 mod services;
 mod side_by_side;
+mod three_hosts;

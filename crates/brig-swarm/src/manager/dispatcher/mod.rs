@@ -283,8 +283,9 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let node = caller(&request)?.node;
         let period = heartbeats::with_jitter(self.0.period());
         let beat = Beat { node: node.as_str(), session: &request.get_ref().session_id };
-        self.0.sessions().beat(beat, Instant::now(), period)?;
-        self.0.beat.notify_one();
+        if self.0.sessions().beat(beat, Instant::now(), period)? {
+            self.0.beat.notify_one();
+        }
         if let Some(there) = clock::read(request.metadata()) {
             self.0.see_clock(node.as_str(), there);
         }
