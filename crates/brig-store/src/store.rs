@@ -125,6 +125,12 @@ impl Store {
         Ok(Self(Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) })))
     }
 
+    /// Ends writing, whoever still has a clone of this: what was accepted becomes durable, later
+    /// transactions fail with [`StoreError::Closed`], and the file can be opened anew. Blocks.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
     /// The state as of now.
     #[must_use]
     pub fn view(&self) -> View {
@@ -208,13 +214,20 @@ impl fmt::Debug for Store {
     }
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
+impl Handle {
+    fn close(&self) {
         self.shared.lock_head().closing = true;
         self.shared.wake.notify_one();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the store's writing thread panicked");
         }
+        self.shared.backend.close();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -447,6 +447,26 @@ impl<B: Backend> Backend for FailsAfter<B> {
         }
         self.inner.commit(first, group)
     }
+
+    fn close(&self) {
+        self.inner.close();
+    }
+}
+
+#[tokio::test]
+async fn a_closed_store_lets_go_of_its_file_whoever_still_has_a_clone() {
+    let place = RedbPlace::new();
+    let store = Store::open(place.open(), sealer()).unwrap();
+    let clone = store.clone();
+    store.update(|tx| tx.create(service("a"))).await.unwrap();
+    store.close();
+    let late = clone.update(|tx| tx.create(service("b"))).await;
+    assert!(matches!(late, Err(StoreError::Closed)), "{late:?}");
+    assert_eq!(clone.view().count::<Service>(), 1, "reading goes on");
+    let again = Store::open(place.open(), sealer()).unwrap();
+    assert_eq!(again.view().count::<Service>(), 1);
+    drop((clone, store));
+    again.update(|tx| tx.create(service("b"))).await.unwrap();
 }
 
 #[tokio::test]

@@ -68,6 +68,7 @@ pub(crate) struct ManagerConfig {
 
 /// A running manager.
 pub(crate) struct Manager {
+    store: Store,
     control: Control,
     dispatcher: Dispatcher,
     tracker: TaskTracker,
@@ -84,7 +85,8 @@ impl Manager {
             Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
         let logs = LogBroker::new(tracker.clone(), stop.clone());
         let control = Control::new(store.clone(), logs.clone(), own.id, Arc::clone(&credentials));
-        let manager = Self { control, dispatcher: dispatcher.clone(), tracker, stop };
+        let manager =
+            Self { store: store.clone(), control, dispatcher: dispatcher.clone(), tracker, stop };
         manager.spawn(orchestrator::run(store.clone()));
         manager.spawn(allocator::run(store.clone()));
         manager.spawn(scheduler::run(store.clone()));
@@ -131,6 +133,11 @@ impl Manager {
         self.tracker.close();
         if tokio::time::timeout(STOP_PATIENCE * 2, self.tracker.wait()).await.is_err() {
             tracing::warn!("parts of the manager did not stop in time");
+        }
+        // Connections that end slowly have handlers, and those have the store.
+        let store = self.store.clone();
+        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+            tracing::error!("the cluster store was not closed");
         }
     }
 
