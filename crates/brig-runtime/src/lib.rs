@@ -28,7 +28,8 @@ mod supervise;
 
 pub use config::{Flavor, RuntimeConfig};
 pub use console::{
-    Console, ConsoleError, ConsoleOutput, OutputChunk, STALL_LIMIT, SUBSCRIBER_BUFFER, StdStream,
+    Console, ConsoleError, ConsoleOutput, OutputChunk, PIECE_COST, STALL_LIMIT, SUBSCRIBER_BUFFER,
+    StdStream,
 };
 pub use control::{OciState, OciStatus};
 pub use create::{CreateRequest, Created, LogTarget};

@@ -131,11 +131,7 @@ impl Volumes {
                 }
             }
         }
-        Ok(Self {
-            root: root.to_owned(),
-            entries: Mutex::new(entries),
-            patience: MOUNT_PATIENCE,
-        })
+        Ok(Self { root: root.to_owned(), entries: Mutex::new(entries), patience: MOUNT_PATIENCE })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -369,8 +365,7 @@ impl Volumes {
             (entry.info.mountpoint.clone(), Arc::clone(&entry.filling))
         };
         let _filling = filling.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed =
-            |error| EngineError::disk("copy the image's content into", &data, error);
+        let failed = |error| EngineError::disk("copy the image's content into", &data, error);
         let marker = self.root.join(name).join(FILLING_FILE);
         let cut_off = marker.exists();
         if !cut_off && !is_empty(&data) {
@@ -499,8 +494,7 @@ mod tests {
     impl Silent {
         fn mount() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let server =
-                std::fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+            let server = std::fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
             let data = format!(
                 "fd={},rootmode=40000,user_id=0,group_id=0",
                 std::os::fd::AsRawFd::as_raw_fd(&server)
