@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod footprint;
 pub mod image;
 pub mod registry;
 

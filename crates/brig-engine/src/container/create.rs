@@ -86,6 +86,7 @@ impl Engine {
             restart_count: 0,
             stopped_by_hand: false,
             needs_secrets: false,
+            last_health: None,
             networks: Default::default(),
             ports: Default::default(),
         };

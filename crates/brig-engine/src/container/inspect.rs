@@ -36,7 +36,9 @@ impl Engine {
         let (record, health, execs) = {
             let cell = container.cell();
             let execs: Vec<String> = cell.execs.iter().map(ToString::to_string).collect();
-            (cell.record.clone(), cell.health.as_ref().map(|health| health.report()), execs)
+            let last = cell.record.last_health.clone();
+            let health = cell.health.as_ref().map(|health| health.report()).or(last);
+            (cell.record.clone(), health, execs)
         };
         let command = record.command();
         let (path, args) = match command.split_first() {

@@ -73,6 +73,9 @@ pub(crate) struct Cell {
     /// A start is under way; an exit that comes meanwhile is kept in `early_exit`.
     pub(crate) starting: bool,
     pub(crate) early_exit: Option<ExitInfo>,
+    /// A restart by hand is under way: one that removes itself stays for it. Not recorded, so that
+    /// it removes itself all the same when the daemon does not come to the start.
+    pub(crate) stays: bool,
     /// The present run.
     pub(crate) run: Option<Run>,
     /// Input and output of the present or the next run.
@@ -105,6 +108,7 @@ impl Container {
                 record,
                 starting: false,
                 early_exit: None,
+                stays: false,
                 run: None,
                 io: IoSession::new(),
                 backoff: Backoff::default(),

@@ -7,6 +7,10 @@ use brig_api::container::{ContainerConfig, HostConfig, PortBinding, PortMap, Por
 
 use crate::error::EngineError;
 
+/// Most ports that one container publishes. Each takes a socket on the host: without a limit an
+/// image that exposes everything would take all of the daemon's.
+pub(crate) const MAX_PUBLICATIONS: usize = 4096;
+
 /// A transport protocol that ports are published for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Protocol {
@@ -115,11 +119,15 @@ pub(crate) fn publications(
         }
     }
     if host.publish_all_ports {
-        for port in exposed(config, host)? {
-            if !wanted.iter().any(|publication| publication.port == port) {
-                wanted.push(Publication { port, host_ip: None, host_ports: (0, 0) });
-            }
-        }
+        let named: BTreeSet<ContainerPort> = wanted.iter().map(|one| one.port).collect();
+        let others = exposed(config, host)?.into_iter().filter(|port| !named.contains(port));
+        wanted.extend(others.map(|port| Publication { port, host_ip: None, host_ports: (0, 0) }));
+    }
+    if wanted.len() > MAX_PUBLICATIONS {
+        return Err(EngineError::Invalid(format!(
+            "{} ports to publish are too many: one container may have {MAX_PUBLICATIONS}; publish the ones that are needed with -p",
+            wanted.len()
+        )));
     }
     Ok(wanted)
 }
@@ -223,6 +231,21 @@ mod tests {
                 (53, None, (0, 0)),
             ]
         );
+    }
+
+    #[test]
+    fn an_image_that_exposes_everything() {
+        let range = |text: &str| ContainerConfig {
+            exposed_ports: [(text.to_owned(), Empty {})].into(),
+            ..ContainerConfig::default()
+        };
+        let host = HostConfig { publish_all_ports: true, ..HostConfig::default() };
+        let many = publications(&range("1-4096/tcp"), &host).unwrap();
+        assert_eq!(many.len(), MAX_PUBLICATIONS);
+        let error = publications(&range("1-65535/tcp"), &host).unwrap_err().to_string();
+        assert!(error.starts_with("65535 ports to publish are too many"), "{error}");
+        // Exposing costs nothing.
+        assert!(publications(&range("1-65535/tcp"), &HostConfig::default()).unwrap().is_empty());
     }
 
     #[test]

@@ -79,11 +79,11 @@ impl Engine {
             }
             if cell.record.needs_secrets && options.is_empty() {
                 return Err(EngineError::Conflict(format!(
-                    "container {} was given secrets by the swarm and cannot be started without them",
+                    "container {} was given secrets or configs by the swarm and cannot be started without them",
                     container.id
                 )));
             }
-            cell.record.needs_secrets |= !options.secrets.is_empty();
+            cell.record.needs_secrets |= !options.is_empty();
             if !automatic {
                 cell.record.restart_count = 0;
                 cell.record.stopped_by_hand = false;
@@ -245,11 +245,11 @@ impl Engine {
             (remove, std::mem::replace(&mut cell.io, IoSession::new()))
         };
         io.end();
+        // Also of one that removes itself: the next daemon goes on with a removal that was cut off.
+        container.save();
         if remove {
             self.registry().remove(&container.id, &container.name());
             self.container_event(container, "destroy", &[]);
-        } else {
-            container.save();
         }
         container.phase.send_modify(|phase| {
             phase.up = false;

@@ -12,3 +12,4 @@ mod restart;
 mod secrets;
 mod services;
 mod side_by_side;
+mod storm;
