@@ -10,7 +10,7 @@ use brig_api::container::{
 use brig_api::time::{rfc3339nano, zero};
 use time::OffsetDateTime;
 
-use super::Container;
+use super::{Container, spec};
 use super::record::Record;
 use super::state::Status;
 use crate::engine::Engine;
@@ -61,6 +61,7 @@ impl Engine {
             name: format!("/{}", record.name),
             restart_count: record.restart_count,
             driver: "overlay2".to_owned(),
+            app_armor_profile: self.apparmor_profile(&record),
             platform: "linux".to_owned(),
             exec_ids: execs,
             graph_driver: self.graph_driver(container),
@@ -70,6 +71,15 @@ impl Engine {
             host_config: record.host_config,
             ..ContainerInspect::default()
         }
+    }
+
+    /// The AppArmor profile that the container has, or would have if it were started.
+    fn apparmor_profile(&self, record: &Record) -> String {
+        let host = &record.host_config;
+        // Checked when the container was created.
+        let asked = spec::Security::parse(&host.security_opt).ok().and_then(|s| s.apparmor);
+        let apparmor = self.runtime().facts().apparmor;
+        apparmor.profile_for(asked.as_deref(), host.privileged).unwrap_or_default()
     }
 
     fn graph_driver(&self, container: &Container) -> GraphDriver {

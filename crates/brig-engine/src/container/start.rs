@@ -125,7 +125,7 @@ impl Engine {
         let (spec, reserved) = self
             .blocking(move || {
                 engine.write_files(&this, &wanted, &reserved)?;
-                let input = spec::container(&wanted, prepared)?;
+                let input = spec::container(&wanted, prepared, engine.runtime().facts().apparmor)?;
                 let built = brig_runtime::spec::build(&input, engine.runtime().facts())
                     .map_err(|error| EngineError::Invalid(error.to_string()))?;
                 for warning in built.warnings {
