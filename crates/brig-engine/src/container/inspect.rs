@@ -10,9 +10,9 @@ use brig_api::container::{
 use brig_api::time::{rfc3339nano, zero};
 use time::OffsetDateTime;
 
-use super::{Container, spec};
 use super::record::Record;
 use super::state::Status;
+use super::{Container, spec};
 use crate::engine::Engine;
 use crate::error::EngineError;
 

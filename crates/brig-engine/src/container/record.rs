@@ -52,6 +52,9 @@ pub(crate) struct Record {
     /// A start needs secrets handed in; without them it is refused.
     #[serde(default)]
     pub(crate) needs_secrets: bool,
+    /// Its anonymous volumes go with it. Only of meaning while it is being removed.
+    #[serde(default)]
+    pub(crate) remove_volumes: bool,
     /// What the health checks of the last run found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_health: Option<Health>,
@@ -247,6 +250,7 @@ pub(crate) mod tests {
             stopped_by_hand: false,
             needs_secrets: false,
             last_health: None,
+            remove_volumes: false,
             networks: BTreeMap::new(),
             ports: PortMap::new(),
         }

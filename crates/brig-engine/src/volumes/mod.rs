@@ -37,6 +37,9 @@ const REMOVING_PREFIX: &str = ".removing-";
 const MOUNT_PATIENCE: Duration = Duration::from_secs(30);
 /// Beside the volume's directory while an image's content is copied into it.
 const FILLING_FILE: &str = "filling";
+/// Beside an anonymous volume's directory until the container that it is made for is recorded:
+/// that container's id.
+const OWNER_FILE: &str = "made-for";
 
 /// A volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +153,23 @@ impl Volumes {
         options: &BTreeMap<String, String>,
         labels: &Labels,
     ) -> Result<(VolumeInfo, bool), EngineError> {
+        self.create_for(None, name, driver, options, labels)
+    }
+
+    /// Like [`Volumes::create`], for a container that is being created: an anonymous volume goes if
+    /// the daemon dies before it has recorded the container and called [`Volumes::settle`].
+    ///
+    /// # Errors
+    /// As [`Volumes::create`].
+    pub(crate) fn create_for(
+        &self,
+        owner: Option<&ContainerId>,
+        name: &str,
+        driver: &str,
+        options: &BTreeMap<String, String>,
+        labels: &Labels,
+    ) -> Result<(VolumeInfo, bool), EngineError> {
+        let owner = owner.filter(|_| name.is_empty());
         let mut labels = labels.clone();
         let name = if name.is_empty() {
             labels.insert(ANONYMOUS_LABEL.to_owned(), String::new());
@@ -180,6 +200,13 @@ impl Volumes {
             mountpoint: dir.join(DATA_DIR),
         };
         let made = disk::create_dir(&info.mountpoint, 0o755)
+            .and_then(|()| match owner {
+                Some(id) => {
+                    let file = dir.join(OWNER_FILE);
+                    disk::write_file(&file, id.as_str().as_bytes(), 0o600, Durability::Cached)
+                }
+                None => Ok(()),
+            })
             .and_then(|()| serde_json::to_vec(&info).map_err(io::Error::other))
             .and_then(|json| {
                 disk::write_file(&dir.join(RECORD_FILE), &json, 0o600, Durability::Flushed)
@@ -190,6 +217,38 @@ impl Volumes {
         }
         entries.insert(name, Entry::new(info.clone()));
         Ok((info, true))
+    }
+
+    /// The container that the volume was made for is recorded: from now on only its removal, or
+    /// somebody's wish, ends the volume.
+    pub(crate) fn settle(&self, name: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.root.join(name).join(OWNER_FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// After a restart: removes the anonymous volumes of containers that an earlier daemon did not
+    /// come to record. `known` says which containers there are.
+    pub(crate) fn remove_unowned(&self, known: impl Fn(&ContainerId) -> bool) {
+        let names: Vec<String> = self.lock().keys().cloned().collect();
+        for name in names {
+            let file = self.root.join(&name).join(OWNER_FILE);
+            let owner = match disk::read_limited(&file, MAX_RECORD_BYTES) {
+                Ok(text) => ContainerId::parse(String::from_utf8_lossy(&text).trim()),
+                Err(_) => continue,
+            };
+            let outcome = match owner {
+                Ok(id) if known(&id) => {
+                    self.settle(&name).map_err(|error| EngineError::disk("remove", &file, error))
+                }
+                _ => self.remove(&name),
+            };
+            if let Err(error) = outcome {
+                let error = brig_types::error::chain(&error);
+                tracing::warn!(volume = name, error, "a volume of no container stays");
+            }
+        }
     }
 
     /// One volume.
@@ -546,6 +605,28 @@ mod tests {
         let error = volumes.activate("hangs", &other).unwrap_err();
         assert!(matches!(error, EngineError::VolumeMount { .. }), "{error}");
         volumes.remove("hangs").unwrap();
+    }
+
+    #[test]
+    fn volumes_of_containers_that_were_never_recorded_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(dir.path()).unwrap();
+        let (settled, recorded, lost) =
+            (ContainerId::generate(), ContainerId::generate(), ContainerId::generate());
+        let make = |owner: &ContainerId, name: &str| {
+            volumes.create_for(Some(owner), name, "", &none(), &none()).unwrap().0.name
+        };
+        let kept = [make(&settled, ""), make(&recorded, ""), make(&lost, "named")];
+        volumes.settle(&kept[0]).unwrap();
+        let goes = make(&lost, "");
+        // The daemon is killed, and finds one container's record only.
+        let volumes = Volumes::open(dir.path()).unwrap();
+        volumes.remove_unowned(|id| *id == recorded);
+        volumes.remove_unowned(|_| false);
+        for name in &kept {
+            volumes.get(name).unwrap();
+        }
+        assert!(volumes.get(&goes).is_err());
     }
 
     #[test]
