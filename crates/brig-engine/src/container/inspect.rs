@@ -176,6 +176,9 @@ fn network_settings(record: &Record) -> NetworkSettings {
         settings.ip_address.clone_from(&endpoint.ip_address);
         settings.ip_prefix_len = endpoint.ip_prefix_len;
         settings.mac_address.clone_from(&endpoint.mac_address);
+        settings.ipv6_gateway.clone_from(&endpoint.ipv6_gateway);
+        settings.global_ipv6_address.clone_from(&endpoint.global_ipv6_address);
+        settings.global_ipv6_prefix_len = endpoint.global_ipv6_prefix_len;
     }
     settings
 }

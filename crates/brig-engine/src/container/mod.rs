@@ -63,6 +63,8 @@ pub(crate) struct Container {
     /// Held by an operation that changes its life, for as long as it takes.
     pub(crate) op: tokio::sync::Mutex<()>,
     cell: Mutex<Cell>,
+    /// Held while the record is written: of two that write, the later has the later facts.
+    saving: Mutex<()>,
     pub(crate) phase: watch::Sender<Phase>,
 }
 
@@ -116,6 +118,7 @@ impl Container {
                 health: None,
                 execs: Vec::new(),
             }),
+            saving: Mutex::new(()),
             phase: watch::Sender::new(phase),
         })
     }
@@ -169,6 +172,7 @@ impl Container {
     }
 
     fn save_as(&self, durability: Durability) {
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let record = self.record();
         if let Err(error) = record.save(&self.paths.dir, durability) {
             tracing::error!(container = %self.id, %error, "a container's record cannot be written");

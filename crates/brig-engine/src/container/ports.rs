@@ -46,7 +46,7 @@ impl std::fmt::Display for ContainerPort {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Publication {
     pub(crate) port: ContainerPort,
-    /// `None`: on every address.
+    /// `None`: on every address; unspecified: on every one of its family.
     pub(crate) host_ip: Option<IpAddr>,
     /// First and last acceptable port; both 0: any free one.
     pub(crate) host_ports: (u16, u16),
@@ -104,7 +104,7 @@ pub(crate) fn publications(
         let ports = parse_ports(text)?;
         for binding in bindings.iter().flatten() {
             let host_ip = match binding.host_ip.as_str() {
-                "" | "0.0.0.0" => None,
+                "" => None,
                 ip => Some(ip.parse().map_err(|_| {
                     EngineError::Invalid(format!("invalid IP address {ip:?} in a port binding"))
                 })?),
@@ -227,7 +227,7 @@ mod tests {
             [
                 (80, None, (8080, 8080)),
                 (90, Some("127.0.0.1".to_owned()), (0, 0)),
-                (91, None, (9000, 9010)),
+                (91, Some("0.0.0.0".to_owned()), (9000, 9010)),
                 (53, None, (0, 0)),
             ]
         );
