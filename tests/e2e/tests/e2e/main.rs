@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod attach;
+mod dual_stack;
 mod errors;
 mod images;
 mod lifecycle;
