@@ -171,10 +171,14 @@ impl Container {
         }
     }
 
-    fn save_as(&self, durability: Durability) {
+    /// Writes the record for the next engine, and says if that cannot be done.
+    pub(crate) fn try_save(&self, durability: Durability) -> std::io::Result<()> {
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = self.record();
-        if let Err(error) = record.save(&self.paths.dir, durability) {
+        self.record().save(&self.paths.dir, durability)
+    }
+
+    fn save_as(&self, durability: Durability) {
+        if let Err(error) = self.try_save(durability) {
             tracing::error!(container = %self.id, %error, "a container's record cannot be written");
         }
     }

@@ -13,6 +13,7 @@ use super::record::Record;
 use super::restart_policy::Backoff;
 use super::state::{ProcessFacts, Status, Transition};
 use super::{Container, Run, spec};
+use crate::disk::Durability;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::secrets::{self, SecretFile};
@@ -115,6 +116,10 @@ impl Engine {
         let (engine, this, wanted) = (self.clone(), Arc::clone(container), record.clone());
         let StartOptions { secrets, configs } = options;
         let stage = self.blocking(move || {
+            // What runs and is not recorded would be taken for lost by the next engine: no start
+            // where nothing can be written.
+            this.try_save(Durability::Cached)
+                .map_err(|source| EngineError::disk("write to", &this.paths.dir, source))?;
             let prepared = engine.stage(&this, &wanted, &secrets, &configs)?;
             Ok((prepared, secrets, configs))
         });

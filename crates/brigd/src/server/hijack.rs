@@ -201,6 +201,7 @@ mod tests {
 
     use futures_util::stream;
     use tokio::net::UnixStream;
+    use tokio::task::JoinSet;
 
     use super::*;
 
@@ -231,32 +232,28 @@ mod tests {
     fn run(
         process: Process,
         output: impl Stream<Item = Bytes> + Send + 'static,
-    ) -> (tokio::task::JoinHandle<()>, UnixStream) {
+    ) -> (JoinSet<()>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let peer = PeerWatch::new(&ours).unwrap();
         let (reader, writer) = ours.into_split();
         let stop = CancellationToken::new();
-        (tokio::spawn(pump(reader, writer, Some(process), output, peer, stop)), theirs)
+        let mut tasks = JoinSet::new();
+        tasks.spawn(pump(reader, writer, Some(process), output, peer, stop));
+        (tasks, theirs)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_left_is_noticed_though_the_process_reads_and_prints_nothing() {
         let process = Process::default();
         let ended = Arc::clone(&process.ended);
-        let (pump, mut client) = run(process, stream::pending());
+        let (mut pump, mut client) = run(process, stream::pending());
         client.write_all(b"never read").await.unwrap();
         assert!(
-            tokio::time::timeout(LONG, async {
-                while !pump.is_finished() {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            })
-            .await
-            .is_err(),
+            tokio::time::timeout(LONG, pump.join_next()).await.is_err(),
             "a client that is there may wait as long as it likes"
         );
         drop(client);
-        tokio::time::timeout(LONG, pump).await.unwrap().unwrap();
+        tokio::time::timeout(LONG, pump.join_next()).await.unwrap().unwrap().unwrap();
         assert!(*ended.lock().unwrap(), "and its input ends");
     }
 
@@ -273,24 +270,24 @@ mod tests {
             tokio::time::sleep(3 * LINGER).await;
             Bytes::from_static(b"answer")
         });
-        let (pump, mut client) = run(process, output);
+        let (mut pump, mut client) = run(process, output);
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"answer");
         assert_eq!(*got.lock().unwrap(), b"question");
-        pump.await.unwrap();
+        pump.join_next().await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_a_client_sent_before_it_left_arrives() {
         let process = Process { reads: true, ..Process::default() };
         let got = Arc::clone(&process.got);
-        let (pump, mut client) = run(process, stream::pending());
+        let (mut pump, mut client) = run(process, stream::pending());
         client.write_all(&[7; 100_000]).await.unwrap();
         drop(client);
-        tokio::time::timeout(LONG, pump).await.unwrap().unwrap();
+        tokio::time::timeout(LONG, pump.join_next()).await.unwrap().unwrap().unwrap();
         assert_eq!(got.lock().unwrap().len(), 100_000);
     }
 }
