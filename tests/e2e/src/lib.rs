@@ -7,9 +7,15 @@
 
 pub mod client;
 pub mod daemon;
+<<<<<<< HEAD
 pub mod footprint;
+=======
+pub mod hosts;
+pub mod http;
+>>>>>>> main
 pub mod image;
 pub mod registry;
+pub mod rpc;
 
 pub use client::{Client, Output};
 pub use daemon::Brigd;

@@ -159,6 +159,7 @@ pub async fn info(call: Call) -> Answer {
         init_binary: init.map(|path| path.display().to_string()).unwrap_or_default(),
         security_options: security_options(state.engine.runtime().facts().apparmor, unified),
         default_address_pools: pools(config),
+        warnings: crate::swarm::expiring::warnings(state),
         ..SystemInfo::default()
     })
 }

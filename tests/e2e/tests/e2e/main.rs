@@ -5,6 +5,7 @@
 mod attach;
 mod dual_stack;
 mod errors;
+mod external_ca;
 mod images;
 mod lifecycle;
 mod networks;
@@ -15,3 +16,4 @@ mod secrets;
 mod services;
 mod side_by_side;
 mod storm;
+mod three_hosts;

@@ -2,6 +2,7 @@
 
 mod dial;
 mod events;
+mod expiring;
 mod info;
 mod inspect;
 mod login;
@@ -16,4 +17,4 @@ pub(crate) use version::VERSION;
 use crate::cli::Leaf;
 
 /// `system …`.
-pub(crate) const COMMANDS: &[&Leaf] = &[&dial::DIAL_STDIO, &EVENTS, &INFO];
+pub(crate) const COMMANDS: &[&Leaf] = &[&dial::DIAL_STDIO, &EVENTS, &expiring::EXPIRING, &INFO];
