@@ -4,13 +4,8 @@
 #   setup.sh test   to run the tests and benchmarks as well
 set -euo pipefail
 
-<<<<<<< HEAD
 run_packages=(gcc libc6-dev crun conmon nftables iproute2 tini busybox-static openssl apparmor)
-test_packages=(runc docker.io docker-registry skopeo util-linux procps jq hyperfine iputils-ping)
-=======
-run_packages=(gcc libc6-dev crun conmon nftables iproute2 tini busybox-static openssl)
 test_packages=(runc docker.io docker-registry skopeo golang-cfssl util-linux procps jq hyperfine iputils-ping faketime)
->>>>>>> main
 
 want=("${run_packages[@]}")
 case "${1:-run}" in

@@ -7,12 +7,9 @@
 
 pub mod client;
 pub mod daemon;
-<<<<<<< HEAD
 pub mod footprint;
-=======
 pub mod hosts;
 pub mod http;
->>>>>>> main
 pub mod image;
 pub mod registry;
 pub mod rpc;
