@@ -51,6 +51,11 @@ lint: ## formatting, clippy with warnings denied, house rules
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check bans licenses sources; \
 	 else echo "cargo-deny is not installed: 'cargo install cargo-deny --locked' adds the licence and ban check"; fi
 
+.PHONY: stress
+stress: setup-test ## a thousand containers and ten kills of brigd: nothing may be left of them
+	cargo build --workspace --all-targets --locked
+	BRIG_STORM=1000x10 cargo nextest run --locked -p brig-e2e --no-capture nothing_is_left
+
 .PHONY: bench
 bench: setup-test ## compare brigd with a real dockerd in one run, and put a manager under load
 	cargo build --release --locked -p brigd -p brig -p brig-e2e

@@ -4,7 +4,7 @@
 #   setup.sh test   to run the tests and benchmarks as well
 set -euo pipefail
 
-run_packages=(gcc libc6-dev crun conmon nftables iproute2 tini busybox-static openssl)
+run_packages=(gcc libc6-dev crun conmon nftables iproute2 tini busybox-static openssl apparmor)
 test_packages=(runc docker.io docker-registry skopeo golang-cfssl util-linux procps jq hyperfine iputils-ping faketime)
 
 want=("${run_packages[@]}")

@@ -90,6 +90,18 @@ pub enum EngineError {
         #[source]
         source: io::Error,
     },
+    /// A volume's own mount takes too long.
+    #[error(
+        "failed to mount local volume {name}: {device} did not answer within {seconds} seconds; check that its server is reachable from this host, then start the container again"
+    )]
+    VolumeMountTime {
+        /// The volume.
+        name: String,
+        /// What was to be mounted.
+        device: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The feature is not there.
     #[error("{0}")]
     NotImplemented(&'static str),
@@ -169,6 +181,7 @@ impl Categorized for EngineError {
             Self::ShuttingDown => ErrorKind::Unavailable,
             Self::NotPaused(_)
             | Self::VolumeMount { .. }
+            | Self::VolumeMountTime { .. }
             | Self::Disk { .. }
             | Self::System { .. } => ErrorKind::System,
             Self::Image(error) => error.kind(),

@@ -49,6 +49,12 @@ pub struct Flags {
     /// Address of the default bridge, IP/PREFIX
     #[arg(long, value_name = "CIDR")]
     bip: Option<String>,
+    /// Give the default bridge IPv6
+    #[arg(long)]
+    ipv6: bool,
+    /// IPv6 subnet of the default bridge
+    #[arg(long, value_name = "CIDR")]
+    fixed_cidr_v6: Option<String>,
     /// Pool for networks without a subnet, base=CIDR,size=PREFIX
     #[arg(long = "default-address-pool", value_name = "POOL", value_parser = address_pool)]
     default_address_pools: Vec<AddressPoolDirective>,
@@ -131,6 +137,8 @@ impl Flags {
             log_level: self.log_level.clone(),
             cgroup_parent: self.cgroup_parent.clone(),
             bip: self.bip.clone(),
+            ipv6: self.ipv6.then_some(true),
+            fixed_cidr_v6: self.fixed_cidr_v6.clone(),
             default_address_pools: some(&self.default_address_pools),
             dns: some(&self.dns),
             dns_opts: some(&self.dns_opts),

@@ -193,6 +193,23 @@ impl Brigd {
         self.root.path().join("run")
     }
 
+    /// What tells this daemon's bridges, tables and control groups from another's.
+    ///
+    /// # Panics
+    /// When the daemon has not written down what it is.
+    #[must_use]
+    pub fn instance(&self) -> String {
+        let listed = self.brig().run(&[
+            "network",
+            "inspect",
+            "-f",
+            r#"{{index .Options "com.docker.network.bridge.name"}}"#,
+            "bridge",
+        ]);
+        let name = listed.ok();
+        name.strip_prefix("brig-").expect("a bridge named after the instance").to_owned()
+    }
+
     /// Everything the daemon may write to.
     #[must_use]
     pub fn root(&self) -> &Path {

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod footprint;
 pub mod hosts;
 pub mod http;
 pub mod image;

@@ -86,6 +86,8 @@ impl Engine {
             restart_count: 0,
             stopped_by_hand: false,
             needs_secrets: false,
+            last_health: None,
+            remove_volumes: false,
             networks: Default::default(),
             ports: Default::default(),
         };
@@ -116,9 +118,15 @@ impl Engine {
         }
         self.snapshots().prepare(&record.id, image)?;
         let dir = self.paths(&record.id).dir;
+        let failed = |source| EngineError::disk("create", &dir, source);
         disk::create_dir(&dir, 0o700)
             .and_then(|()| record.save(&dir, record.durability()))
-            .map_err(|source| EngineError::disk("create", &dir, source))
+            .map_err(failed)?;
+        let anonymous = record.mounts.iter().filter(|m| m.anonymous && m.kind == MountKind::Volume);
+        for mount in anonymous {
+            self.volumes().settle(&mount.name).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn undo_create(&self, record: &Record) {
@@ -151,7 +159,8 @@ impl Engine {
     ) -> Result<MountRecord, EngineError> {
         let mut mount = request.record;
         if mount.kind == MountKind::Volume {
-            let (info, new) = self.volumes().create(
+            let (info, new) = self.volumes().create_for(
+                Some(id),
                 &mount.name,
                 &request.volume_driver,
                 &request.volume_options,

@@ -63,6 +63,8 @@ pub(crate) struct Container {
     /// Held by an operation that changes its life, for as long as it takes.
     pub(crate) op: tokio::sync::Mutex<()>,
     cell: Mutex<Cell>,
+    /// Held while the record is written: of two that write, the later has the later facts.
+    saving: Mutex<()>,
     pub(crate) phase: watch::Sender<Phase>,
 }
 
@@ -73,6 +75,9 @@ pub(crate) struct Cell {
     /// A start is under way; an exit that comes meanwhile is kept in `early_exit`.
     pub(crate) starting: bool,
     pub(crate) early_exit: Option<ExitInfo>,
+    /// A restart by hand is under way: one that removes itself stays for it. Not recorded, so that
+    /// it removes itself all the same when the daemon does not come to the start.
+    pub(crate) stays: bool,
     /// The present run.
     pub(crate) run: Option<Run>,
     /// Input and output of the present or the next run.
@@ -105,6 +110,7 @@ impl Container {
                 record,
                 starting: false,
                 early_exit: None,
+                stays: false,
                 run: None,
                 io: IoSession::new(),
                 backoff: Backoff::default(),
@@ -112,6 +118,7 @@ impl Container {
                 health: None,
                 execs: Vec::new(),
             }),
+            saving: Mutex::new(()),
             phase: watch::Sender::new(phase),
         })
     }
@@ -164,9 +171,14 @@ impl Container {
         }
     }
 
+    /// Writes the record for the next engine, and says if that cannot be done.
+    pub(crate) fn try_save(&self, durability: Durability) -> std::io::Result<()> {
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        self.record().save(&self.paths.dir, durability)
+    }
+
     fn save_as(&self, durability: Durability) {
-        let record = self.record();
-        if let Err(error) = record.save(&self.paths.dir, durability) {
+        if let Err(error) = self.try_save(durability) {
             tracing::error!(container = %self.id, %error, "a container's record cannot be written");
         }
     }

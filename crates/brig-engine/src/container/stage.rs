@@ -100,8 +100,8 @@ impl Engine {
                 if !mount.subpath.is_empty() {
                     source = subpath(&source, &mount.subpath, part)?;
                 } else if !mount.no_copy {
-                    copy_up::fill(root, &target, &source).map_err(|error| {
-                        EngineError::disk("copy the image's content into", &source, error)
+                    self.volumes().fill(&mount.name, |volume, cut_off| {
+                        copy_up::fill(root, &target, volume, cut_off)
                     })?;
                 }
                 self.mount_event(record, mount);

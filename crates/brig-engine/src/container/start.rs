@@ -13,6 +13,7 @@ use super::record::Record;
 use super::restart_policy::Backoff;
 use super::state::{ProcessFacts, Status, Transition};
 use super::{Container, Run, spec};
+use crate::disk::Durability;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::secrets::{self, SecretFile};
@@ -79,11 +80,11 @@ impl Engine {
             }
             if cell.record.needs_secrets && options.is_empty() {
                 return Err(EngineError::Conflict(format!(
-                    "container {} was given secrets by the swarm and cannot be started without them",
+                    "container {} was given secrets or configs by the swarm and cannot be started without them",
                     container.id
                 )));
             }
-            cell.record.needs_secrets |= !options.secrets.is_empty();
+            cell.record.needs_secrets |= !options.is_empty();
             if !automatic {
                 cell.record.restart_count = 0;
                 cell.record.stopped_by_hand = false;
@@ -115,6 +116,10 @@ impl Engine {
         let (engine, this, wanted) = (self.clone(), Arc::clone(container), record.clone());
         let StartOptions { secrets, configs } = options;
         let stage = self.blocking(move || {
+            // What runs and is not recorded would be taken for lost by the next engine: no start
+            // where nothing can be written.
+            this.try_save(Durability::Cached)
+                .map_err(|source| EngineError::disk("write to", &this.paths.dir, source))?;
             let prepared = engine.stage(&this, &wanted, &secrets, &configs)?;
             Ok((prepared, secrets, configs))
         });
@@ -125,7 +130,7 @@ impl Engine {
         let (spec, reserved) = self
             .blocking(move || {
                 engine.write_files(&this, &wanted, &reserved)?;
-                let input = spec::container(&wanted, prepared)?;
+                let input = spec::container(&wanted, prepared, engine.runtime().facts().apparmor)?;
                 let built = brig_runtime::spec::build(&input, engine.runtime().facts())
                     .map_err(|error| EngineError::Invalid(error.to_string()))?;
                 for warning in built.warnings {
@@ -245,11 +250,11 @@ impl Engine {
             (remove, std::mem::replace(&mut cell.io, IoSession::new()))
         };
         io.end();
+        // Also of one that removes itself: the next daemon goes on with a removal that was cut off.
+        container.save();
         if remove {
             self.registry().remove(&container.id, &container.name());
             self.container_event(container, "destroy", &[]);
-        } else {
-            container.save();
         }
         container.phase.send_modify(|phase| {
             phase.up = false;

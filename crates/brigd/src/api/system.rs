@@ -9,7 +9,7 @@ use brig_api::system::{
 use brig_api::time::rfc3339nano;
 use brig_api::version::{MAX, MIN};
 use brig_engine::ListOptions;
-use brig_runtime::Flavor;
+use brig_runtime::{AppArmor, Flavor};
 use http::{HeaderValue, header};
 use time::OffsetDateTime;
 
@@ -157,16 +157,17 @@ pub async fn info(call: Call) -> Answer {
         swarm: crate::swarm::info(state).await,
         live_restore_enabled: true,
         init_binary: init.map(|path| path.display().to_string()).unwrap_or_default(),
-        security_options: security_options(unified),
+        security_options: security_options(state.engine.runtime().facts().apparmor, unified),
         default_address_pools: pools(config),
         warnings: crate::swarm::expiring::warnings(state),
         ..SystemInfo::default()
     })
 }
 
-fn security_options(unified: bool) -> Vec<String> {
+fn security_options(apparmor: AppArmor, unified: bool) -> Vec<String> {
     let mut options = vec!["name=seccomp,profile=builtin".to_owned()];
-    if std::path::Path::new("/sys/module/apparmor/parameters/enabled").exists() {
+    // SECURITY: only said where containers are confined by it unless they ask not to be.
+    if apparmor == AppArmor::Ready {
         options.insert(0, "name=apparmor".to_owned());
     }
     if unified {

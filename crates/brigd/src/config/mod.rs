@@ -61,6 +61,10 @@ pub struct Config {
 pub struct NetworkConfig {
     /// Address and prefix length of the default bridge.
     pub bip: Option<Cidr>,
+    /// Whether the default bridge has IPv6.
+    pub ipv6: bool,
+    /// Its IPv6 subnet.
+    pub fixed_cidr_v6: Option<Cidr>,
     /// Pools for networks without a subnet of their own; empty for the built-in ones.
     pub pools: Vec<AddressPool>,
     /// Name servers of containers; empty for the host's.
@@ -228,6 +232,11 @@ impl Config {
             cgroup_parent: d.cgroup_parent.filter(|parent| !parent.is_empty()),
             network: NetworkConfig {
                 bip: d.bip.map(|text| cidr("bip", &text)).transpose()?,
+                ipv6: d.ipv6.unwrap_or_default(),
+                fixed_cidr_v6: d
+                    .fixed_cidr_v6
+                    .map(|text| cidr6("fixed-cidr-v6", &text))
+                    .transpose()?,
                 pools: pools(d.default_address_pools.unwrap_or_default())?,
                 dns: addresses(&d.dns.unwrap_or_default())?,
                 dns_opts: d.dns_opts.unwrap_or_default(),
@@ -264,7 +273,7 @@ impl Config {
             ("group", self.group != other.group),
             ("log-level", self.log_level != other.log_level),
             ("cgroup-parent", self.cgroup_parent != other.cgroup_parent),
-            ("bip, default-address-pools, dns", self.network != other.network),
+            ("bip, ipv6, fixed-cidr-v6, default-address-pools, dns", self.network != other.network),
             ("insecure-registries, registry-mirrors", self.registries != other.registries),
             ("defaults of containers", self.containers != other.containers),
             ("labels", self.labels != other.labels),
@@ -302,6 +311,14 @@ fn cidr(key: &'static str, text: &str) -> Result<Cidr, ConfigError> {
         return Err(invalid());
     }
     Ok(Cidr { address, prefix })
+}
+
+fn cidr6(key: &'static str, text: &str) -> Result<Cidr, ConfigError> {
+    let cidr = cidr(key, text)?;
+    if cidr.address.is_ipv4() || cidr.prefix > 126 {
+        return Err(value(key, format!("{text:?} is no IPv6 subnet for containers")));
+    }
+    Ok(cidr)
 }
 
 fn pools(list: Vec<AddressPoolDirective>) -> Result<Vec<AddressPool>, ConfigError> {
@@ -407,6 +424,8 @@ mod tests {
             (r#"{"log-level":"loud"}"#, "log-level"),
             (r#"{"bip":"172.17.0.1"}"#, "bip"),
             (r#"{"bip":"172.17.0.1/33"}"#, "bip"),
+            (r#"{"fixed-cidr-v6":"10.0.0.0/8"}"#, "fixed-cidr-v6"),
+            (r#"{"fixed-cidr-v6":"fd00::/127"}"#, "fixed-cidr-v6"),
             (r#"{"dns":["localhost"]}"#, "dns"),
             (
                 r#"{"default-address-pools":[{"base":"10.0.0.0/24","size":16}]}"#,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod attach;
+mod dual_stack;
 mod errors;
 mod external_ca;
 mod images;
@@ -14,4 +15,5 @@ mod root_rotation;
 mod secrets;
 mod services;
 mod side_by_side;
+mod storm;
 mod three_hosts;
