@@ -184,7 +184,8 @@ fn network_mode(
     Ok(())
 }
 
-fn resources(
+/// Checks limits by themselves.
+pub(crate) fn resources(
     host: &HostConfig,
     cpus: usize,
     warnings: &mut Vec<String>,
