@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::mounts::{self, MountRequest};
 use super::record::{MountKind, MountRecord, Record};
 use super::state::State;
-use super::{Container, image_defaults, logs, networking, ports, spec, validate};
+use super::{Container, image_defaults, links, logs, networking, ports, spec, validate};
 use crate::disk;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -67,7 +67,11 @@ impl Engine {
         spec::Security::parse(&host_config.security_opt)?;
         let id = ContainerId::generate();
         self.fill_defaults(&id, &mut config, &mut host_config);
-        logs::rotate::LogLimits::parse(&host_config.log_config.config)?;
+        logs::rotate::check(&host_config.log_config.kind, &host_config.log_config.config)?;
+        for link in &host_config.links {
+            links::Link::parse(link)?;
+            links::find(self, link)?;
+        }
         let wanted =
             mounts::collect(&config, &host_config, self.volumes_from(&host_config.volumes_from)?)?;
         check_binds(&wanted)?;

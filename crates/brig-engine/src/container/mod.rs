@@ -26,6 +26,7 @@ pub(crate) mod files;
 pub(crate) mod image_defaults;
 pub(crate) mod inspect;
 pub(crate) mod io;
+pub(crate) mod links;
 pub(crate) mod mounts;
 pub(crate) mod names;
 pub(crate) mod networking;

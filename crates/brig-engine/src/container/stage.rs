@@ -221,7 +221,8 @@ impl Engine {
         }
         let dns = files::dns_options(record, &self.config().dns)?;
         let resolv_conf = self.networks().resolv_conf(&container.id, &dns);
-        let extra = self.networks().extra_hosts(&record.host_config.extra_hosts)?;
+        let mut extra = self.networks().extra_hosts(&record.host_config.extra_hosts)?;
+        extra.extend(super::links::hosts(self, record)?);
         files::write(record, &container.paths, &resolv_conf, &extra, &reserved.addresses())
     }
 }
