@@ -99,8 +99,9 @@ impl Walk {
         let change = match &below {
             None if own => None,
             None => Some(ADDED),
-            // A directory that was only passed through on the way to a change.
-            Some(before) if kind.is_dir() && is_same_directory(before, &stat) => None,
+            // A directory that was only passed through on the way to a change, or got a place of
+            // the engine's.
+            Some(before) if kind.is_dir() && is_same_directory(before, &stat, &path) => None,
             Some(_) => Some(CHANGED),
         };
         if let Some(change) = change {
@@ -128,9 +129,10 @@ fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-fn is_same_directory(before: &Stat, now: &Stat) -> bool {
+fn is_same_directory(before: &Stat, now: &Stat, path: &Path) -> bool {
     (before.st_mode, before.st_uid, before.st_gid) == (now.st_mode, now.st_uid, now.st_gid)
-        && (before.st_mtime, before.st_mtime_nsec) == (now.st_mtime, now.st_mtime_nsec)
+        && ((before.st_mtime, before.st_mtime_nsec) == (now.st_mtime, now.st_mtime_nsec)
+            || OWN_DIRS.iter().any(|own| Path::new(own) == path))
 }
 
 /// Whether this is a place that the engine made, and nothing more.

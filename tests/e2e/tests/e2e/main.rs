@@ -4,10 +4,13 @@
 
 mod attach;
 mod errors;
+mod files;
 mod images;
 mod lifecycle;
+mod logs;
 mod networks;
 mod registry;
+mod resources;
 mod restart;
 mod secrets;
 mod services;

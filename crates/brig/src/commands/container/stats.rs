@@ -101,7 +101,7 @@ async fn stats(context: &Context, args: StatsArgs) -> Result<()> {
         let call = Call::get("/containers/json").query_if("all", args.all);
         let list: Vec<ContainerSummary> = context.client.json(call).await?;
         // The newest one comes first, also among those that start later.
-        board.order = list.into_iter().map(|container| container.id).collect();
+        board.order = list.iter().map(|container| short_id(&container.id).to_owned()).collect();
     } else {
         board.order.clone_from(&args.containers);
     }
@@ -138,7 +138,7 @@ async fn stats(context: &Context, args: StatsArgs) -> Result<()> {
                     }
                 }
                 Some(News::Event(event)) => {
-                    let id = event.actor.id;
+                    let id = short_id(&event.actor.id).to_owned();
                     match event.action.as_str() {
                         "create" if args.all => {}
                         "start" => {}
