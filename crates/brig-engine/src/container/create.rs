@@ -195,6 +195,13 @@ impl Engine {
         if host.network_mode.is_empty() {
             "default".clone_into(&mut host.network_mode);
         }
+        // Whose network it shares, by that name it is known in it.
+        if let Some(peer) = host.network_mode.strip_prefix("container:")
+            && let Ok(peer) = self.registry().find(peer)
+        {
+            let peer = peer.record().config;
+            (config.hostname, config.domainname) = (peer.hostname, peer.domainname);
+        }
         if config.hostname.is_empty() {
             config.hostname = if host.network_mode == "host" || host.uts_mode == "host" {
                 rustix::system::uname().nodename().to_string_lossy().into_owned()

@@ -60,7 +60,7 @@ fn copies_go_both_ways_while_it_runs_and_when_it_is_stopped() {
             "run",
             "-d",
             "--name",
-            "c",
+            "ct",
             "-v",
             "data:/vol",
             "--tmpfs",
@@ -72,62 +72,62 @@ fn copies_go_both_ways_while_it_runs_and_when_it_is_stopped() {
             "1000",
         ];
         let _ = client.run(&run).ok();
-        let _ = client.run(&["cp", &text(&src), "c:/new"]).ok();
-        let _ = client.run(&["cp", &text(&src), "c:/vol"]).ok();
-        let _ = client.run(&["cp", &text(&src.join("f")), "c:/mem/"]).ok();
-        let _ = client.run(&["cp", &format!("{}/.", text(&src)), "c:/root"]).ok();
+        let _ = client.run(&["cp", &text(&src), "ct:/new"]).ok();
+        let _ = client.run(&["cp", &text(&src), "ct:/vol"]).ok();
+        let _ = client.run(&["cp", &text(&src.join("f")), "ct:/mem/"]).ok();
+        let _ = client.run(&["cp", &format!("{}/.", text(&src)), "ct:/root"]).ok();
         let seen = exec(
             &client,
-            "c",
+            "ct",
             "cat /mem/f /root/f /vol/src/f; readlink /new/abs; stat -c '%u:%g %a %h' /new/f",
         );
         assert_eq!(seen, "hello\nhello\nhello\n/etc/passwd\n1234:4321 640 2");
-        let owned = client.run(&["cp", "-a", &text(&src.join("f")), "c:/owned"]);
+        let owned = client.run(&["cp", "-a", &text(&src.join("f")), "ct:/owned"]);
         let _ = owned.ok();
 
-        let _ = client.run(&["cp", "c:/new", &text(&out)]).ok();
+        let _ = client.run(&["cp", "ct:/new", &text(&out)]).ok();
         assert!(same(&src, &out.join("new")), "{}", client.name);
         assert_eq!(fs::metadata(out.join("new/f")).unwrap().nlink(), 2);
         assert_eq!(fs::metadata(out.join("new/f")).unwrap().uid(), 0, "the caller's");
-        let _ = client.run(&["cp", "c:/new/.", &text(&out.join("dot"))]).ok();
+        let _ = client.run(&["cp", "ct:/new/.", &text(&out.join("dot"))]).ok();
         assert!(same(&src, &out.join("dot")));
-        let _ = client.run(&["cp", "c:/new/l", &text(&out)]).ok();
+        let _ = client.run(&["cp", "ct:/new/l", &text(&out)]).ok();
         assert_eq!(fs::read_link(out.join("l")).unwrap(), Path::new("f"));
-        let _ = client.run(&["cp", "-L", "c:/new/l", &text(&out.join("followed"))]).ok();
+        let _ = client.run(&["cp", "-L", "ct:/new/l", &text(&out.join("followed"))]).ok();
         assert_eq!(fs::read(out.join("followed")).unwrap(), b"hello\n");
         // A link in a container leads into the container.
-        let _ = client.run(&["cp", "-L", "c:/new/abs", &text(&out.join("passwd"))]).ok();
+        let _ = client.run(&["cp", "-L", "ct:/new/abs", &text(&out.join("passwd"))]).ok();
         assert_eq!(
             fs::read_to_string(out.join("passwd")).unwrap().trim_end(),
-            exec(&client, "c", "cat /etc/passwd")
+            exec(&client, "ct", "cat /etc/passwd")
         );
-        let archive = client.command(&["cp", "c:/vol/src/f", "-"]).output().unwrap();
+        let archive = client.command(&["cp", "ct:/vol/src/f", "-"]).output().unwrap();
         assert!(archive.status.success());
         fs::write(out.join("f.tar"), &archive.stdout).unwrap();
-        let mut fed = client.command(&["cp", "-", "c:/mem/sub"]);
-        let _ = exec(&client, "c", "mkdir /mem/sub");
+        let mut fed = client.command(&["cp", "-", "ct:/mem/sub"]);
+        let _ = exec(&client, "ct", "mkdir /mem/sub");
         fed.stdin(fs::File::open(out.join("f.tar")).unwrap());
         assert!(fed.output().unwrap().status.success());
-        assert_eq!(exec(&client, "c", "cat /mem/sub/f"), "hello");
+        assert_eq!(exec(&client, "ct", "cat /mem/sub/f"), "hello");
 
-        let missing = client.run(&["cp", "c:/nope", &text(&out)]);
-        assert!(missing.fails(1).contains("c"), "{}", missing.stderr);
-        assert!(client.run(&["cp", "/no/such/file", "c:/"]).fails(1).contains("/no/such/file"));
+        let missing = client.run(&["cp", "ct:/nope", &text(&out)]);
+        assert!(missing.fails(1).contains("ct"), "{}", missing.stderr);
+        assert!(client.run(&["cp", "/no/such/file", "ct:/"]).fails(1).contains("lstat /no"));
         assert!(
             client
-                .run(&["cp", &text(&src), "c:/root/f"])
+                .run(&["cp", &text(&src), "ct:/root/f"])
                 .fails(1)
                 .contains("cannot copy directory")
         );
         assert!(
             client
-                .run(&["cp", &text(&src.join("f")), "c:/none/"])
+                .run(&["cp", &text(&src.join("f")), "ct:/none/"])
                 .fails(1)
                 .contains("no such directory")
         );
         assert!(
             client
-                .run(&["cp", "c:/x", "c:/y"])
+                .run(&["cp", "ct:/x", "ct:/y"])
                 .fails(1)
                 .contains("copying between containers is not supported")
         );
@@ -138,22 +138,22 @@ fn copies_go_both_ways_while_it_runs_and_when_it_is_stopped() {
                 .contains("must specify at least one container source")
         );
 
-        let _ = client.run(&["kill", "c"]).ok();
-        let _ = client.run(&["cp", &text(&src.join("f")), "c:/vol/late"]).ok();
-        let _ = client.run(&["cp", "c:/vol/late", &text(&out)]).ok();
-        let _ = client.run(&["cp", "c:/etc/hosts", &text(&out)]).ok();
+        let _ = client.run(&["kill", "ct"]).ok();
+        let _ = client.run(&["cp", &text(&src.join("f")), "ct:/vol/late"]).ok();
+        let _ = client.run(&["cp", "ct:/vol/late", &text(&out)]).ok();
+        let _ = client.run(&["cp", "ct:/etc/hosts", &text(&out)]).ok();
         assert_eq!(fs::read(out.join("late")).unwrap(), b"hello\n");
         assert!(fs::metadata(out.join("hosts")).unwrap().len() > 0);
-        let _ = client.run(&["start", "c"]).ok();
-        assert_eq!(exec(&client, "c", "cat /vol/late"), "hello");
-        let _ = client.run(&["rm", "-f", "c"]).ok();
+        let _ = client.run(&["start", "ct"]).ok();
+        assert_eq!(exec(&client, "ct", "cat /vol/late"), "hello");
+        let _ = client.run(&["rm", "-f", "ct"]).ok();
         // One that never ran.
         let _ = client
-            .run(&["create", "--name", "c", "-v", "/fresh", "busybox", "cat", "/fresh/f"])
+            .run(&["create", "--name", "ct", "-v", "/fresh", "busybox", "cat", "/fresh/f"])
             .ok();
-        let _ = client.run(&["cp", &text(&src.join("f")), "c:/fresh/"]).ok();
-        assert_eq!(client.run(&["start", "-a", "c"]).ok(), "hello");
-        let _ = client.run(&["rm", "-fv", "c"]).ok();
+        let _ = client.run(&["cp", &text(&src.join("f")), "ct:/fresh/"]).ok();
+        assert_eq!(client.run(&["start", "-a", "ct"]).ok(), "hello");
+        let _ = client.run(&["rm", "-fv", "ct"]).ok();
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let rootfs = daemon.exec_root().join("rootfs").display().to_string();
@@ -169,12 +169,12 @@ fn hostile_paths_stay_in_the_container() {
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("secret"), "host").unwrap();
     let target = outside.display().to_string();
-    let _ = brig.run(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).ok();
+    let _ = brig.run(&["run", "-d", "--name", "ct", "busybox", "sleep", "1000"]).ok();
     let up = "../".repeat(20);
     let script = format!(
         "ln -s {target} /abs; ln -s {up}{target} /rel; ln -s /proc/1/root /magic; mkfifo /pipe; ln -s loop /loop"
     );
-    let _ = exec(&brig, "c", &script);
+    let _ = exec(&brig, "ct", &script);
     let file = daemon.root().join("f");
     fs::write(&file, "mine").unwrap();
     let file = file.display().to_string();
@@ -186,22 +186,22 @@ fn hostile_paths_stay_in_the_container() {
         "/magic/etc/passwd",
         "/loop/x",
     ] {
-        let got = brig.run(&["cp", &format!("c:{path}"), &local]);
+        let got = brig.run(&["cp", &format!("ct:{path}"), &local]);
         assert_eq!(got.code, 1, "{path}");
-        let put = brig.run(&["cp", &file, &format!("c:{path}")]);
+        let put = brig.run(&["cp", &file, &format!("ct:{path}")]);
         assert_eq!(put.code, 1, "{path}");
     }
     assert_eq!(fs::read_to_string(outside.join("secret")).unwrap(), "host");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
     // A pipe is copied as one: nobody waits for its other end.
-    let _ = brig.run(&["cp", "c:/pipe", &local]).ok();
+    let _ = brig.run(&["cp", "ct:/pipe", &local]).ok();
     // An archive that makes a link and then writes through it, as a hostile image would hand it
     // to the one who copies.
-    let _ = exec(&brig, "c", &format!("mkdir /evil; ln -s {target} /evil/link"));
+    let _ = exec(&brig, "ct", &format!("mkdir /evil; ln -s {target} /evil/link"));
     let into = daemon.root().join("into");
     fs::create_dir(&into).unwrap();
     symlink(&target, into.join("evil")).unwrap();
-    let _ = brig.run(&["cp", "c:/evil", &into.display().to_string()]);
+    let _ = brig.run(&["cp", "ct:/evil", &into.display().to_string()]);
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "nothing is written through a link");
 }
 
@@ -217,7 +217,7 @@ fn places_that_cannot_be_written_say_so() {
             "run",
             "-d",
             "--name",
-            "c",
+            "ct",
             "--read-only",
             "-v",
             "ro:/ro:ro",
@@ -229,22 +229,22 @@ fn places_that_cannot_be_written_say_so() {
         ];
         let _ = client.run(&run).ok();
         for _ in ["running", "stopped"] {
-            let root = client.run(&["cp", &file, "c:/etc"]);
+            let root = client.run(&["cp", &file, "ct:/etc"]);
             assert!(
                 root.fails(1).contains("container rootfs is marked read-only"),
                 "{}",
                 root.stderr
             );
-            let volume = client.run(&["cp", &file, "c:/ro"]);
+            let volume = client.run(&["cp", &file, "ct:/ro"]);
             assert!(
                 volume.fails(1).contains("mounted volume is marked read-only"),
                 "{}",
                 volume.stderr
             );
-            let _ = client.run(&["cp", &file, "c:/rw"]).ok();
-            let _ = client.run(&["kill", "c"]);
+            let _ = client.run(&["cp", &file, "ct:/rw"]).ok();
+            let _ = client.run(&["kill", "ct"]);
         }
-        let _ = client.run(&["rm", "-fv", "c"]).ok();
+        let _ = client.run(&["rm", "-fv", "ct"]).ok();
     }
 }
 
@@ -253,9 +253,10 @@ fn the_archive_routes_themselves() {
     let daemon = Brigd::start();
     daemon.load_busybox();
     let brig = daemon.brig();
-    let _ = brig.run(&["run", "-d", "--name", "c", "-u", "33:33", "busybox", "sleep", "1000"]).ok();
+    let _ =
+        brig.run(&["run", "-d", "--name", "ct", "-u", "33:33", "busybox", "sleep", "1000"]).ok();
     let head = |path: &str| {
-        request(&daemon, &format!("HEAD /v1.41/containers/c/archive?path={path}"), b"").0
+        request(&daemon, &format!("HEAD /v1.41/containers/ct/archive?path={path}"), b"").0
     };
     let found = head("/bin");
     assert!(found.starts_with("HTTP/1.1 200"), "{found}");
@@ -267,10 +268,10 @@ fn the_archive_routes_themselves() {
     );
     assert!(head("/nope").starts_with("HTTP/1.1 404"));
     assert!(head("").starts_with("HTTP/1.1 400"));
-    let (answer, body) = request(&daemon, "GET /v1.41/containers/c/archive?path=/nope", b"");
+    let (answer, body) = request(&daemon, "GET /v1.41/containers/ct/archive?path=/nope", b"");
     assert!(answer.starts_with("HTTP/1.1 404"));
     let text = String::from_utf8_lossy(&body).into_owned();
-    assert!(text.contains("Could not find the file /nope in container c"), "{text}");
+    assert!(text.contains("Could not find the file /nope in container ct"), "{text}");
     // Compressed, and given to the container's user.
     let packed = std::process::Command::new("sh")
         .args(["-c", "cd /etc && tar cz hostname"])
@@ -278,17 +279,17 @@ fn the_archive_routes_themselves() {
         .unwrap()
         .stdout;
     let put = |query: &str, body: &[u8]| {
-        request(&daemon, &format!("PUT /v1.41/containers/c/archive?{query}"), body).0
+        request(&daemon, &format!("PUT /v1.41/containers/ct/archive?{query}"), body).0
     };
     let made = put("path=/tmp&copyUIDGID=true", &packed);
     assert!(made.starts_with("HTTP/1.1 200"), "{made}");
-    assert_eq!(exec(&brig, "c", "stat -c %u:%g /tmp/hostname"), "33:33");
+    assert_eq!(exec(&brig, "ct", "stat -c %u:%g /tmp/hostname"), "33:33");
     assert!(put("path=/etc/passwd", &packed).starts_with("HTTP/1.1 400"), "no directory");
     assert!(
         put("path=/tmp", b"not a tar at all, but long enough to be one")
             .starts_with("HTTP/1.1 400")
     );
-    let _ = exec(&brig, "c", "rm /tmp/hostname; mkdir /tmp/hostname");
+    let _ = exec(&brig, "ct", "rm /tmp/hostname; mkdir /tmp/hostname");
     assert!(put("path=/tmp&noOverwriteDirNonDir=true", &packed).starts_with("HTTP/1.1 400"));
     assert!(put("path=/tmp", &packed).starts_with("HTTP/1.1 200"));
 }
@@ -351,25 +352,25 @@ fn export_and_diff_show_the_root_file_system_alone() {
         let script =
             "echo 1 > /new; rm /bin/bc; echo x >> /etc/passwd; echo v > /vol/v; mkdir -p /a/b";
         let _ =
-            client.run(&["run", "--name", "c", "-v", "/vol", "busybox", "sh", "-c", script]).ok();
-        let changes = client.run(&["diff", "c"]);
+            client.run(&["run", "--name", "ct", "-v", "/vol", "busybox", "sh", "-c", script]).ok();
+        let changes = client.run(&["diff", "ct"]);
         let want = "A /a\nA /a/b\nC /bin\nD /bin/bc\nC /etc\nC /etc/passwd\nA /new\nA /vol";
         let mut lines: Vec<&str> = changes.ok().lines().collect();
         lines.sort_by_key(|line| line[2..].to_owned());
         assert_eq!(lines.join("\n"), want, "{}", client.name);
         let archive = daemon.root().join("export.tar").display().to_string();
-        let _ = client.run(&["export", "-o", &archive, "c"]).ok();
+        let _ = client.run(&["export", "-o", &archive, "ct"]).ok();
         let listed = std::process::Command::new("tar").args(["tf", &archive]).output().unwrap();
         let names = String::from_utf8_lossy(&listed.stdout).into_owned();
         let has = |name: &str| names.lines().any(|line| line == name);
         assert!(has("new") && has("bin/") && has("vol/") && has("a/b/"), "{names}");
         assert!(!has("vol/v") && !has("bin/bc"));
-        let _ = client.run(&["rm", "-v", "c"]).ok();
-        let clean = client.run(&["run", "-d", "--name", "c", "busybox", "sleep", "100"]);
+        let _ = client.run(&["rm", "-v", "ct"]).ok();
+        let clean = client.run(&["run", "-d", "--name", "ct", "busybox", "sleep", "100"]);
         let _ = clean.ok();
-        assert_eq!(client.run(&["diff", "c"]).ok(), "", "nothing was changed");
-        let running = client.command(&["export", "c"]).output().unwrap();
+        assert_eq!(client.run(&["diff", "ct"]).ok(), "", "nothing was changed");
+        let running = client.command(&["export", "ct"]).output().unwrap();
         assert!(running.status.success() && running.stdout.len() > 100_000);
-        let _ = client.run(&["rm", "-f", "c"]).ok();
+        let _ = client.run(&["rm", "-f", "ct"]).ok();
     }
 }

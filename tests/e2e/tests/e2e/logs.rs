@@ -7,14 +7,14 @@ fn drivers_and_lines() {
     let daemon = Brigd::start();
     daemon.load_busybox();
     for client in daemon.clients() {
-        let none = ["run", "--name", "n", "--log-driver", "none", "busybox", "echo", "x"];
+        let none = ["run", "--name", "nn", "--log-driver", "none", "busybox", "echo", "x"];
         assert_eq!(client.run(&none).ok(), "x");
-        let unread = client.run(&["logs", "n"]);
+        let unread = client.run(&["logs", "nn"]);
         assert!(unread.fails(1).contains("configured logging driver does not support reading"));
         let local = [
             "run",
             "--name",
-            "l",
+            "ll",
             "--log-driver",
             "local",
             "--log-opt",
@@ -26,15 +26,15 @@ fn drivers_and_lines() {
             "3",
         ];
         let _ = client.run(&local).ok();
-        assert_eq!(client.run(&["logs", "l"]).ok(), "1\n2\n3");
+        assert_eq!(client.run(&["logs", "ll"]).ok(), "1\n2\n3");
         assert_eq!(
-            client.run(&["inspect", "-f", "{{.HostConfig.LogConfig.Type}}", "l"]).ok(),
+            client.run(&["inspect", "-f", "{{.HostConfig.LogConfig.Type}}", "ll"]).ok(),
             "local"
         );
         let tagged = [
             "run",
             "--name",
-            "t",
+            "tt",
             "--label",
             "team=a b",
             "-e",
@@ -52,14 +52,14 @@ fn drivers_and_lines() {
         ];
         let _ = client.run(&tagged).ok();
         assert_eq!(
-            client.run(&["logs", "--details", "--tail", "1", "t"]).ok(),
-            "LC_X=1,tag=t,team=a+b two"
+            client.run(&["logs", "--details", "--tail", "1", "tt"]).ok(),
+            "LC_X=1,tag=tt,team=a+b two"
         );
-        let stamped = client.run(&["logs", "--timestamps", "t"]).ok().to_owned();
+        let stamped = client.run(&["logs", "--timestamps", "tt"]).ok().to_owned();
         let times: Vec<&str> = stamped.lines().filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(times.len(), 2, "{stamped}");
-        assert_eq!(client.run(&["logs", "--since", times[1], "t"]).ok(), "two");
-        assert_eq!(client.run(&["logs", "--until", times[0], "t"]).ok(), "one");
-        let _ = client.run(&["rm", "n", "l", "t"]).ok();
+        assert_eq!(client.run(&["logs", "--since", times[1], "tt"]).ok(), "two");
+        assert_eq!(client.run(&["logs", "--until", times[0], "tt"]).ok(), "one");
+        let _ = client.run(&["rm", "nn", "ll", "tt"]).ok();
     }
 }

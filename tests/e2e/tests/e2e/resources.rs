@@ -15,7 +15,7 @@ fn limits_change_while_it_runs_and_are_kept() {
             "run",
             "-d",
             "--name",
-            "c",
+            "ct",
             "-m",
             "64m",
             "--network",
@@ -37,26 +37,26 @@ fn limits_change_while_it_runs_and_are_kept() {
             "0.5",
             "--restart",
             "on-failure:3",
-            "c",
+            "ct",
         ];
-        assert_eq!(client.run(&update).ok(), "c");
-        let stats = client.run(&["stats", "--no-stream", "--format", USED, "c"]);
+        assert_eq!(client.run(&update).ok(), "ct");
+        let stats = client.run(&["stats", "--no-stream", "--format", USED, "ct"]);
         assert!(
-            stats.ok().starts_with("c ") && stats.stdout.contains("/ 100MiB 1"),
+            stats.ok().starts_with("ct ") && stats.stdout.contains("/ 100MiB 1"),
             "{}",
             stats.stdout
         );
         let format = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}} {{.HostConfig.NanoCpus}} {{.HostConfig.RestartPolicy.Name}}";
         assert_eq!(
-            client.run(&["inspect", "-f", format, "c"]).ok(),
+            client.run(&["inspect", "-f", format, "ct"]).ok(),
             "104857600 209715200 50 500000000 on-failure"
         );
         // Down again, swap with it.
-        let _ = client.run(&["update", "-m", "32m", "--memory-swap", "32m", "c"]).ok();
+        let _ = client.run(&["update", "-m", "32m", "--memory-swap", "32m", "ct"]).ok();
         assert!(
-            client.run(&["stats", "--no-stream", "--format", USED, "c"]).ok().contains("/ 32MiB")
+            client.run(&["stats", "--no-stream", "--format", USED, "ct"]).ok().contains("/ 32MiB")
         );
-        let swap = client.run(&["update", "-m", "1g", "c"]);
+        let swap = client.run(&["update", "-m", "1g", "ct"]);
         assert!(
             swap.fails(1)
                 .contains("Memory limit should be smaller than already set memoryswap limit"),
@@ -65,18 +65,18 @@ fn limits_change_while_it_runs_and_are_kept() {
         );
         assert!(
             client
-                .run(&["update", "-m", "1m", "c"])
+                .run(&["update", "-m", "1m", "ct"])
                 .fails(1)
                 .contains("Minimum memory limit allowed is 6MB")
         );
         assert!(
             client
-                .run(&["update", "--cpu-quota", "5000", "c"])
+                .run(&["update", "--cpu-quota", "5000", "ct"])
                 .fails(1)
                 .contains("CPU Quota cannot be updated as NanoCPUs has already been set")
         );
         assert!(
-            client.run(&["update", "c"]).fails(1).contains("you must provide one or more flags")
+            client.run(&["update", "ct"]).fails(1).contains("you must provide one or more flags")
         );
         assert!(
             client
@@ -84,17 +84,17 @@ fn limits_change_while_it_runs_and_are_kept() {
                 .fails(1)
                 .contains("No such container: nope")
         );
-        let _ = client.run(&["kill", "c"]).ok();
-        let _ = client.run(&["update", "--cpus", "1", "c"]).ok();
-        let _ = client.run(&["rm", "-f", "c"]).ok();
-        let _ = client.run(&["run", "-d", "--rm", "--name", "c", "busybox", "sleep", "1000"]).ok();
+        let _ = client.run(&["kill", "ct"]).ok();
+        let _ = client.run(&["update", "--cpus", "1", "ct"]).ok();
+        let _ = client.run(&["rm", "-f", "ct"]).ok();
+        let _ = client.run(&["run", "-d", "--rm", "--name", "ct", "busybox", "sleep", "1000"]).ok();
         assert!(
             client
-                .run(&["update", "--restart", "always", "c"])
+                .run(&["update", "--restart", "always", "ct"])
                 .fails(1)
                 .contains("AutoRemove is enabled")
         );
-        let _ = client.run(&["rm", "-f", "c"]).ok();
+        let _ = client.run(&["rm", "-f", "ct"]).ok();
     }
     let brig = daemon.brig();
     let _ = brig.run(&["run", "-d", "--name", "kept", "busybox", "sleep", "1000"]).ok();
