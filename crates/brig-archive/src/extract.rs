@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use tar::EntryType;
 
 use crate::budget::HeaderBudget;
-use crate::node;
+use crate::node::{self, Xattrs};
 use crate::resolve::{self, Links};
 
 const COPY_BUFFER: usize = 128 << 10;
@@ -113,7 +113,6 @@ pub fn extract<R: Read>(
         extractor.entry(&mut entry)?;
     }
     extractor.finish();
-    drop(entries);
     // Who sends waits until everything was taken, padding included.
     budget.content();
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(ExtractError::Read)?;
@@ -378,7 +377,7 @@ fn remove(parent: &OwnedFd, name: &[u8], found: FileType) -> io::Result<()> {
     }
 }
 
-fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ExtractError> {
+fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Xattrs, ExtractError> {
     let Some(records) = entry.pax_extensions().map_err(ExtractError::Read)? else {
         return Ok(Vec::new());
     };

@@ -12,6 +12,9 @@ const MAX_XATTR: usize = 64 << 10;
 /// Attributes that travel: capabilities of programs, and what users attached.
 const XATTRS: [&[u8]; 2] = [b"security.capability", b"user."];
 
+/// Names and values of extended attributes.
+pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The magic link to what a descriptor holds; it resolves without a path walk.
 pub(crate) fn magic(fd: &impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
@@ -30,7 +33,7 @@ pub(crate) fn reopen(fd: &impl AsFd) -> io::Result<File> {
 }
 
 /// The extended attributes that belong into an archive.
-pub(crate) fn xattrs(file: &File) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn xattrs(file: &File) -> Xattrs {
     let mut names = vec![0_u8; MAX_XATTR];
     // File systems without attributes say so by an error.
     let Ok(length) = rustix::fs::flistxattr(file, &mut names) else { return Vec::new() };
