@@ -236,14 +236,14 @@ impl<F: AsFd> Extractor<'_, F> {
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
                 let header = entry.header();
-                let number = |field: io::Result<Option<u32>>| {
+                let part = |field: io::Result<Option<u32>>| {
                     field.map(Option::unwrap_or_default).map_err(ExtractError::Read)
                 };
                 let device = match kind {
                     EntryType::Fifo => 0,
                     _ => rustix::fs::makedev(
-                        number(header.device_major())?,
-                        number(header.device_minor())?,
+                        part(header.device_major())?,
+                        part(header.device_minor())?,
                     ),
                 };
                 let file_type = match kind {
@@ -304,19 +304,24 @@ impl<F: AsFd> Extractor<'_, F> {
     }
 
     fn attributes(&self, header: &tar::Header) -> io::Result<Attributes> {
+        let fields = header.as_old();
         let id = |value: u64| {
             u32::try_from(value).map_err(|_| io::Error::other("an owner's id is out of range"))
         };
         let owner = match self.options.owner {
-            Owner::Archive => Some((id(header.uid()?)?, id(header.gid()?)?)),
+            Owner::Archive => Some((
+                id(number(&fields.uid, || header.uid())?)?,
+                id(number(&fields.gid, || header.gid())?)?,
+            )),
             Owner::Fixed(uid, gid) => Some((uid, gid)),
             Owner::Caller => None,
         };
         Ok(Attributes {
             owner,
-            mode: Mode::from_raw_mode(header.mode()? & 0o7777),
+            mode: Mode::from_raw_mode(number(&fields.mode, || header.mode())? & 0o7777),
             mtime: Timespec {
-                tv_sec: i64::try_from(header.mtime()?).unwrap_or_default(),
+                tv_sec: i64::try_from(number(&fields.mtime, || header.mtime())?)
+                    .unwrap_or_default(),
                 tv_nsec: 0,
             },
         })
@@ -346,6 +351,11 @@ impl<F: AsFd> Extractor<'_, F> {
             }
         }
     }
+}
+
+/// A number of a header; one that was left empty is zero.
+fn number<T: Default>(field: &[u8], read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) { Ok(T::default()) } else { read() }
 }
 
 /// The name of an entry relative to the destination; `None` when it leaves it.

@@ -345,10 +345,10 @@ fn options_of_create_reach_the_kernel() {
         assert_eq!(says("--network container:other", "hostname"), "far");
         assert!(says("--link other:near", "cat /etc/hosts").contains(&format!("{address}\tnear")));
         let refused = |flags: &str| {
-            let mut args = vec!["create"];
+            let mut args = vec!["run", "--rm"];
             args.extend(flags.split_whitespace());
             args.push("busybox");
-            client.run(&args).fails(1).to_owned()
+            client.run(&args).fails(125).to_owned()
         };
         assert!(
             refused("--storage-opt size=1g")

@@ -225,8 +225,7 @@ fn find(
 }
 
 fn modified(stat: &Stat) -> String {
-    let nanos = i128::from(stat.st_mtime) * 1_000_000_000
-        + i128::from(stat.st_mtime_nsec);
+    let nanos = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
     time::OffsetDateTime::from_unix_timestamp_nanos(nanos)
         .map_or_else(|_| brig_api::time::zero(), brig_api::time::rfc3339nano)
 }

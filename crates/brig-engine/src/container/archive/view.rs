@@ -11,6 +11,7 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use brig_sys::mount::{self, BindOptions};
 use brig_sys::ns::PrivateMounts;
@@ -24,6 +25,10 @@ use crate::disk;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::secrets::SECRETS_SOURCE;
+
+/// How often, and how far apart, a container that is about to end is looked at.
+const ATTEMPTS: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// What a view shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +176,8 @@ impl Engine {
         F: FnOnce(&View) -> Result<T, EngineError> + Send + 'static,
     {
         let mut guard = None;
-        loop {
+        // An end is noticed shortly after it came.
+        for _ in 0..ATTEMPTS {
             let process = container.cell().record.state.process;
             if let Some(process) = process {
                 let this = Arc::clone(container);
@@ -193,8 +199,9 @@ impl Engine {
                     .await;
             }
             // Ended, or ending: once the lock is held it is settled which.
-            if guard.is_none() {
-                guard = Some(container.op.lock().await);
+            match &guard {
+                None => guard = Some(container.op.lock().await),
+                Some(_) => tokio::time::sleep(PAUSE).await,
             }
             container.wait_clean().await;
             let status = container.cell().record.state.status;
@@ -205,6 +212,10 @@ impl Engine {
                 )));
             }
         }
+        Err(EngineError::Conflict(format!(
+            "the files of container {} cannot be reached: it is neither running nor stopped",
+            container.id
+        )))
     }
 
     /// Mounts the files of a container that doesn't run. Blocking.
