@@ -128,12 +128,12 @@ impl View {
         let path = PathBuf::from(format!("/proc/{}/root", process.pid));
         let root = match brig_sys::openat::open_dir(&path) {
             Ok(root) => root,
-            Err(_) if !is_alive(process) => return Ok(None),
+            Err(error) if is_over(&error) || !is_alive(process) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
         let table = match mount::mountinfo(Some(process.pid)) {
             Ok(table) => table,
-            Err(_) if !is_alive(process) => return Ok(None),
+            Err(error) if is_over(&error) || !is_alive(process) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
         // Checked last: what was opened is this process's, not that of one with its number.
@@ -156,6 +156,12 @@ impl View {
             .map_err(|error| failed(error.into()))?;
         Ok(Some(Self { root, secrets, secret_devices, _mounted: None }))
     }
+}
+
+/// What the kernel says of a process that has ended and was not waited for yet: it has no root and
+/// no mounts any more.
+fn is_over(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput)
 }
 
 fn is_alive(process: ProcessFacts) -> bool {
