@@ -13,6 +13,7 @@
 #[macro_use]
 mod model;
 
+pub mod archive;
 pub mod auth;
 pub mod container;
 pub mod data;
@@ -30,6 +31,7 @@ pub mod network;
 pub mod nullable;
 pub mod progress;
 pub mod service;
+pub mod stats;
 pub mod stream;
 pub mod swarm;
 pub mod system;

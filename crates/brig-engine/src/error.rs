@@ -105,6 +105,29 @@ pub enum EngineError {
     /// The feature is not there.
     #[error("{0}")]
     NotImplemented(&'static str),
+    /// A container's settings could not be changed.
+    #[error("Cannot update container {id}")]
+    Update {
+        /// The container.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: Box<EngineError>,
+    },
+    /// It is not allowed.
+    #[error("{0}")]
+    Forbidden(String),
+    /// No such path in a container.
+    #[error("Could not find the file {path} in container {container}")]
+    NoSuchFile {
+        /// The path as the caller wrote it.
+        path: String,
+        /// The container as the caller called it.
+        container: String,
+    },
+    /// An archive could not be extracted.
+    #[error(transparent)]
+    Extract(#[from] brig_archive::ExtractError),
     /// The engine is going down.
     #[error("the engine is shutting down")]
     ShuttingDown,
@@ -165,7 +188,12 @@ impl Categorized for EngineError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Invalid(_) | Self::AmbiguousId(_) => ErrorKind::InvalidParameter,
+            Self::Extract(brig_archive::ExtractError::Write { .. }) => ErrorKind::System,
+            Self::Extract(_) => ErrorKind::InvalidParameter,
+            Self::Forbidden(_) => ErrorKind::Forbidden,
+            Self::Update { source, .. } => source.kind(),
             Self::NoSuchContainer(_)
+            | Self::NoSuchFile { .. }
             | Self::NoSuchExec(_)
             | Self::NoSuchVolume(_)
             | Self::NoSuchVolumeDriver { .. } => ErrorKind::NotFound,

@@ -3,8 +3,8 @@
 //! Documentation and tests derive from this table; nothing is served that is not in it.
 
 use crate::api::{
-    attach, auth, containers, distribution, events, exec, image_transfer, images, logs, networks,
-    prune, system, unsupported, volumes, wait,
+    archive, attach, auth, containers, distribution, events, exec, image_transfer, images, logs,
+    networks, prune, stats, system, unsupported, volumes, wait,
 };
 use crate::route;
 use crate::server::{Route, Router};
@@ -30,19 +30,19 @@ pub static ENGINE: &[Route] = &[
     route!(GET "/containers/{id}/json", ContainerInspect, containers::inspect),
     route!(GET "/containers/{id}/top", ContainerInspect, containers::top),
     route!(GET "/containers/{id}/logs", ContainerLogs, logs::container),
-    route!(GET "/containers/{id}/changes", ContainerInspect, unsupported::changes),
-    route!(GET "/containers/{id}/stats", ContainerInspect, unsupported::stats),
-    route!(GET "/containers/{id}/export", ContainerReadFiles, unsupported::export),
-    route!(HEAD "/containers/{id}/archive", ContainerReadFiles, unsupported::copy),
-    route!(GET "/containers/{id}/archive", ContainerReadFiles, unsupported::copy),
-    route!(PUT "/containers/{id}/archive", ContainerWriteFiles, unsupported::copy, streamed()),
+    route!(GET "/containers/{id}/changes", ContainerInspect, archive::changes),
+    route!(GET "/containers/{id}/stats", ContainerInspect, stats::container),
+    route!(GET "/containers/{id}/export", ContainerReadFiles, archive::export),
+    route!(HEAD "/containers/{id}/archive", ContainerReadFiles, archive::stat),
+    route!(GET "/containers/{id}/archive", ContainerReadFiles, archive::read),
+    route!(PUT "/containers/{id}/archive", ContainerWriteFiles, archive::write, streamed()),
     route!(POST "/containers/{id}/start", ContainerStart, containers::start),
     route!(POST "/containers/{id}/stop", ContainerStop, containers::stop),
     route!(POST "/containers/{id}/restart", ContainerRestart, containers::restart),
     route!(POST "/containers/{id}/kill", ContainerKill, containers::kill),
     route!(POST "/containers/{id}/pause", ContainerPause, containers::pause),
     route!(POST "/containers/{id}/unpause", ContainerPause, containers::unpause),
-    route!(POST "/containers/{id}/update", ContainerUpdate, unsupported::update),
+    route!(POST "/containers/{id}/update", ContainerUpdate, containers::update),
     route!(POST "/containers/{id}/rename", ContainerRename, containers::rename),
     route!(POST "/containers/{id}/resize", ContainerResize, containers::resize),
     route!(POST "/containers/{id}/attach", ContainerAttach, attach::container, attended()),

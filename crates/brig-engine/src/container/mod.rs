@@ -4,6 +4,7 @@
 //! and one for its facts (`cell`, never held over await). Whoever waits for a change listens on
 //! its [`Phase`].
 
+pub mod archive;
 pub mod attach;
 pub mod detach_keys;
 pub mod exec;
@@ -12,17 +13,20 @@ pub mod list;
 pub mod logs;
 pub mod restart_policy;
 pub mod state;
+pub mod stats;
 pub mod status_text;
 pub mod wait;
 
 pub(crate) mod connect;
 pub(crate) mod copy_up;
 pub(crate) mod create;
+pub(crate) mod diff;
 pub(crate) mod exit;
 pub(crate) mod files;
 pub(crate) mod image_defaults;
 pub(crate) mod inspect;
 pub(crate) mod io;
+pub(crate) mod links;
 pub(crate) mod mounts;
 pub(crate) mod names;
 pub(crate) mod networking;
@@ -38,6 +42,7 @@ pub(crate) mod stage;
 pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod top;
+pub(crate) mod update;
 pub(crate) mod validate;
 
 use std::collections::BTreeMap;

@@ -173,7 +173,8 @@ fn set(value: i64) -> Option<i64> {
     (value != 0).then_some(value)
 }
 
-fn resources(host: &HostConfig) -> Result<Resources, EngineError> {
+/// The limits of a container.
+pub(crate) fn resources(host: &HostConfig) -> Result<Resources, EngineError> {
     let throttle = |devices: &[ApiThrottle]| -> Result<Vec<ThrottleDevice>, EngineError> {
         devices
             .iter()

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::io::IoSession;
-use super::logs::rotate::{self, LogLimits};
+use super::logs::rotate;
 use super::record::Record;
 use super::restart_policy::Backoff;
 use super::state::{ProcessFacts, Status, Transition};
@@ -215,12 +215,13 @@ impl Engine {
     /// Starts health checks and log rotation for a run.
     pub(crate) fn accompany(&self, container: &Arc<Container>, cancel: CancellationToken) {
         let record = container.record();
-        match LogLimits::parse(&record.host_config.log_config.config) {
-            Ok(Some(limits)) if record.host_config.log_config.kind != "none" => {
+        let config = &record.host_config.log_config;
+        match rotate::check(&config.kind, &config.config) {
+            Ok(Some(limits)) => {
                 let (log, bundle) = (container.paths.log(), container.paths.bundle.clone());
                 self.spawn(rotate::keep_within(log, bundle, limits, cancel.clone()));
             }
-            Ok(_) => {}
+            Ok(None) => {}
             Err(error) => {
                 tracing::warn!(container = %container.id, error = chain(&error), "log limits are ignored");
             }

@@ -38,6 +38,9 @@ fn what_follows_the_image_is_left_alone() {
     assert_eq!(rest, ["busybox", "sh", "-c", "--rm", "--", "-d"]);
     assert_eq!(matches.get_one::<bool>("detach"), Some(&false));
     assert_eq!(matches.get_one::<bool>("tty"), Some(&true));
+    let (_, matches) = runs("run --dns-opt ndots:3 --net n busybox sh -c x");
+    let rest: Vec<&String> = matches.get_many("command").unwrap().collect();
+    assert_eq!(rest, ["busybox", "sh", "-c", "x"]);
     let (_, matches) = runs("run --sig-proxy=false --memory-swap -1 -d -- -odd");
     assert_eq!(matches.get_one::<bool>("sig_proxy"), Some(&false));
     assert_eq!(matches.get_one::<i64>("memory_swap"), Some(&-1));

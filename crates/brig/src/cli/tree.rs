@@ -37,7 +37,7 @@ pub(crate) const GROUPS: [&Group; 10] = [
 ];
 
 /// Commands that stand on their own, in the order of the help.
-pub(crate) const TOP: [&Leaf; 30] = [
+pub(crate) const TOP: [&Leaf; 35] = [
     &container::RUN,
     &container::EXEC,
     &container::PS,
@@ -48,8 +48,11 @@ pub(crate) const TOP: [&Leaf; 30] = [
     &system::VERSION,
     &system::INFO,
     &container::ATTACH,
+    &container::CP,
     &container::CREATE,
+    &container::DIFF,
     &system::EVENTS,
+    &container::EXPORT,
     &image::HISTORY,
     &image::IMPORT,
     &system::INSPECT,
@@ -63,10 +66,12 @@ pub(crate) const TOP: [&Leaf; 30] = [
     &container::RM,
     &image::RMI,
     &container::START,
+    &container::STATS,
     &container::STOP,
     &image::TAG,
     &container::TOP,
     &container::UNPAUSE,
+    &container::UPDATE,
     &container::WAIT,
 ];
 

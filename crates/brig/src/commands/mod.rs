@@ -12,6 +12,7 @@ pub(crate) mod system;
 pub(crate) mod volume;
 
 mod inspect;
+mod stored;
 mod tasks;
 
 use brig_api::filters::Filters;

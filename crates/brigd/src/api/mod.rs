@@ -2,6 +2,7 @@
 //!
 //! Each takes a [`crate::server::Call`] that access was granted for, and decides nothing itself.
 
+pub mod archive;
 pub mod attach;
 pub mod auth;
 pub mod blocking;
@@ -17,6 +18,7 @@ pub mod logs;
 pub mod networks;
 pub mod progress;
 pub mod prune;
+pub mod stats;
 pub mod system;
 pub mod times;
 pub mod unsupported;
