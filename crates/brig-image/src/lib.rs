@@ -23,12 +23,17 @@ pub mod snapshot;
 pub mod store;
 pub mod unpack;
 
+mod commit;
 mod distribution;
 mod import;
 mod load;
 mod login;
 mod pull;
+mod push;
+mod save;
+mod upper;
 
+pub use commit::CommitOptions;
 pub use config::{HistoryItem, ImageConfig, RunConfig};
 pub use distribution::DistributionInfo;
 pub use error::{ImageError, RegistryError, UnpackError};
@@ -38,7 +43,11 @@ pub use load::Loaded;
 pub use platform::Platform;
 pub use progress::{LayerState, Progress, ProgressSink};
 pub use pull::PullOutcome;
-pub use registry::{Credentials, RegistrySettings};
+pub use push::Pushed;
+pub use registry::{Credentials, RegistrySettings, SearchResult};
+pub use save::{Pieces, Save};
 pub use snapshot::Snapshots;
+pub use upper::write_changes;
+
 pub use store::remove::{ContainerUse, Deleted};
 pub use store::{HistoryEntry, Image, ImageStore, OpenOptions};

@@ -92,6 +92,7 @@ impl ImageStore {
             manifests: Vec::new(),
             tags: image.tags.clone(),
             repo_digests: Vec::new(),
+            sources: Vec::new(),
         };
         for (reference, old) in self.commit(new, staged).await? {
             progress(Progress::Renamed { reference, old });
