@@ -24,6 +24,7 @@ pub mod store;
 pub mod unpack;
 
 mod commit;
+mod context;
 mod distribution;
 mod import;
 mod load;
@@ -35,6 +36,7 @@ mod upper;
 
 pub use commit::CommitOptions;
 pub use config::{HistoryItem, ImageConfig, RunConfig};
+pub use context::BuildContext;
 pub use distribution::DistributionInfo;
 pub use error::{ImageError, RegistryError, UnpackError};
 pub use import::ImportOptions;

@@ -137,10 +137,10 @@ impl Pusher<'_> {
     async fn run(&self) -> Result<Pushed, ImageError> {
         let shared = &self.store.shared;
         let _pin = shared.layers.pin(&self.image.layers);
-        let mut unique: Vec<&Digest> = Vec::new();
+        let mut unique: Vec<Digest> = Vec::new();
         for layer in self.image.layers.iter().rev() {
-            if !unique.contains(&layer) {
-                unique.push(layer);
+            if !unique.contains(layer) {
+                unique.push(layer.clone());
                 self.report(layer, LayerState::Preparing);
             }
         }
@@ -193,9 +193,10 @@ impl Pusher<'_> {
     /// Sees to it that the registry has a layer; returns what it is there.
     async fn layer(
         &self,
-        layer: &Digest,
+        layer: Digest,
         manifests: &[(Vec<u8>, ImageManifest)],
     ) -> Result<(Digest, Source), ImageError> {
+        let layer = &layer;
         let own = self.tag.name();
         let here = |source: Source| {
             (layer.clone(), Source { repositories: vec![own.clone()], ..source })

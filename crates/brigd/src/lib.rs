@@ -12,6 +12,7 @@
 
 pub mod access;
 pub mod api;
+pub mod build;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -5,6 +5,7 @@
 //! its [`Phase`].
 
 pub mod attach;
+pub mod commit;
 pub mod detach_keys;
 pub mod exec;
 pub mod health;
