@@ -1,6 +1,7 @@
 //! `container …` and the short forms of its commands.
 
 mod attach;
+mod commit;
 mod create;
 mod exec;
 mod flags;
@@ -13,13 +14,14 @@ mod run;
 mod session;
 
 pub(crate) use attach::ATTACH;
+pub(crate) use commit::COMMIT;
 pub(crate) use create::CREATE;
 pub(crate) use exec::EXEC;
 pub(crate) use lifecycle::{KILL, PAUSE, RENAME, RESTART, RM, START, STOP, UNPAUSE, WAIT};
 pub(crate) use logs::LOGS;
 pub(crate) use logs::LogFlags;
 pub(crate) use misc::{INSPECT, PORT, TOP};
-pub(crate) use ps::{LS, PS};
+pub(crate) use ps::{LS, PS, summary_row};
 pub(crate) use request::HealthFlags;
 pub(crate) use run::RUN;
 pub(crate) use session::copy_frames;
@@ -28,6 +30,6 @@ use crate::cli::Leaf;
 
 /// `container …`.
 pub(crate) const COMMANDS: &[&Leaf] = &[
-    &ATTACH, &CREATE, &EXEC, &INSPECT, &KILL, &LOGS, &LS, &PAUSE, &PORT, &RENAME, &RESTART, &RM,
+    &ATTACH, &COMMIT, &CREATE, &EXEC, &INSPECT, &KILL, &LOGS, &LS, &PAUSE, &PORT, &RENAME, &RESTART, &RM,
     &RUN, &START, &STOP, &TOP, &UNPAUSE, &WAIT,
 ];

@@ -1,5 +1,6 @@
 //! `system …`, and `version`, `info`, `events`, `inspect`, `login`, `logout`.
 
+mod df;
 mod dial;
 mod events;
 mod info;
@@ -16,4 +17,5 @@ pub(crate) use version::VERSION;
 use crate::cli::Leaf;
 
 /// `system …`.
-pub(crate) const COMMANDS: &[&Leaf] = &[&dial::DIAL_STDIO, &EVENTS, &INFO];
+pub(crate) const COMMANDS: &[&Leaf] = 
+    &[&df::DF, &dial::DIAL_STDIO, &EVENTS, &INFO, &super::prune::SYSTEM];
