@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod attach;
+mod build;
+mod disk_usage;
 mod errors;
+mod image_transfer;
 mod images;
 mod lifecycle;
 mod networks;
