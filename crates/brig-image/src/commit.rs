@@ -128,9 +128,7 @@ fn stage(
             (Err(error), Err(_)) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(ImageError::io("reading", &upper)(error))
             }
-            (_, Err(error)) => {
-                Err(error.into_image_error(&Digest::from_sha256(sha256(b"commit"))))
-            }
+            (_, Err(error)) => Err(error.into_image_error(&Digest::from_sha256(sha256(b"commit")))),
             (Err(error), Ok(_)) => Err(ImageError::io("reading", &upper)(error)),
         }
     })

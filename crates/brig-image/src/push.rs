@@ -198,9 +198,8 @@ impl Pusher<'_> {
     ) -> Result<(Digest, Source), ImageError> {
         let layer = &layer;
         let own = self.tag.name();
-        let here = |source: Source| {
-            (layer.clone(), Source { repositories: vec![own.clone()], ..source })
-        };
+        let here =
+            |source: Source| (layer.clone(), Source { repositories: vec![own.clone()], ..source });
         let candidates = self.candidates(layer, manifests);
         for source in candidates.iter().take(MAX_ASKED) {
             if self.session.blob_size(&source.digest).await? == Some(source.size) {
@@ -387,8 +386,7 @@ fn media_type_of(manifest: &[u8]) -> Option<String> {
 }
 
 fn compress(mut tar: impl Read, path: &std::path::Path) -> io::Result<BlobFile> {
-    let file =
-        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     std::fs::remove_file(path)?;
     let counting = Counting { file: &file, hash: Sha256::new(), size: 0 };
     let mut encoder = flate2::write::GzEncoder::new(counting, flate2::Compression::default());

@@ -207,9 +207,8 @@ impl Save {
             }));
             blobs.insert(digest.clone(), Blob::Bytes(manifest));
         }
-        let repositories = (!repositories.is_empty())
-            .then(|| serde_json::to_vec(&repositories))
-            .transpose()?;
+        let repositories =
+            (!repositories.is_empty()).then(|| serde_json::to_vec(&repositories)).transpose()?;
         Ok(Plan {
             blobs,
             index: serde_json::to_vec(&json!({
@@ -305,4 +304,3 @@ impl Write for PieceWriter {
             .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }
 }
-

@@ -27,14 +27,10 @@ const MAX_NAMES: usize = 64 << 10;
 ///
 /// # Errors
 /// The writer's, and those of reading the tree.
-pub fn write_changes(
-    upper: &Path,
-    placeholders: &[String],
-    writer: impl Write,
-) -> io::Result<()> {
-    let root = fs::open(upper, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut walk =
-        Walk { tar: tar::Builder::new(writer), links: HashMap::new(), placeholders };
+pub fn write_changes(upper: &Path, placeholders: &[String], writer: impl Write) -> io::Result<()> {
+    let root =
+        fs::open(upper, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut walk = Walk { tar: tar::Builder::new(writer), links: HashMap::new(), placeholders };
     walk.directory(&root, &mut Vec::new())?;
     walk.tar.into_inner()?.flush()
 }
@@ -93,15 +89,9 @@ impl<W: Write> Walk<'_, W> {
             FileType::Symlink => {
                 let target = fs::readlinkat(dir, name, Vec::new())?;
                 let mut header = header(&stat, tar::EntryType::Symlink);
-                self.tar.append_link(
-                    &mut header,
-                    path_of(path),
-                    path_of(target.to_bytes()),
-                )
+                self.tar.append_link(&mut header, path_of(path), path_of(target.to_bytes()))
             }
-            FileType::CharacterDevice => {
-                self.device(&stat, tar::EntryType::Char, path)
-            }
+            FileType::CharacterDevice => self.device(&stat, tar::EntryType::Char, path),
             FileType::BlockDevice => self.device(&stat, tar::EntryType::Block, path),
             FileType::Fifo => {
                 self.append(&mut header(&stat, tar::EntryType::Fifo), path, io::empty())
@@ -173,12 +163,7 @@ impl<W: Write> Walk<'_, W> {
         self.tar.append_pax_extensions(records)
     }
 
-    fn append(
-        &mut self,
-        header: &mut tar::Header,
-        path: &[u8],
-        data: impl Read,
-    ) -> io::Result<()> {
+    fn append(&mut self, header: &mut tar::Header, path: &[u8], data: impl Read) -> io::Result<()> {
         self.tar.append_data(header, path_of(path), data)
     }
 
@@ -298,8 +283,18 @@ mod tests {
         assert_eq!(
             names,
             [
-                "d", "d/.wh..wh..opq", "d/empty", "d/file", "d/.wh.gone", &long, "d/other",
-                "d/pipe", "d/way", "etc", "etc/hostname", ".wh.gone",
+                "d",
+                "d/.wh..wh..opq",
+                "d/empty",
+                "d/file",
+                "d/.wh.gone",
+                &long,
+                "d/other",
+                "d/pipe",
+                "d/way",
+                "etc",
+                "etc/hostname",
+                ".wh.gone",
             ]
         );
         let kind = |name: &str| found.iter().find(|(known, _)| known == name).unwrap().1;

@@ -12,8 +12,8 @@
 
 pub mod access;
 pub mod api;
-pub mod build;
 pub mod app;
+pub mod build;
 pub mod cli;
 pub mod config;
 pub mod engine_id;

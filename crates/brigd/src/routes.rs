@@ -3,8 +3,8 @@
 //! Documentation and tests derive from this table; nothing is served that is not in it.
 
 use crate::api::{
-    attach, auth, build, containers, distribution, events, exec, image_export, image_transfer, images,
-    logs, networks, prune, search, system, unsupported, volumes, wait,
+    attach, auth, build, containers, distribution, events, exec, image_export, image_transfer,
+    images, logs, networks, prune, search, system, unsupported, volumes, wait,
 };
 use crate::route;
 use crate::server::{Route, Router};

@@ -85,8 +85,7 @@ impl Engine {
         let (engine, id) = (self.clone(), container.id.clone());
         let image = self
             .detached(async move {
-                let made =
-                    engine.images().commit_container(&id, &record.image_id, options).await;
+                let made = engine.images().commit_container(&id, &record.image_id, options).await;
                 if frozen && let Err(error) = engine.unpause(id.as_str()).await {
                     tracing::warn!(container = %id, %error, "the container stays paused");
                 }
@@ -94,11 +93,8 @@ impl Engine {
             })
             .await?;
         let name = request.reference.map(|name| name.familiar()).unwrap_or_default();
-        let attributes = [
-            ("comment", request.message),
-            ("imageID", image.to_string()),
-            ("imageRef", name),
-        ];
+        let attributes =
+            [("comment", request.message), ("imageID", image.to_string()), ("imageRef", name)];
         self.container_event(&container, "commit", &attributes);
         Ok(image)
     }

@@ -22,8 +22,8 @@ use std::time::Duration;
 use brig_types::secret::{SecretBytes, SecretString};
 
 pub use endpoint::Endpoint;
-pub(crate) use session::{Found, Session};
 pub use search::SearchResult;
+pub(crate) use session::{Found, Session};
 pub(crate) use transfer::Transfer;
 pub(crate) use upload::{BlobFile, Upload};
 
@@ -207,9 +207,10 @@ impl RegistryClient {
         }
         let (dirs, host) = (self.settings.certificates.clone(), key.0.clone());
         let loopback = endpoint::is_loopback(url.host_str().unwrap_or_default());
-        let client = tokio::task::spawn_blocking(move || build(&dirs, &host, loopback, reach, purpose))
-            .await
-            .map_err(|error| RegistryError::Setup(error.to_string()))??;
+        let client =
+            tokio::task::spawn_blocking(move || build(&dirs, &host, loopback, reach, purpose))
+                .await
+                .map_err(|error| RegistryError::Setup(error.to_string()))??;
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(key, client.clone());
         Ok(client)
     }

@@ -183,7 +183,11 @@ impl LayerTar {
         diff_id: Digest,
     ) -> io::Result<Self> {
         let open_dir = |path: &Path| {
-            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            rustix::fs::open(
+                path,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
         };
         let decoder = || -> io::Result<_> { zstd::stream::read::Decoder::new(File::open(log)?) };
         let mut replaced = Vec::new();

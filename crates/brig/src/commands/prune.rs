@@ -134,7 +134,9 @@ async fn volume(context: &Context, args: AllArgs) -> Result<()> {
     let mut filters = filters(&args.plain.filter)?;
     if args.all {
         if filters.contains("all") {
-            return Err(message("conflicting options: cannot specify both --all and --filter all=1"));
+            return Err(message(
+                "conflicting options: cannot specify both --all and --filter all=1",
+            ));
         }
         filters.add("all", "true");
     }
@@ -228,10 +230,8 @@ async fn system(context: &Context, args: SystemArgs) -> Result<()> {
 }
 
 fn warning(args: &SystemArgs) -> String {
-    let mut lines = vec![
-        "all stopped containers",
-        "all networks not used by at least one container",
-    ];
+    let mut lines =
+        vec!["all stopped containers", "all networks not used by at least one container"];
     if args.volumes {
         lines.push("all anonymous volumes not used by at least one container");
     }

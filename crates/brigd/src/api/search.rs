@@ -41,9 +41,7 @@ pub async fn search(call: Call) -> Result<Response, ApiError> {
             .ok()
             .filter(|limit| (1..=MAX_LIMIT).contains(limit))
             .ok_or_else(|| {
-                ApiError::invalid(format!(
-                    "limit {limit} is outside the range of [1, {MAX_LIMIT}]"
-                ))
+                ApiError::invalid(format!("limit {limit} is outside the range of [1, {MAX_LIMIT}]"))
             })?,
     };
     let term = call.query.text("term").unwrap_or_default();

@@ -27,10 +27,8 @@ pub fn base_images(text: &str, arguments: &BTreeMap<String, String>) -> Vec<Stri
                 for word in words {
                     let (name, default) = word.split_once('=').unwrap_or((word, ""));
                     let default = default.trim_matches(['"', '\'']);
-                    let value = arguments
-                        .get(name)
-                        .cloned()
-                        .unwrap_or_else(|| expand(default, &variables));
+                    let value =
+                        arguments.get(name).cloned().unwrap_or_else(|| expand(default, &variables));
                     variables.insert(name.to_owned(), value);
                 }
             }
@@ -108,8 +106,7 @@ fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
         result.push_str(before);
         let after = after.get(1..).unwrap_or_default();
         let value = |name: &str| variables.get(name).map_or("", String::as_str);
-        if let Some((inner, left)) =
-            after.strip_prefix('{').and_then(|inner| inner.split_once('}'))
+        if let Some((inner, left)) = after.strip_prefix('{').and_then(|inner| inner.split_once('}'))
         {
             if let Some((name, default)) = inner.split_once(":-") {
                 let value = value(name);

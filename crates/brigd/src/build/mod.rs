@@ -229,7 +229,9 @@ impl Builder {
         make_dir(&folder)?;
         let iid = work.data.join("iid");
         let mut args: Vec<OsString> = vec!["build".into()];
-        args.extend(["--isolation=oci", "--format=docker", "--layers", "--pull-never"].map(Into::into));
+        args.extend(
+            ["--isolation=oci", "--format=docker", "--layers", "--pull-never"].map(Into::into),
+        );
         args.extend(["--http-proxy=false", "--force-rm"].map(Into::into));
         args.push(option("--runtime=", &self.runtime));
         args.push(option("--signature-policy=", &work.policy));
@@ -306,9 +308,13 @@ impl Builder {
         for folder in [&self.data.join("storage"), &work.data, &work.exec] {
             make_dir(folder)?;
         }
-        for (name, text) in
-            [("policy.json", POLICY), ("registries.conf", REGISTRIES), ("storage.conf", STORAGE)]
-        {
+        for (name, text) in [
+            ("policy.json", POLICY),
+            ("registries.conf", REGISTRIES),
+            ("storage.conf", STORAGE),
+            // Nothing to log in with: whatever needs a login was fetched before.
+            ("auth.json", "{}"),
+        ] {
             let path = work.exec.join(name);
             std::fs::write(&path, text).map_err(BuildError::disk("write", &path))?;
         }
@@ -410,17 +416,18 @@ impl Builder {
                 .map(brig_types::reference::Reference::with_default_tag)
                 .filter(|r| image.tags.contains(r));
             let there = match &named {
-                Some(name) => by_name.get(&name.to_string()).map(String::as_str)
-                    == Some(image.id.hex()),
+                Some(name) => {
+                    by_name.get(&name.to_string()).map(String::as_str) == Some(image.id.hex())
+                }
                 None => known.iter().any(|known| known.id == image.id.hex()),
             };
             if there {
                 continue;
             }
             let path = work.data.join(format!("base-{number}.tar"));
-            let save = images.save(&[
-                named.as_ref().map_or_else(|| image.id.to_string(), |name| name.to_string()),
-            ])?;
+            let save = images.save(&[named
+                .as_ref()
+                .map_or_else(|| image.id.to_string(), |name| name.to_string())])?;
             let target = path.clone();
             tokio::task::spawn_blocking(move || {
                 std::fs::File::create_new(&target).and_then(|file| save.write(file))
@@ -510,8 +517,17 @@ fn may_be_environment(name: &str) -> bool {
     const OWN: [&str; 8] =
         ["PATH", "HOME", "TMPDIR", "IFS", "ENV", "SHELL", "USER", "REGISTRY_AUTH_FILE"];
     const PREFIXES: [&str; 11] = [
-        "LD_", "GO", "BUILDAH", "CONTAINERS_", "STORAGE_", "XDG_", "SSL_", "MALLOC_", "TMP",
-        "_", "CONTAINER_",
+        "LD_",
+        "GO",
+        "BUILDAH",
+        "CONTAINERS_",
+        "STORAGE_",
+        "XDG_",
+        "SSL_",
+        "MALLOC_",
+        "TMP",
+        "_",
+        "CONTAINER_",
     ];
     name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')

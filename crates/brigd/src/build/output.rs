@@ -126,7 +126,9 @@ mod tests {
     fn lines_are_those_of_the_classic_builder() {
         let mut translator = Translator::default();
         let mut shown = translator.feed(b"noise\nSTEP 1/3: FROM busybox\nSTEP 2/3: RUN ec");
-        shown.extend(translator.feed(b"ho hi\nhi\n--> Using cache 0123456789abcdef\n--> 0123456789a\n"));
+        shown.extend(
+            translator.feed(b"ho hi\nhi\n--> Using cache 0123456789abcdef\n--> 0123456789a\n"),
+        );
         shown.extend(translator.feed(b"COMMIT x\nCopying blob sha256:1\nlast"));
         shown.extend(translator.finish());
         assert_eq!(

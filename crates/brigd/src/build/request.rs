@@ -157,10 +157,7 @@ fn network(mode: Option<&str>) -> Result<BuildNetwork, ApiError> {
     })
 }
 
-fn json<T: serde::de::DeserializeOwned + Default>(
-    query: &Query,
-    key: &str,
-) -> Result<T, ApiError> {
+fn json<T: serde::de::DeserializeOwned + Default>(query: &Query, key: &str) -> Result<T, ApiError> {
     match query.non_empty(key) {
         None | Some("null") => Ok(T::default()),
         Some(text) => serde_json::from_str(text)
@@ -185,7 +182,13 @@ mod tests {
         assert_eq!(request.network, BuildNetwork::Bridge("mine".to_owned()));
         assert_eq!(
             request.flags,
-            ["--label=k=v", "--target=t", "--add-host=a:1.2.3.4", "--add-host=b:2.3.4.5", "--memory=4096"]
+            [
+                "--label=k=v",
+                "--target=t",
+                "--add-host=a:1.2.3.4",
+                "--add-host=b:2.3.4.5",
+                "--memory=4096"
+            ]
         );
         for bad in ["version=2", "remote=https%3A%2F%2Fx", "t=A", "buildargs=x", "memory=x"] {
             assert!(BuildRequest::read(&Query::parse(Some(bad))).is_err(), "{bad}");

@@ -144,11 +144,7 @@ impl Job {
             spawn = spawn.fd(tar, 5);
         }
         let errors = printed.try_clone().map_err(failed("make a pipe"))?;
-        Ok(spawn
-            .fd(printed.into(), 1)
-            .fd(errors.into(), 2)
-            .fd(gate.into(), 3)
-            .fd(told.into(), 4))
+        Ok(spawn.fd(printed.into(), 1).fd(errors.into(), 2).fd(gate.into(), 3).fd(told.into(), 4))
     }
 }
 

@@ -10,8 +10,17 @@ fn usage_is_told_and_pruned() {
         let _ = client.run(&["load", "-q", "-i", &archive]).ok();
         let _ = client
             .run(&[
-                "run", "--name", "done", "--network", "none", "-v", "/anonymous", "busybox", "sh",
-                "-c", "echo data >/file && echo data >/anonymous/file",
+                "run",
+                "--name",
+                "done",
+                "--network",
+                "none",
+                "-v",
+                "/anonymous",
+                "busybox",
+                "sh",
+                "-c",
+                "echo data >/file && echo data >/anonymous/file",
             ])
             .ok();
         let _ = client.run(&["volume", "create", "mine"]).ok();

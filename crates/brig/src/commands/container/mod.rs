@@ -30,6 +30,6 @@ use crate::cli::Leaf;
 
 /// `container …`.
 pub(crate) const COMMANDS: &[&Leaf] = &[
-    &ATTACH, &COMMIT, &CREATE, &EXEC, &INSPECT, &KILL, &LOGS, &LS, &PAUSE, &PORT, &RENAME, &RESTART, &RM,
-    &RUN, &START, &STOP, &TOP, &UNPAUSE, &WAIT,
+    &ATTACH, &COMMIT, &CREATE, &EXEC, &INSPECT, &KILL, &LOGS, &LS, &PAUSE, &PORT, &RENAME,
+    &RESTART, &RM, &RUN, &START, &STOP, &TOP, &UNPAUSE, &WAIT,
 ];

@@ -18,14 +18,7 @@ use crate::output::progress::{Display, Target};
 use crate::parse;
 use crate::terminal::stdout_is_terminal;
 
-leaf!(
-    BUILD,
-    "build",
-    "[OPTIONS] PATH | -",
-    "Build an image from a Dockerfile",
-    BuildArgs,
-    build
-);
+leaf!(BUILD, "build", "[OPTIONS] PATH | -", "Build an image from a Dockerfile", BuildArgs, build);
 
 /// Largest Dockerfile that comes from stdin or from outside of the context.
 const MAX_DOCKERFILE: u64 = 4 << 20;
@@ -142,8 +135,7 @@ async fn build(context: &Context, args: BuildArgs) -> Result<()> {
                     let _ = sender.blocking_send(Err(error));
                 }
             });
-            let pieces =
-                futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
+            let pieces = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
             let reader = tokio_util::io::StreamReader::new(pieces);
             call.stream("application/x-tar", reader)
         }
@@ -243,7 +235,9 @@ fn source(args: &BuildArgs) -> Result<(String, Source)> {
     let file = args.file.as_deref();
     if args.path == "-" {
         if file == Some("-") {
-            return Err(message("invalid argument: can't use stdin for both build context and dockerfile"));
+            return Err(message(
+                "invalid argument: can't use stdin for both build context and dockerfile",
+            ));
         }
         let mut head = vec![0; 512];
         let mut read = 0;
@@ -264,12 +258,8 @@ fn source(args: &BuildArgs) -> Result<(String, Source)> {
         // Not an archive: it is the Dockerfile itself, and there is no context.
         head.extend(read_stdin(MAX_DOCKERFILE)?);
         let extra = vec![("Dockerfile".to_owned(), head)];
-        let source = Source::Folder {
-            folder: None,
-            ignore: Ignore::default(),
-            always: Vec::new(),
-            extra,
-        };
+        let source =
+            Source::Folder { folder: None, ignore: Ignore::default(), always: Vec::new(), extra };
         return Ok(("Dockerfile".to_owned(), source));
     }
     if args.path.contains("://") || args.path.starts_with("git@") {
@@ -334,9 +324,14 @@ fn source(args: &BuildArgs) -> Result<(String, Source)> {
 /// Tar, gzip, bzip2, xz or zstd, by their first bytes.
 fn is_archive(head: &[u8]) -> bool {
     head.get(257..262) == Some(b"ustar")
-        || [&[0x1f, 0x8b, 8][..], b"BZh", &[0xfd, b'7', b'z', b'X', b'Z'], &[0x28, 0xb5, 0x2f, 0xfd]]
-            .iter()
-            .any(|magic| head.starts_with(magic))
+        || [
+            &[0x1f, 0x8b, 8][..],
+            b"BZh",
+            &[0xfd, b'7', b'z', b'X', b'Z'],
+            &[0x28, 0xb5, 0x2f, 0xfd],
+        ]
+        .iter()
+        .any(|magic| head.starts_with(magic))
 }
 
 fn request(args: &BuildArgs, dockerfile: &str) -> Result<Call> {

@@ -84,11 +84,10 @@ fn matches(pattern: &[String], path: &[String]) -> bool {
 fn matches_name(pattern: &[char], name: &[char]) -> bool {
     match pattern.split_first() {
         None => name.is_empty(),
-        Some(('*', rest)) => (0..=name.len())
-            .any(|skip| matches_name(rest, name.get(skip..).unwrap_or_default())),
-        Some(('?', rest)) => {
-            name.split_first().is_some_and(|(_, after)| matches_name(rest, after))
+        Some(('*', rest)) => {
+            (0..=name.len()).any(|skip| matches_name(rest, name.get(skip..).unwrap_or_default()))
         }
+        Some(('?', rest)) => name.split_first().is_some_and(|(_, after)| matches_name(rest, after)),
         Some(('[', rest)) => {
             let Some(end) = rest.iter().position(|c| *c == ']') else { return false };
             let (set, after) = rest.split_at(end);
@@ -114,14 +113,12 @@ fn matches_name(pattern: &[char], name: &[char]) -> bool {
             found != negated && matches_name(after.get(1..).unwrap_or_default(), left)
         }
         Some(('\\', rest)) => match (rest.split_first(), name.split_first()) {
-            (Some((literal, rest)), Some((c, after))) => {
-                literal == c && matches_name(rest, after)
-            }
+            (Some((literal, rest)), Some((c, after))) => literal == c && matches_name(rest, after),
             _ => false,
         },
-        Some((literal, rest)) => name
-            .split_first()
-            .is_some_and(|(c, after)| c == literal && matches_name(rest, after)),
+        Some((literal, rest)) => {
+            name.split_first().is_some_and(|(c, after)| c == literal && matches_name(rest, after))
+        }
     }
 }
 
@@ -154,8 +151,9 @@ fn walk(
     always: &[&str],
     path: &mut Vec<String>,
 ) -> io::Result<()> {
-    let mut names: Vec<_> =
-        fs::read_dir(folder)?.map(|entry| entry.map(|e| e.file_name())).collect::<Result<_, _>>()?;
+    let mut names: Vec<_> = fs::read_dir(folder)?
+        .map(|entry| entry.map(|e| e.file_name()))
+        .collect::<Result<_, _>>()?;
     names.sort();
     for name in names {
         let place = folder.join(&name);
@@ -197,8 +195,9 @@ fn append(
         header.set_entry_type(tar::EntryType::Symlink);
         tar.append_link(&mut header, inside, fs::read_link(place)?)
     } else if kind.is_file() {
-        let file = fs::File::open(place)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", place.display())))?;
+        let file = fs::File::open(place).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", place.display()))
+        })?;
         let size = file.metadata()?.len();
         header.set_size(size);
         tar.append_data(&mut header, inside, io::Read::take(file, size))

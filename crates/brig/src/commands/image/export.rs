@@ -87,7 +87,8 @@ fn checked_output(path: &Path) -> Result<PathBuf> {
 async fn write_file(mut answer: Answer<'_>, target: &Path) -> Result<()> {
     let failed = |source| Error::io(format!("writing {}", target.display()), source);
     let special = std::fs::metadata(target).is_ok_and(|found| !found.is_file());
-    let name = format!(".{}.{}", target.file_name().unwrap_or_default().display(), std::process::id());
+    let name =
+        format!(".{}.{}", target.file_name().unwrap_or_default().display(), std::process::id());
     let place = if special { target.to_owned() } else { target.with_file_name(name) };
     let mut options = tokio::fs::OpenOptions::new();
     options.write(true).mode(0o600);

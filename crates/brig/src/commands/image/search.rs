@@ -58,8 +58,7 @@ async fn search(context: &Context, args: SearchArgs) -> Result<()> {
     if args.limit > 0 {
         call = call.query("limit", args.limit.to_string());
     }
-    let mut found: Vec<Found> = context.client.json(call).await?;
-    found.sort_by_key(|one| std::cmp::Reverse(one.star_count));
+    let found: Vec<Found> = context.client.json(call).await?;
     let ok = |yes: bool| if yes { "[OK]" } else { "" };
     let rows: Vec<Row> = found
         .iter()

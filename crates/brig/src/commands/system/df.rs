@@ -125,14 +125,8 @@ fn summary(usage: &DiskUsage) -> Vec<Row> {
         list.iter().map(|one| count(one.size_rw.unwrap_or_default())).sum()
     };
     let free = sum(&idle);
-    let containers = line(
-        "Containers",
-        usage.containers.len(),
-        active.len(),
-        sum(&active) + free,
-        free,
-        true,
-    );
+    let containers =
+        line("Containers", usage.containers.len(), active.len(), sum(&active) + free, free, true);
 
     let (mut active, mut all, mut free) = (0, 0, 0);
     for volume in &usage.volumes {
@@ -158,8 +152,7 @@ fn summary(usage: &DiskUsage) -> Vec<Row> {
 }
 
 fn verbose(usage: &DiskUsage, now: OffsetDateTime) -> Result<()> {
-    let images: Vec<Row> =
-        usage.images.iter().flat_map(|image| image_rows(image, now)).collect();
+    let images: Vec<Row> = usage.images.iter().flat_map(|image| image_rows(image, now)).collect();
     let containers: Vec<Row> =
         usage.containers.iter().map(|container| summary_row(container, now)).collect();
     let volumes: Vec<Row> = usage
@@ -228,8 +221,10 @@ mod tests {
             ..DiskUsage::default()
         };
         let text = SUMMARY.render(&summary(&usage), "").unwrap();
-        let lines: Vec<Vec<&str>> =
-            text.lines().map(|line| line.split("  ").filter(|c| !c.is_empty()).map(str::trim).collect()).collect();
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split("  ").filter(|c| !c.is_empty()).map(str::trim).collect())
+            .collect();
         assert_eq!(lines[0], ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]);
         assert_eq!(lines[1], ["Images", "2", "1", "4MB", "1MB (25%)"]);
         assert_eq!(lines[2], ["Containers", "2", "1", "40B", "30B (75%)"]);

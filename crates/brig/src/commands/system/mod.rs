@@ -17,5 +17,5 @@ pub(crate) use version::VERSION;
 use crate::cli::Leaf;
 
 /// `system …`.
-pub(crate) const COMMANDS: &[&Leaf] = 
+pub(crate) const COMMANDS: &[&Leaf] =
     &[&df::DF, &dial::DIAL_STDIO, &EVENTS, &INFO, &super::prune::SYSTEM];
