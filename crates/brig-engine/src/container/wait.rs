@@ -114,9 +114,11 @@ impl WaitHandle {
     pub async fn wait(mut self) -> WaitOutcome {
         self.met().await;
         let phase = self.phase.borrow();
+        // Whoever waits for the removal got it; that the start before it failed is not its error.
+        let failed = !phase.error.is_empty() && self.condition != WaitCondition::Removed;
         WaitOutcome {
             exit_code: i64::from(phase.exit_code),
-            error: Some(phase.error.clone()).filter(|error| !error.is_empty()),
+            error: failed.then(|| phase.error.clone()),
         }
     }
 }
@@ -165,6 +167,9 @@ mod tests {
         };
         let (outcome, ()) = tokio::join!(removed.wait(), later);
         assert_eq!(outcome.exit_code, 3);
+        c.phase.send_modify(|phase| phase.error = "no such program".to_owned());
+        assert_eq!(WaitHandle::new(&c, WaitCondition::Removed).wait().await.error, None);
+        assert!(WaitHandle::new(&c, WaitCondition::NotRunning).wait().await.error.is_some());
         assert!(WaitCondition::parse("bogus").is_err());
     }
 }
