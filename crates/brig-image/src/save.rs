@@ -38,6 +38,9 @@ struct Chosen {
     tags: Vec<Reference>,
 }
 
+/// An image and the name it was chosen by.
+type Named = (Arc<Image>, Option<Reference>);
+
 /// The archive's pieces, in order; an error is the last one.
 pub type Pieces = mpsc::Receiver<io::Result<Bytes>>;
 
@@ -76,7 +79,7 @@ impl ImageStore {
         Ok(Save { store: self.clone(), images, _pins: pins })
     }
 
-    fn chosen(&self, name: &str) -> Result<Vec<(Arc<Image>, Option<Reference>)>, ImageError> {
+    fn chosen(&self, name: &str) -> Result<Vec<Named>, ImageError> {
         let reference = Reference::parse(name).ok().filter(|r| r.familiar_name() != "sha256");
         let Some(reference) = reference else {
             return Ok(vec![(self.resolve(name)?, None)]);

@@ -140,6 +140,7 @@ async fn import(mut call: Call) -> Answer {
 /// None before the first line; an archive that can't be used is the stream's last line.
 pub async fn load(mut call: Call) -> Answer {
     let quiet = call.query.flag("quiet");
+    let platform = call.query.non_empty("platform").map(platform).transpose()?;
     let reader = call.reader();
     let state = call.state.clone();
     progress::stream(&call.state, move |lines| async move {
@@ -150,7 +151,7 @@ pub async fn load(mut call: Call) -> Answer {
                 sink_lines.report(&step);
             }
         };
-        match state.engine.images().load(reader, &sink).await {
+        match state.engine.images().load_for(reader, platform, &sink).await {
             Ok(loaded) => {
                 for image in loaded {
                     let text = match &image.reference {

@@ -8,6 +8,8 @@ pub mod dockerfile;
 pub mod output;
 pub mod request;
 
+mod error;
+mod folders;
 mod sandbox;
 
 use std::collections::BTreeMap;
@@ -17,18 +19,19 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use brig_image::{BuildContext, ImageError, ImageStore};
-use brig_network::{NetworkError, Networks};
+use brig_image::{BuildContext, ImageStore};
+use brig_network::Networks;
 use brig_types::digest::Digest;
-use brig_types::error::{Categorized, ErrorKind};
 use brig_types::id::random_hex;
 use tokio::sync::{RwLock, mpsc};
 
+pub use error::BuildError;
+use folders::{Work, make_dir, remove, tree_size};
 use output::Translator;
 use request::{BuildNetwork, BuildRequest};
 use sandbox::Job;
 
-/// Larger, the cache is thrown away after a build.
+/// Larger, the cache is thrown away before the next build.
 const MAX_CACHE: u64 = 20 << 30;
 /// Largest Dockerfile.
 const MAX_DOCKERFILE: u64 = 4 << 20;
@@ -38,95 +41,6 @@ const POLICY: &str = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
 const REGISTRIES: &str =
     "unqualified-search-registries = [\"docker.io\"]\nshort-name-mode = \"disabled\"\n";
 const STORAGE: &str = "[storage]\ndriver = \"overlay\"\n";
-
-/// Why something was not built.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// There is no buildah.
-    #[error(
-        "this engine builds with buildah, which is not installed: apt-get install buildah; or use \
-         \"docker buildx\" with the docker-container or remote driver"
-    )]
-    NoBuildah,
-    /// The Dockerfile is not in the context.
-    #[error("Cannot locate specified Dockerfile: {0}")]
-    NoDockerfile(String),
-    /// The Dockerfile is not text.
-    #[error("the Dockerfile is not text")]
-    NotText,
-    /// A step failed (docker's text).
-    #[error("{message}")]
-    Failed {
-        /// What docker says.
-        message: String,
-        /// What its client exits with.
-        code: i64,
-    },
-    /// buildah failed beside the build itself.
-    #[error("buildah cannot {action}: {detail}")]
-    Buildah {
-        /// What it was to do.
-        action: &'static str,
-        /// Its words.
-        detail: String,
-    },
-    /// A build is running.
-    #[error("a build is running; try again when it has ended")]
-    Busy,
-    /// The image store.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// The network of the steps.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// The builder's files.
-    #[error("cannot {action} {}", path.display())]
-    Disk {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// The builder's processes.
-    #[error("cannot {action}")]
-    Sandbox {
-        /// What was tried.
-        action: &'static str,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl BuildError {
-    fn sandbox(action: &'static str) -> impl Fn(io::Error) -> Self + Copy {
-        move |source| Self::Sandbox { action, source }
-    }
-
-    fn disk<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self::Disk { action, path: path.to_owned(), source }
-    }
-}
-
-impl Categorized for BuildError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::NoBuildah => ErrorKind::NotImplemented,
-            Self::NoDockerfile(_) | Self::NotText => ErrorKind::InvalidParameter,
-            Self::Busy => ErrorKind::Conflict,
-            Self::Image(error) => error.kind(),
-            Self::Network(error) => error.kind(),
-            Self::Failed { .. }
-            | Self::Buildah { .. }
-            | Self::Disk { .. }
-            | Self::Sandbox { .. } => ErrorKind::System,
-        }
-    }
-}
 
 /// Builds images.
 #[derive(Debug)]
@@ -222,6 +136,7 @@ impl Builder {
         bases: &[String],
         told: mpsc::Sender<Told>,
     ) -> Result<Digest, BuildError> {
+        self.trim().await;
         let _shared = self.cache.read().await;
         let work = self.work()?;
         self.hand_over(&work, images, networks, bases).await?;
@@ -282,19 +197,21 @@ impl Builder {
             detail: id.chars().take(100).collect(),
         })?;
         self.bring_back(&work, images, networks, &id).await?;
-        drop(work);
-        let size = {
-            let storage = self.data.join("storage");
-            tokio::task::spawn_blocking(move || tree_size(&storage, 0)).await.unwrap_or(0)
-        };
-        drop(_shared);
+        Ok(id)
+    }
+
+    /// Throws the cache away when it is too large and nobody builds: failed and broken off builds
+    /// leave something in it, too.
+    async fn trim(&self) {
+        let storage = self.data.join("storage");
+        let size =
+            tokio::task::spawn_blocking(move || tree_size(&storage, 0)).await.unwrap_or_default();
         if size > MAX_CACHE {
             match self.prune().await {
                 Ok(_) => tracing::info!(size, "the build cache was too large and is gone"),
-                Err(error) => tracing::info!(%error, "the build cache is too large"),
+                Err(error) => tracing::info!(size, %error, "the build cache is too large"),
             }
         }
-        Ok(id)
     }
 
     fn work(&self) -> Result<Work, BuildError> {
@@ -480,31 +397,6 @@ impl Builder {
     }
 }
 
-/// A build's own folders; they go with it.
-#[derive(Debug)]
-struct Work {
-    data: PathBuf,
-    exec: PathBuf,
-    policy: PathBuf,
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        let folders = [self.data.clone(), self.exec.clone()];
-        let clean = move || {
-            for folder in folders {
-                if let Err(error) = remove(&folder) {
-                    tracing::warn!(error = %brig_types::error::chain(&error), "a build's files stay");
-                }
-            }
-        };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(clean)),
-            Err(_) => clean(),
-        }
-    }
-}
-
 fn option(name: &str, path: &Path) -> OsString {
     let mut option = OsString::from(name);
     option.push(path);
@@ -556,37 +448,6 @@ fn pipe_chunks(pipe: Option<io::PipeReader>) -> mpsc::Receiver<Vec<u8>> {
         });
     }
     receiver
-}
-
-fn make_dir(path: &Path) -> Result<(), BuildError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(BuildError::disk("create", path))
-}
-
-fn remove(path: &Path) -> Result<(), BuildError> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(BuildError::disk("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn tree_size(dir: &Path, depth: usize) -> u64 {
-    const MAX_DEPTH: usize = 256;
-    let Ok(items) = std::fs::read_dir(dir) else { return 0 };
-    items
-        .flatten()
-        .map(|item| match item.metadata() {
-            Ok(meta) if meta.is_dir() && depth < MAX_DEPTH => tree_size(&item.path(), depth + 1),
-            Ok(meta) if meta.is_file() => meta.len(),
-            _ => 0,
-        })
-        .sum()
 }
 
 #[cfg(test)]
