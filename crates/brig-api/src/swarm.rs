@@ -115,6 +115,26 @@ model! {
         subnet_size: u32,
         data_path_port: u32,
         join_tokens: JoinTokens,
+        /// Brig's own: the root that nodes are to have, and who does not have it yet.
+        #[serde(rename = "RootCA")] root_ca: Option<RootStatus> = omitempty,
+    }
+
+    /// How far nodes have followed to the root certificate that they are to have.
+    pub struct RootStatus {
+        /// `sha256:<hex>` of its PEM text.
+        digest: String,
+        /// Nodes that have not followed yet.
+        behind: Vec<NodeBehind> = omitempty,
+    }
+
+    /// A node that does not have the root yet.
+    pub struct NodeBehind {
+        #[serde(rename = "ID")] id: String,
+        hostname: String,
+        /// Why, in words.
+        reason: String,
+        /// Whether it is away: then nothing waits for it, and it follows when it comes back.
+        away: bool,
     }
 
     /// The cluster in `/info`: as in [`Swarm`], without tokens.

@@ -9,7 +9,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
     SerialNumber, SubjectPublicKeyInfo,
 };
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
@@ -46,6 +46,10 @@ pub struct RootCa {
     key: Option<KeyPair>,
 }
 
+mod desired;
+
+pub use self::desired::MIN_ROOT_LIFETIME;
+
 impl RootCa {
     /// Makes a new root: P-256, self-signed, twenty years.
     ///
@@ -69,7 +73,7 @@ impl RootCa {
         })
     }
 
-    /// Takes a root certificate and, where this node may sign, its PKCS#8 key.
+    /// Takes a root certificate and, where this node may sign, its key (PKCS#8, SEC 1 or PKCS#1).
     ///
     /// `cert_pem` is kept byte for byte: join tokens are made over exactly these bytes.
     ///
@@ -92,11 +96,17 @@ impl RootCa {
         &self.cert_pem
     }
 
-    /// The signing key as PKCS#8 PEM, if this node has it.
+    /// The signing key in PEM, in the form that it came in (PKCS#8 where it was made here), if
+    /// this node has it.
     #[must_use]
     pub fn key_pem(&self) -> Option<SecretBytes> {
         let der = self.key.as_ref()?.serialized_der();
-        Some(SecretBytes::new(x509::to_pem("PRIVATE KEY", der).into_bytes()))
+        let tag = match PrivateKeyDer::try_from(der) {
+            Ok(PrivateKeyDer::Sec1(_)) => "EC PRIVATE KEY",
+            Ok(PrivateKeyDer::Pkcs1(_)) => "RSA PRIVATE KEY",
+            _ => "PRIVATE KEY",
+        };
+        Some(SecretBytes::new(x509::to_pem(tag, der).into_bytes()))
     }
 
     /// Whether this node can sign.
@@ -233,8 +243,9 @@ pub fn check_bundle(bundle_pem: &[u8]) -> Result<(), PkiError> {
 
 fn check_root(der: &[u8]) -> Result<(), PkiError> {
     let cert = x509::parse(der)?;
-    cert.verify_signature(None)
-        .map_err(|_| PkiError::Certificate { reason: "not a self-signed root" })?;
+    if !x509::is_signed_by(&cert, der) {
+        return Err(PkiError::Certificate { reason: "not a self-signed root" });
+    }
     if !cert.is_ca() {
         return Err(PkiError::Certificate { reason: "not a certificate authority" });
     }
@@ -245,9 +256,8 @@ fn check_root(der: &[u8]) -> Result<(), PkiError> {
 }
 
 fn signing_key(pem: &SecretBytes, cert: &[u8]) -> Result<KeyPair, PkiError> {
-    let text = std::str::from_utf8(pem.expose_secret())
-        .map_err(|_| PkiError::Pem { expected: "private key" })?;
-    let key = KeyPair::from_pem(text)
+    let der = x509::private_key(pem)?;
+    let key = KeyPair::try_from(der.expose_secret())
         .map_err(|_| PkiError::PrivateKey { reason: "not a usable signing key" })?;
     if key.subject_public_key_info() != x509::parse(cert)?.public_key().raw {
         return Err(PkiError::KeyMismatch);

@@ -29,6 +29,9 @@ pub enum PkiError {
         /// Which rule it breaks.
         reason: &'static str,
     },
+    /// A root that a cluster cannot be given.
+    #[error("{0}")]
+    UnfitRoot(&'static str),
     /// A certificate outside its validity.
     #[error("certificate ({subject}) not valid at this time")]
     NotValidNow {
@@ -103,6 +106,7 @@ impl Categorized for PkiError {
             | Self::UnlockKey
             | Self::Pem { .. }
             | Self::Certificate { .. }
+            | Self::UnfitRoot(_)
             | Self::NotValidNow { .. }
             | Self::Csr { .. }
             | Self::PrivateKey { .. }

@@ -70,6 +70,8 @@ pub struct CertInfo {
     pub not_after: OffsetDateTime,
     /// Subject as people read it.
     pub subject: String,
+    /// Issuer as people read it.
+    pub issuer: String,
     /// Issuer's name, DER.
     pub issuer_der: Vec<u8>,
     /// Subject's name, DER.
@@ -90,6 +92,7 @@ impl CertInfo {
             not_before: certificate.validity().not_before.to_datetime(),
             not_after: certificate.validity().not_after.to_datetime(),
             subject: certificate.subject().to_string(),
+            issuer: certificate.issuer().to_string(),
             issuer_der: raw(certificate.issuer()),
             subject_der: raw(certificate.subject()),
             public_key_der: certificate.public_key().raw.to_vec(),
@@ -104,6 +107,30 @@ impl CertInfo {
         let chain = x509::certificates(pem_text)?;
         let first = chain.first().ok_or(PkiError::Pem { expected: "certificate" })?;
         Self::from_cert_der(first)
+    }
+
+    /// What issued a node's certificate, as `TLSInfo` shows it: the second certificate of its
+    /// chain, else the one of the roots that it names.
+    ///
+    /// # Errors
+    /// [`PkiError::Pem`], [`PkiError::Certificate`]; [`PkiError::NoRoots`] when none of the roots
+    /// issued it.
+    pub fn of_issuer(chain_pem: &[u8], roots_pem: &[u8]) -> Result<Self, PkiError> {
+        let chain = x509::certificates(chain_pem)?;
+        if let Some(issuer) = chain.get(1) {
+            return Self::from_cert_der(issuer);
+        }
+        let leaf = chain.first().ok_or(PkiError::Pem { expected: "certificate" })?;
+        let leaf = x509::parse(leaf)?;
+        for root in x509::certificates(roots_pem)? {
+            let parsed = x509::parse(&root)?;
+            if parsed.subject().as_raw() == leaf.issuer().as_raw()
+                && x509::is_signed_by(&leaf, &root)
+            {
+                return Self::from_cert_der(&root);
+            }
+        }
+        Err(PkiError::NoRoots)
     }
 
     /// Whether `now` lies inside the validity.

@@ -12,14 +12,21 @@ use arc_swap::ArcSwap;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 
+use self::clients::{ClientVerifier, Verdict};
+use crate::admission::{IssuedRegister, Peer, Refusal, Root};
 use crate::csr::NodeKey;
 use crate::identity::{CertInfo, NodeIdentity};
 use crate::{PkiError, x509};
+
+mod clients;
 
 pub use rustls::ClientConfig;
 /// The client's end of an encrypted connection.
@@ -48,10 +55,12 @@ pub fn install_provider() {
 /// Replacing swaps everything at once; connections that exist keep what they were made with.
 pub struct TlsCredentials {
     current: ArcSwap<Configs>,
+    roots_changed: watch::Sender<()>,
 }
 
 struct Configs {
-    server: Arc<ServerConfig>,
+    roots: Arc<RootCertStore>,
+    server: Arc<SingleCertAndKey>,
     client: Arc<ClientConfig>,
     identity: NodeIdentity,
     certificate: CertInfo,
@@ -70,7 +79,10 @@ impl TlsCredentials {
     /// chain and key do not fit.
     pub fn new(roots_pem: &[u8], chain_pem: &[u8], key: &NodeKey) -> Result<Self, PkiError> {
         let configs = Configs::build(roots_pem, chain_pem, key)?;
-        Ok(Self { current: ArcSwap::from_pointee(configs) })
+        Ok(Self {
+            current: ArcSwap::from_pointee(configs),
+            roots_changed: watch::Sender::default(),
+        })
     }
 
     /// Replaces roots, chain and key for all connections to come.
@@ -84,8 +96,23 @@ impl TlsCredentials {
         key: &NodeKey,
     ) -> Result<(), PkiError> {
         let configs = Configs::build(roots_pem, chain_pem, key)?;
-        self.current.store(Arc::new(configs));
+        let old = self.current.swap(Arc::new(configs));
+        if old.roots_pem != roots_pem {
+            self.roots_changed.send_replace(());
+        }
         Ok(())
+    }
+
+    /// Changes when the trusted roots do.
+    #[must_use]
+    pub fn roots_changed(&self) -> watch::Receiver<()> {
+        self.roots_changed.subscribe()
+    }
+
+    /// Whether a client's chain leads to a root that is trusted now.
+    #[must_use]
+    pub fn root_of(&self, peer: &Peer) -> Root {
+        peer.root(&self.current.load().roots.roots, OffsetDateTime::now_utc())
     }
 
     /// Who this node is.
@@ -113,16 +140,34 @@ impl TlsCredentials {
     }
 
     /// The server's side of a handshake. A client may come without certificate; one that it shows
-    /// must lead to the roots. HTTP/2 is offered but not demanded.
+    /// must be believed, see [`crate::admission`]. HTTP/2 is offered but not demanded.
     ///
     /// # Errors
-    /// The handshake's failure.
-    pub async fn accept<IO>(&self, io: IO) -> io::Result<ServerStream<IO>>
+    /// [`AcceptError`].
+    pub async fn accept<IO>(
+        &self,
+        io: IO,
+        register: Arc<dyn IssuedRegister>,
+    ) -> Result<Accepted<IO>, AcceptError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let config = Arc::clone(&self.current.load().server);
-        tokio_rustls::TlsAcceptor::from(config).accept(io).await
+        let current = self.current.load_full();
+        // One verifier for each connection, so that its verdict can be asked for.
+        let clients = ClientVerifier::new(Arc::clone(&current.roots), register);
+        let verdict = clients.verdict();
+        let config = current.server_config(Arc::new(clients)).map_err(AcceptError::Config)?;
+        let handshake = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(io).await;
+        match (handshake, verdict.take()) {
+            (Ok(stream), Some(Verdict::Believed(peer))) => {
+                Ok(Accepted { stream, peer: Some(*peer) })
+            }
+            (Ok(stream), None) => Ok(Accepted { stream, peer: None }),
+            (_, Some(Verdict::Refused { subject, refusal })) => {
+                Err(AcceptError::Refused { subject, refusal })
+            }
+            (Err(error), _) => Err(AcceptError::Handshake(error)),
+        }
     }
 
     /// The client's side of a handshake with the node certificate, to whoever proves to be
@@ -152,27 +197,16 @@ impl Configs {
         let roots = Arc::new(root_store(roots_pem)?);
         let chain = x509::certificates(chain_pem)?;
         let identity = NodeIdentity::from_chain_pem(chain_pem)?;
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|_| PkiError::NoRoots)?;
-        let mut server = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(PkiError::Tls)?
-            .with_client_cert_verifier(clients)
-            .with_single_cert(chain.clone(), key_der(key))
+        let server = CertifiedKey::from_der(chain.clone(), key_der(key), &provider())
             .map_err(PkiError::Tls)?;
-        server.alpn_protocols = vec![ALPN_H2.to_vec()];
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-
         let mut client = client_builder()?
-            .with_webpki_verifier(server_verifier(roots)?)
+            .with_webpki_verifier(server_verifier(Arc::clone(&roots))?)
             .with_client_auth_cert(chain, key_der(key))
             .map_err(PkiError::Tls)?;
         finish_client(&mut client);
         Ok(Self {
-            server: Arc::new(server),
+            roots,
+            server: Arc::new(SingleCertAndKey::from(server)),
             client: Arc::new(client),
             identity,
             certificate: CertInfo::from_pem(chain_pem)?,
@@ -180,6 +214,45 @@ impl Configs {
             chain_pem: chain_pem.to_vec(),
         })
     }
+
+    fn server_config(&self, clients: Arc<ClientVerifier>) -> Result<ServerConfig, rustls::Error> {
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(Arc::<SingleCertAndKey>::clone(&self.server));
+        server.alpn_protocols = vec![ALPN_H2.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok(server)
+    }
+}
+
+/// A connection after the server's side of the handshake.
+#[derive(Debug)]
+pub struct Accepted<IO> {
+    /// The encrypted connection.
+    pub stream: ServerStream<IO>,
+    /// The client and where its chain leads; `None` when it showed no certificate.
+    pub peer: Option<(Peer, Root)>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// The client showed a certificate that is not believed.
+    #[error("the client's certificate ({subject}) is refused: {refusal}")]
+    Refused {
+        /// Whom the certificate names, if it can be read. Nobody proved to be that.
+        subject: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The handshake broke off.
+    #[error("the TLS handshake failed")]
+    Handshake(#[source] io::Error),
+    /// The own side cannot be set up.
+    #[error("cannot build the TLS configuration")]
+    Config(#[source] rustls::Error),
 }
 
 /// Makes client connections to one server name.
@@ -233,30 +306,6 @@ impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector").field("name", &self.name).finish_non_exhaustive()
     }
-}
-
-/// A verified peer of a server connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Who it is.
-    pub identity: NodeIdentity,
-    /// Facts of its certificate.
-    pub certificate: CertInfo,
-}
-
-/// The client of a connection; `None` when it showed no certificate.
-///
-/// # Errors
-/// [`PkiError::Certificate`] when the certificate leads to the roots but names no node.
-pub fn peer<IO>(stream: &ServerStream<IO>) -> Result<Option<Peer>, PkiError> {
-    let (_, connection) = stream.get_ref();
-    let Some(leaf) = connection.peer_certificates().and_then(<[_]>::first) else {
-        return Ok(None);
-    };
-    Ok(Some(Peer {
-        identity: NodeIdentity::from_cert_der(leaf)?,
-        certificate: CertInfo::from_cert_der(leaf)?,
-    }))
 }
 
 /// The server of a client connection.

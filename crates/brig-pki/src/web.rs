@@ -112,10 +112,11 @@ mod tests {
     use tokio::io::duplex;
 
     use super::*;
+    use crate::admission::NothingIssued;
     use crate::ca::{DEFAULT_NODE_EXPIRY, RootCa};
     use crate::csr::NodeKey;
     use crate::identity::NodeIdentity;
-    use crate::tls::{TlsCredentials, peer};
+    use crate::tls::TlsCredentials;
     use crate::token::NodeRole;
 
     fn server(root: &RootCa) -> (TlsCredentials, Vec<u8>, NodeKey) {
@@ -133,8 +134,9 @@ mod tests {
         let (near, far) = duplex(1 << 16);
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         let name = "swarm-manager".try_into().unwrap();
-        let (served, asked) = tokio::join!(server.accept(far), connector.connect(name, near));
-        let known = served.is_ok_and(|stream| peer(&stream).unwrap().is_some());
+        let served = server.accept(far, Arc::new(NothingIssued));
+        let (served, asked) = tokio::join!(served, connector.connect(name, near));
+        let known = served.is_ok_and(|accepted| accepted.peer.is_some());
         (asked.is_ok(), known)
     }
 

@@ -1,5 +1,6 @@
 //! Reading PEM and X.509: complete or refused.
 
+use brig_types::secret::SecretBytes;
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -41,10 +42,41 @@ pub(crate) fn single_block(pem_text: &[u8], tag: &'static str) -> Result<Vec<u8>
     Ok(block.into_contents())
 }
 
+/// The one private key of a PEM text; parameters of its curve may stand before it.
+pub(crate) fn private_key(pem_text: &SecretBytes) -> Result<SecretBytes, PkiError> {
+    const NONE: PkiError = PkiError::Pem { expected: "private key" };
+    const KINDS: [&str; 3] = ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"];
+    let text = pem_text.expose_secret();
+    if text.len() > MAX_PEM {
+        return Err(NONE);
+    }
+    let mut keys = pem::parse_many(text)
+        .map_err(|_| NONE)?
+        .into_iter()
+        .map(|block| (KINDS.contains(&block.tag()), SecretBytes::new(block.into_contents())))
+        .filter_map(|(is_key, content)| is_key.then_some(content));
+    match (keys.next(), keys.next()) {
+        (Some(key), None) => Ok(key),
+        _ => Err(NONE),
+    }
+}
+
 /// Writes DER as PEM, lines ended by a single newline as every Unix tool does.
 pub(crate) fn to_pem(tag: &str, der: &[u8]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new(tag, der), config)
+}
+
+/// Whether a certificate's signature was made with the key of another one, or its own.
+pub(crate) fn is_signed_by(certificate: &X509Certificate<'_>, issuer_der: &[u8]) -> bool {
+    let issuer_der = CertificateDer::from(issuer_der);
+    let Ok(issuer) = webpki::EndEntityCert::try_from(&issuer_der) else {
+        return false;
+    };
+    let message = certificate.tbs_certificate.as_ref();
+    webpki::ALL_VERIFICATION_ALGS.iter().any(|algorithm| {
+        issuer.verify_signature(*algorithm, message, &certificate.signature_value.data).is_ok()
+    })
 }
 
 /// Parses one certificate that fills its DER completely.

@@ -19,6 +19,24 @@ pub enum Access {
     Managers,
 }
 
+/// What a caller's certificate has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// Valid now.
+    Now,
+    /// Valid now, or expired but still good for its own renewal.
+    Renewable,
+}
+
+/// The rule of one method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Who may call it.
+    pub access: Access,
+    /// With what certificate, if they show one.
+    pub validity: Validity,
+}
+
 impl Access {
     /// The certificate roles (OUs) that are let through; empty for [`Access::Anyone`].
     #[must_use]
@@ -33,29 +51,36 @@ impl Access {
 
 const PACKAGE: &str = "/docker.swarmkit.v1.";
 
-const TABLE: [(&str, Access); 16] = [
-    ("CA/GetRootCACertificate", Access::Anyone),
-    ("CA/GetUnlockKey", Access::Managers),
-    ("NodeCA/IssueNodeCertificate", Access::Anyone),
-    ("NodeCA/NodeCertificateStatus", Access::Anyone),
-    ("Dispatcher/Session", Access::Nodes),
-    ("Dispatcher/Heartbeat", Access::Nodes),
-    ("Dispatcher/UpdateTaskStatus", Access::Nodes),
-    ("Dispatcher/UpdateVolumeStatus", Access::Nodes),
-    ("Dispatcher/Tasks", Access::Nodes),
-    ("Dispatcher/Assignments", Access::Nodes),
-    ("LogBroker/ListenSubscriptions", Access::Nodes),
-    ("LogBroker/PublishLogs", Access::Nodes),
-    ("ResourceAllocator/AttachNetwork", Access::Nodes),
-    ("ResourceAllocator/DetachNetwork", Access::Nodes),
-    ("Logs/SubscribeLogs", Access::Managers),
-    ("Health/Check", Access::Managers),
+const ANYONE: Rule = Rule { access: Access::Anyone, validity: Validity::Now };
+const RENEWAL: Rule = Rule { access: Access::Anyone, validity: Validity::Renewable };
+const NODES: Rule = Rule { access: Access::Nodes, validity: Validity::Now };
+const MANAGERS: Rule = Rule { access: Access::Managers, validity: Validity::Now };
+
+const TABLE: [(&str, Rule); 16] = [
+    ("CA/GetRootCACertificate", ANYONE),
+    ("CA/GetUnlockKey", MANAGERS),
+    ("NodeCA/IssueNodeCertificate", RENEWAL),
+    ("NodeCA/NodeCertificateStatus", RENEWAL),
+    ("Dispatcher/Session", NODES),
+    ("Dispatcher/Heartbeat", NODES),
+    ("Dispatcher/UpdateTaskStatus", NODES),
+    ("Dispatcher/UpdateVolumeStatus", NODES),
+    ("Dispatcher/Tasks", NODES),
+    ("Dispatcher/Assignments", NODES),
+    ("LogBroker/ListenSubscriptions", NODES),
+    ("LogBroker/PublishLogs", NODES),
+    ("ResourceAllocator/AttachNetwork", NODES),
+    ("ResourceAllocator/DetachNetwork", NODES),
+    ("Logs/SubscribeLogs", MANAGERS),
+    ("Health/Check", MANAGERS),
 ];
 
-/// Who may call the method with this path (`/docker.swarmkit.v1.Service/Method`); `None` for a
-/// method that is not known, which nobody may call.
+/// The rule of the method with this path (`/docker.swarmkit.v1.Service/Method`); `None` for a
+/// method that is not known, which nobody may call. What managers offer to nobody but the daemon
+/// they run in (`Control`, `Watch`) and what comes with several managers (`Raft`,
+/// `RaftMembership`) is not known here.
 #[must_use]
-pub fn access(path: &str) -> Option<Access> {
+pub fn rule(path: &str) -> Option<Rule> {
     let method = path.strip_prefix(PACKAGE)?;
-    TABLE.iter().find(|(name, _)| *name == method).map(|(_, access)| *access)
+    TABLE.iter().find(|(name, _)| *name == method).map(|(_, rule)| *rule)
 }

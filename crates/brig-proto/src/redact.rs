@@ -33,7 +33,7 @@ redacted! {
     swarm::SecretSpec { annotations, templating, driver ; data }
     swarm::IssueNodeCertificateRequest { availability ; csr, token }
     swarm::GetUnlockKeyResponse { version ; unlock_key }
-    swarm::RootCa { ca_cert_hash, join_tokens, root_rotation, last_forced_rotation ; ca_cert, ca_key }
+    swarm::RootCa { ca_cert_hash, join_tokens, root_rotation, last_forced_rotation ; ca_cert, ca_key, cross_certificates }
     swarm::RootRotation { ; ca_cert, ca_key, cross_signed_ca_cert }
     swarm::JoinTokens { worker_limit, manager_limit ; worker, manager }
     swarm::EncryptionKey { subsystem, lamport_time ; key }

@@ -1,6 +1,6 @@
 use prost::Message as _;
 
-use crate::authorization::{Access, access};
+use crate::authorization::{Access, Validity, rule};
 use crate::swarm::{
     Annotations, ContainerSpec, JoinTokens, Node, NodeRole, RootCa, Secret, SecretSpec, Service,
     ServiceSpec, Task, TaskSpec, TaskState, TaskStatus, node_status, port_config, service_spec,
@@ -108,12 +108,30 @@ fn secrets_are_not_printed() {
 
 #[test]
 fn every_method_has_an_owner() {
+    let access = |path: &str| rule(path).map(|rule| rule.access);
     assert_eq!(access("/docker.swarmkit.v1.CA/GetRootCACertificate"), Some(Access::Anyone));
     assert_eq!(access("/docker.swarmkit.v1.Dispatcher/Session"), Some(Access::Nodes));
     assert_eq!(access("/docker.swarmkit.v1.Health/Check"), Some(Access::Managers));
-    for path in
-        ["", "/docker.swarmkit.v1.Dispatcher/", "/other.Dispatcher/Session", "Dispatcher/Session"]
-    {
+    for path in [
+        "",
+        "/docker.swarmkit.v1.Dispatcher/",
+        "/other.Dispatcher/Session",
+        "Dispatcher/Session",
+        "/docker.swarmkit.v1.Control/GetNode",
+        "/docker.swarmkit.v1.Watch/Watch",
+        "/docker.swarmkit.v1.RaftMembership/Join",
+    ] {
         assert_eq!(access(path), None, "{path}");
+    }
+}
+
+#[test]
+fn expired_certificates_are_good_for_their_renewal_only() {
+    let validity = |method: &str| rule(&format!("/docker.swarmkit.v1.{method}")).unwrap().validity;
+    for method in ["NodeCA/IssueNodeCertificate", "NodeCA/NodeCertificateStatus"] {
+        assert_eq!(validity(method), Validity::Renewable);
+    }
+    for method in ["CA/GetUnlockKey", "Dispatcher/Session", "LogBroker/PublishLogs"] {
+        assert_eq!(validity(method), Validity::Now);
     }
 }

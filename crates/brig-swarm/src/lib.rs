@@ -24,6 +24,8 @@ mod wire_time;
 
 pub use error::{ControlError, SwarmError};
 pub use executor::{Controller, Dependencies, Executor, ExitStatus, TaskError};
-pub use manager::control::{Control, LogStream, RegistryAuthFrom, TokenRotation, UpdateOptions};
+pub use manager::control::{
+    BehindReason, Control, LogStream, NodeBehind, RegistryAuthFrom, TokenRotation, UpdateOptions,
+};
 pub use manager::join_tokens::TokenLimit;
 pub use node::{InitRequest, JoinRequest, LocalNodeState, Swarm, SwarmConfig, SwarmStatus};

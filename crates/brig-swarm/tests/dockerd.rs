@@ -3,76 +3,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
+#[path = "common/dockerd.rs"]
+mod engine;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use brig_proto::swarm::{
-    GlobalService, LogSelector, LogSubscriptionOptions, Placement, service_spec,
+    GlobalService, LogSelector, LogSubscriptionOptions, NodeRole, NodeSpec, Placement, ServiceSpec,
+    service_spec,
 };
+use brig_swarm::{Control, Swarm, TokenRotation};
 use common::*;
+use engine::{DOCKERD, Dockerd};
 
-const DOCKERD: &str = "/usr/sbin/dockerd";
 const BUSYBOX: &str = "/bin/busybox";
-
-struct Dockerd {
-    child: Child,
-    dir: PathBuf,
-    cgroup: String,
-    socket: String,
-}
-
-impl Dockerd {
-    fn start(dir: &Path) -> Self {
-        let socket = format!("unix://{}", dir.join("d.sock").display());
-        let cgroup = format!("brig-swarm-test-{}", std::process::id());
-        let log = std::fs::File::create(dir.join("log")).unwrap();
-        let child = Command::new(DOCKERD)
-            .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "-D", "-H", &socket])
-            .args(["--storage-driver=vfs", "--cgroup-parent", &cgroup])
-            .arg("--data-root")
-            .arg(dir.join("data"))
-            .arg("--exec-root")
-            .arg(dir.join("exec"))
-            .arg("--pidfile")
-            .arg(dir.join("pid"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let dockerd = Self { child, dir: dir.to_owned(), cgroup, socket };
-        let give_up = std::time::Instant::now() + Duration::from_secs(20);
-        while dockerd.docker(&["version"]).is_err() {
-            assert!(std::time::Instant::now() < give_up, "dockerd does not start");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        dockerd
-    }
-
-    fn docker(&self, args: &[&str]) -> Result<String, String> {
-        let output = Command::new("docker").args(["-H", &self.socket]).args(args).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-    }
-}
-
-impl Drop for Dockerd {
-    fn drop(&mut self) {
-        let _ = self.docker(&["swarm", "leave", "--force"]);
-        let pid = i32::try_from(self.child.id()).unwrap();
-        let _ = Command::new("kill").arg(pid.to_string()).status();
-        let _ = self.child.wait();
-        // What a dockerd leaves behind.
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let own = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-        for target in own.filter(|target| Path::new(target).starts_with(&self.dir)) {
-            let _ = Command::new("umount").args(["-l", target]).status();
-        }
-        let find = "find /sys/fs/cgroup -depth -type d -path \"*/$0*\" -exec rmdir {} +";
-        let _ = Command::new("sh").args(["-c", find, &self.cgroup]).stderr(Stdio::null()).status();
-    }
-}
 
 /// A root filesystem with a shell.
 fn rootfs(dir: &Path) -> PathBuf {
@@ -86,18 +32,16 @@ fn rootfs(dir: &Path) -> PathBuf {
     tar
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dockerd_joins_runs_a_task_with_a_secret_and_leaves() {
-    if ![DOCKERD, BUSYBOX].iter().all(|path| Path::new(path).exists()) {
+fn is_missing() -> bool {
+    let missing = ![DOCKERD, BUSYBOX].iter().all(|path| Path::new(path).exists());
+    if missing {
         println!("skipped: needs dockerd (docker.io) and busybox-static");
-        return;
     }
-    let temp = tempfile::Builder::new().prefix("brig-dockerd-").tempdir_in("/var/tmp").unwrap();
-    let machine = Machine::default();
-    let (swarm, control) = new_swarm(temp.path(), &machine).await;
-    let dockerd = Dockerd::start(temp.path());
-    dockerd.docker(&["import", rootfs(temp.path()).to_str().unwrap(), "local/box:1"]).unwrap();
+    missing
+}
 
+/// Lets the dockerd join; answers its node's id.
+async fn join(dockerd: &Dockerd, swarm: &Swarm, control: &Control) -> String {
     let manager = control.node("self").unwrap().manager_status.as_ref().unwrap().addr.clone();
     let cluster = control.cluster().unwrap();
     let tokens = cluster.root_ca.as_ref().unwrap().join_tokens.clone().unwrap();
@@ -115,14 +59,12 @@ async fn a_dockerd_joins_runs_a_task_with_a_secret_and_leaves() {
     )
     .await;
     let own = swarm.status().node_id;
-    let worker = nodes.iter().find(|node| node.id != own).unwrap().id.clone();
+    nodes.iter().find(|node| node.id != own).unwrap().id.clone()
+}
 
-    control.create_secret(secret("db", b"hunter2\n")).await.unwrap();
-    let mut spec = service("web", "local/box:1", 1);
+/// A service on the dockerd; answers its id and its task's once it runs.
+async fn run_there(control: &Control, mut spec: ServiceSpec) -> (String, String) {
     spec.mode = Some(service_spec::Mode::Global(GlobalService {}));
-    grant(&mut spec, &control.secret("db").unwrap());
-    container(&mut spec).command =
-        ["sh", "-c", "cat /run/secrets/db; exec sleep 1000"].map(str::to_owned).to_vec();
     "SIGKILL".clone_into(&mut container(&mut spec).stop_signal);
     let template = spec.task.as_mut().unwrap();
     template.placement = Some(Placement {
@@ -136,17 +78,113 @@ async fn a_dockerd_joins_runs_a_task_with_a_secret_and_leaves() {
     let id = control.create_service(spec).await.unwrap();
     let look = || {
         let task = control.tasks_of_service(&id).into_iter().next();
-        (running_tasks(&control, &id).len(), task.and_then(|task| task.status.clone()))
+        (running_tasks(control, &id).len(), task.and_then(|task| task.status.clone()))
     };
     let give_up = std::time::Instant::now() + Duration::from_secs(60);
     while look().0 == 0 {
         assert!(std::time::Instant::now() < give_up, "{:#?}", look());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let task = running_tasks(&control, &id).remove(0);
-    assert_eq!(task.node_id, worker);
+    let task = running_tasks(control, &id).remove(0).id.clone();
+    (id, task)
+}
+
+/// The root of the cluster once no rotation is under way and the dockerd has followed.
+async fn root_that_is_followed(control: &Control, worker: &str) -> Vec<u8> {
+    let look = || {
+        let root = control.cluster().unwrap().root_ca.clone().unwrap();
+        (root.root_rotation.is_some(), control.nodes_behind(), root.ca_cert)
+    };
+    let give_up = std::time::Instant::now() + Duration::from_secs(40);
+    loop {
+        let (rotating, behind, root) = look();
+        if !rotating && behind.is_empty() {
+            let node = control.node(worker).unwrap();
+            let info = node.description.clone().unwrap().tls_info.unwrap();
+            assert_eq!(info.trust_root, root);
+            return root;
+        }
+        assert!(std::time::Instant::now() < give_up, "{rotating} {behind:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn rotate(control: &Control) {
+    let cluster = control.cluster().unwrap();
+    let mut spec = cluster.spec.clone().unwrap();
+    spec.ca_config.get_or_insert_default().force_rotate += 1;
+    let version = cluster.meta.as_ref().unwrap().version.unwrap().index;
+    control.update_cluster(version, spec, TokenRotation::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dockerd_follows_rotations_of_the_root_and_its_task_runs_on() {
+    if is_missing() {
+        return;
+    }
+    let temp = tempfile::Builder::new().prefix("brig-dockerd-").tempdir_in("/var/tmp").unwrap();
+    let machine = Machine::default();
+    let (swarm, control) = new_swarm(temp.path(), &machine).await;
+    let dockerd = Dockerd::start(temp.path());
+    dockerd.docker(&["import", rootfs(temp.path()).to_str().unwrap(), "local/box:1"]).unwrap();
+    let worker = join(&dockerd, &swarm, &control).await;
+    let mut spec = service("web", "local/box:1", 1);
+    container(&mut spec).command = ["sleep", "1000"].map(str::to_owned).to_vec();
+    let (id, task) = run_there(&control, spec).await;
+    let containers = || dockerd.docker(&["ps", "--no-trunc", "--format", "{{.ID}}"]).unwrap();
+    let before = containers();
+
+    let certificates = temp.path().join("data/swarm/certificates");
+    let mut roots = vec![control.cluster().unwrap().root_ca.clone().unwrap().ca_cert];
+    for _ in 0..2 {
+        rotate(&control).await;
+        let root = root_that_is_followed(&control, &worker).await;
+        assert!(!roots.contains(&root));
+        assert_eq!(std::fs::read(certificates.join("swarm-root-ca.crt")).unwrap(), root);
+        roots.push(root);
+    }
+    // Its certificate leads back to the first root, through the second.
+    let chain = std::fs::read(certificates.join("swarm-node.crt")).unwrap();
+    assert_eq!(String::from_utf8(chain).unwrap().matches("BEGIN CERTIFICATE").count(), 3);
+    assert_eq!(running_tasks(&control, &id).iter().map(|t| &t.id).collect::<Vec<_>>(), [&task]);
+    assert_eq!(containers(), before, "the container was never restarted");
+    let node = control.node(&worker).unwrap();
+    assert_eq!(node.status.as_ref().unwrap().state, 2);
+
+    control.remove_service(&id).await.unwrap();
+    dockerd.docker(&["swarm", "leave", "--force"]).unwrap();
+    swarm.leave(true).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dockerd_joins_runs_a_task_with_a_secret_and_leaves() {
+    if is_missing() {
+        return;
+    }
+    let temp = tempfile::Builder::new().prefix("brig-dockerd-").tempdir_in("/var/tmp").unwrap();
+    let machine = Machine::default();
+    let (swarm, control) = new_swarm(temp.path(), &machine).await;
+    let dockerd = Dockerd::start(temp.path());
+    dockerd.docker(&["import", rootfs(temp.path()).to_str().unwrap(), "local/box:1"]).unwrap();
+
+    let worker = join(&dockerd, &swarm, &control).await;
+
+    let stored = control.node(&worker).unwrap();
+    let version = stored.meta.as_ref().unwrap().version.unwrap().index;
+    let manager =
+        NodeSpec { desired_role: NodeRole::Manager as i32, ..stored.spec.clone().unwrap() };
+    let refused = control.update_node(&worker, version, manager).await.unwrap_err().to_string();
+    assert!(refused.contains("it runs Docker Engine"), "{refused}");
+
+    control.create_secret(secret("db", b"hunter2\n")).await.unwrap();
+    let mut spec = service("web", "local/box:1", 1);
+    grant(&mut spec, &control.secret("db").unwrap());
+    container(&mut spec).command =
+        ["sh", "-c", "cat /run/secrets/db; exec sleep 1000"].map(str::to_owned).to_vec();
+    let (id, task) = run_there(&control, spec).await;
+    assert_eq!(control.task(&task).unwrap().node_id, worker);
     let names = dockerd.docker(&["ps", "--format", "{{.Names}}"]).unwrap();
-    assert_eq!(names, format!("web.{worker}.{}", task.id));
+    assert_eq!(names, format!("web.{worker}.{task}"));
 
     let selector = LogSelector { service_ids: vec![id.clone()], ..LogSelector::default() };
     let mut lines = control.service_logs(selector, LogSubscriptionOptions::default()).unwrap();

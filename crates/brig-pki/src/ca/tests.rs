@@ -188,5 +188,87 @@ fn a_cross_signed_root_carries_a_rotation() {
     std::fs::write(dir.path().join("old.pem"), old.cert_pem()).unwrap();
     std::fs::write(dir.path().join("cross.pem"), &cross).unwrap();
     std::fs::write(dir.path().join("leaf.pem"), &leaf).unwrap();
-    openssl(&["verify", "-CAfile", "old.pem", "-untrusted", "cross.pem", "leaf.pem"], dir.path());
+    std::fs::write(dir.path().join("new.pem"), new.cert_pem()).unwrap();
+    let through = ["verify", "-x509_strict", "-CAfile", "old.pem", "-untrusted", "cross.pem"];
+    openssl(&[&through[..], &["leaf.pem"]].concat(), dir.path());
+    openssl(&["verify", "-x509_strict", "-CAfile", "new.pem", "leaf.pem"], dir.path());
+    for chain in [&chain, &leaf] {
+        let issuer = CertInfo::of_issuer(chain, new.cert_pem()).unwrap();
+        assert_eq!(issuer.public_key_der, new.info().unwrap().public_key_der);
+    }
+    assert!(matches!(CertInfo::of_issuer(&leaf, old.cert_pem()), Err(PkiError::NoRoots)));
+}
+
+#[test]
+fn roots_of_other_makers_are_taken_if_every_node_can_use_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    let run = |line: &str| openssl(&line.split_whitespace().collect::<Vec<_>>(), dir.path());
+    let old = RootCa::generate().unwrap();
+    let node = NodeKey::generate().unwrap();
+    let who = identity(NodeRole::Worker);
+    let keys = [
+        "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out k.pem",
+        "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out k.pem",
+        "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-521 -out k.pem",
+        "ecparam -name prime256v1 -genkey -out k.pem",
+        "genrsa -out k.pem 2048",
+        "genrsa -traditional -out k.pem 2048",
+    ];
+    let make = "req -x509 -new -key k.pem -out c.pem -days 3650 -subj /O=Example/CN=the-root";
+    for key in keys {
+        run(key);
+        run(make);
+        let root = RootCa::desired(&read("c.pem"), Some(&SecretBytes::new(read("k.pem"))));
+        let root = root.unwrap_or_else(|error| panic!("{key}: {error}"));
+        let stored = RootCa::from_pem(root.cert_pem(), root.key_pem().as_ref()).unwrap();
+        std::fs::write(dir.path().join("s.pem"), root.key_pem().unwrap().expose_secret()).unwrap();
+        run("pkey -noout -in s.pem");
+        let mut chain = stored.issue(&node.csr_pem().unwrap(), &who, DEFAULT_NODE_EXPIRY).unwrap();
+        verify_issued_chain(root.cert_pem(), &chain, &node).unwrap();
+        let cross = old.cross_sign(&root).unwrap();
+        chain.extend_from_slice(&cross);
+        verify_issued_chain(old.cert_pem(), &chain, &node).unwrap();
+        assert!(root.is(&read("c.pem")) && !root.is(old.cert_pem()));
+        // The other way round it works as well: that is the next rotation.
+        stored.cross_sign(&old).unwrap();
+    }
+    let refused = |cert: &[u8], what: &str| {
+        let error = RootCa::desired(cert, None).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    };
+    let two = [read("c.pem"), old.cert_pem().to_vec()].concat();
+    refused(&two, "cannot contain multiple certificates");
+    refused(b"nonsense", "no valid PEM certificate");
+    run(&make.replace("3650", "200"));
+    refused(&read("c.pem"), "expires too soon");
+    run(&format!("{make} -sha1"));
+    refused(&read("c.pem"), "SHA-256");
+    run("genrsa -out k.pem 1024");
+    run(make);
+    refused(&read("c.pem"), "2048");
+    run("genpkey -algorithm ed25519 -out k.pem");
+    run(make);
+    refused(&read("c.pem"), "RSA or ECDSA");
+    let chain = old.issue(&node.csr_pem().unwrap(), &who, Duration::from_secs(500 * 86_400));
+    refused(&chain.unwrap(), "self-signed");
+    let mismatch = RootCa::desired(old.cert_pem(), RootCa::generate().unwrap().key_pem().as_ref());
+    assert!(matches!(mismatch, Err(PkiError::KeyMismatch)));
+}
+
+#[test]
+fn chains_lead_back_over_several_rotations() {
+    let roots: Vec<RootCa> = (0..6).map(|_| RootCa::generate().unwrap()).collect();
+    let key = NodeKey::generate().unwrap();
+    let who = identity(NodeRole::Manager);
+    let newest = roots.last().unwrap();
+    let mut chain = newest.issue(&key.csr_pem().unwrap(), &who, DEFAULT_NODE_EXPIRY).unwrap();
+    for pair in roots.windows(2).rev() {
+        chain.extend_from_slice(&pair[0].cross_sign(&pair[1]).unwrap());
+    }
+    for root in &roots {
+        assert_eq!(verify_issued_chain(root.cert_pem(), &chain, &key).unwrap(), who);
+    }
+    let stranger = RootCa::generate().unwrap();
+    assert!(verify_issued_chain(stranger.cert_pem(), &chain, &key).is_err());
 }

@@ -4,6 +4,7 @@ use brig_types::id::NodeId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
+use crate::admission::{Fingerprint, NothingIssued};
 use crate::ca::{DEFAULT_NODE_EXPIRY, RootCa};
 use crate::token::NodeRole;
 
@@ -19,19 +20,27 @@ fn pair(root: &RootCa, role: NodeRole) -> (Vec<u8>, NodeKey) {
     (root.issue(&csr, &who, DEFAULT_NODE_EXPIRY).unwrap(), key)
 }
 
-type Both = (io::Result<ServerStream<DuplexStream>>, io::Result<ClientStream<DuplexStream>>);
+type Both = (Result<Accepted<DuplexStream>, AcceptError>, io::Result<ClientStream<DuplexStream>>);
 
 /// Handshakes and one byte each way: with TLS 1.3 a client learns of a refused certificate late.
 async fn meet(
     server: &TlsCredentials,
     client: impl AsyncFnOnce(DuplexStream) -> io::Result<ClientStream<DuplexStream>>,
 ) -> Both {
+    meet_with(server, Arc::new(NothingIssued), client).await
+}
+
+async fn meet_with(
+    server: &TlsCredentials,
+    register: Arc<dyn IssuedRegister>,
+    client: impl AsyncFnOnce(DuplexStream) -> io::Result<ClientStream<DuplexStream>>,
+) -> Both {
     let (near, far) = duplex(1 << 16);
     let serve = async {
-        let mut stream = server.accept(far).await?;
-        stream.write_all(b"s").await?;
-        stream.read_u8().await?;
-        Ok(stream)
+        let mut accepted = server.accept(far, register).await?;
+        accepted.stream.write_all(b"s").await.map_err(AcceptError::Handshake)?;
+        accepted.stream.read_u8().await.map_err(AcceptError::Handshake)?;
+        Ok(accepted)
     };
     let ask = async {
         let mut stream = client(near).await?;
@@ -50,10 +59,14 @@ async fn nodes_know_each_other() {
     let (served, asked) =
         meet(&manager, async |io| worker.connect("swarm-manager", io).await).await;
     let (served, asked) = (served.unwrap(), asked.unwrap());
-    assert_eq!(peer(&served).unwrap().unwrap().identity, worker.identity());
+    let (peer, root) = served.peer.unwrap();
+    assert_eq!((peer.identity, root), (worker.identity(), Root::Present));
     assert_eq!(server_identity(&asked).unwrap().unwrap(), manager.identity());
-    assert_eq!(served.get_ref().1.alpn_protocol(), Some(ALPN_H2));
-    assert_eq!(served.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    assert_eq!(served.stream.get_ref().1.alpn_protocol(), Some(ALPN_H2));
+    assert_eq!(
+        served.stream.get_ref().1.protocol_version(),
+        Some(rustls::ProtocolVersion::TLSv1_3)
+    );
 }
 
 #[tokio::test]
@@ -76,11 +89,18 @@ async fn strangers_are_refused_and_anonymous_clients_are_not() {
     // Trusts our root, but comes with another cluster's certificate.
     let foreign = TlsCredentials::new(root.cert_pem(), &chain, &key).unwrap();
     let (served, _) = meet(&manager, async |io| foreign.connect("swarm-manager", io).await).await;
-    assert!(served.is_err());
+    let issuer = "CN=swarm-ca".to_owned();
+    match served.unwrap_err() {
+        AcceptError::Refused { subject, refusal } => {
+            assert_eq!(refusal, Refusal::ForeignRoot { issuer });
+            assert!(subject.contains(foreign.identity().node.as_str()), "{subject}");
+        }
+        other => panic!("{other}"),
+    }
 
     let joining = Connector::anonymous(root.cert_pem(), "swarm-ca").unwrap();
     let (served, asked) = meet(&manager, async |io| joining.connect(io).await).await;
-    assert_eq!(peer(&served.unwrap()).unwrap(), None);
+    assert_eq!(served.unwrap().peer, None);
     asked.unwrap();
 
     let misled = Connector::anonymous(stranger.cert_pem(), "swarm-ca").unwrap();
@@ -94,7 +114,7 @@ async fn the_bundle_can_be_fetched_without_trust_by_address() {
     let manager = credentials(&root, NodeRole::Manager);
     let fetch = Connector::insecure_for_pinned_content("192.0.2.7").unwrap();
     let (served, asked) = meet(&manager, async |io| fetch.connect(io).await).await;
-    assert_eq!(served.unwrap().get_ref().1.server_name(), None);
+    assert_eq!(served.unwrap().stream.get_ref().1.server_name(), None);
     asked.unwrap();
 }
 
@@ -105,7 +125,7 @@ async fn clients_without_alpn_are_served() {
     let mut plain = Connector::anonymous(root.cert_pem(), "swarm-manager").unwrap();
     Arc::make_mut(&mut plain.config).alpn_protocols.clear();
     let (served, _) = meet(&manager, async |io| plain.connect(io).await).await;
-    assert_eq!(served.unwrap().get_ref().1.alpn_protocol(), None);
+    assert_eq!(served.unwrap().stream.get_ref().1.alpn_protocol(), None);
 }
 
 #[tokio::test]
@@ -120,6 +140,83 @@ async fn replacing_takes_effect_for_new_connections() {
     let (served, asked) = meet(&manager, async |io| joining.connect(io).await).await;
     served.unwrap();
     assert_eq!(server_identity(&asked.unwrap()).unwrap().unwrap(), manager.identity());
+}
+
+/// One certificate of one node.
+#[derive(Debug)]
+struct Only(NodeId, Fingerprint);
+
+impl IssuedRegister for Only {
+    fn holds(&self, node: &NodeId, leaf: &Fingerprint) -> bool {
+        (node, leaf) == (&self.0, &self.1)
+    }
+}
+
+#[tokio::test]
+async fn of_an_old_root_only_the_very_certificate_counts() {
+    let (old, new) = (RootCa::generate().unwrap(), RootCa::generate().unwrap());
+    let manager = credentials(&new, NodeRole::Manager);
+    let (chain, key) = pair(&old, NodeRole::Worker);
+    let peer = Peer::from_pem(&chain).unwrap();
+    let register: Arc<dyn IssuedRegister> =
+        Arc::new(Only(peer.identity.node.clone(), peer.fingerprint));
+    let straggler = TlsCredentials::new(new.cert_pem(), &chain, &key).unwrap();
+    let (served, asked) = meet_with(&manager, Arc::clone(&register), async |io| {
+        straggler.connect("swarm-manager", io).await
+    })
+    .await;
+    asked.unwrap();
+    assert_eq!(served.unwrap().peer, Some((peer.clone(), Root::Foreign)));
+
+    // Whoever has the old root's key makes another certificate for that node.
+    let thief = NodeKey::generate().unwrap();
+    let forged = old.issue(&thief.csr_pem().unwrap(), &peer.identity, DEFAULT_NODE_EXPIRY).unwrap();
+    let thief = TlsCredentials::new(new.cert_pem(), &forged, &thief).unwrap();
+    let (served, _) =
+        meet_with(&manager, register, async |io| thief.connect("swarm-manager", io).await).await;
+    let refused = served.unwrap_err();
+    assert!(
+        matches!(refused, AcceptError::Refused { refusal: Refusal::ForeignRoot { .. }, .. }),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_without_its_key_is_worth_nothing() {
+    let root = RootCa::generate().unwrap();
+    let manager = credentials(&root, NodeRole::Manager);
+    let (chain, _) = pair(&root, NodeRole::Worker);
+    let peer = Peer::from_pem(&chain).unwrap();
+    let register = Arc::new(Only(peer.identity.node.clone(), peer.fingerprint));
+    // The configuration of this library refuses a key that does not fit, so it is put in by force.
+    let thief = key_der(&NodeKey::generate().unwrap());
+    let key = provider().key_provider.load_private_key(thief).unwrap();
+    let stolen = CertifiedKey::new(x509::certificates(&chain).unwrap(), key);
+    let config = client_builder()
+        .unwrap()
+        .with_webpki_verifier(
+            server_verifier(Arc::new(root_store(root.cert_pem()).unwrap())).unwrap(),
+        )
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(stolen)));
+    let thief = Connector { config: Arc::new(config), name: name("swarm-manager").unwrap() };
+    let (served, _) = meet_with(&manager, register, async |io| thief.connect(io).await).await;
+    assert!(matches!(served.unwrap_err(), AcceptError::Handshake(_)));
+}
+
+#[tokio::test]
+async fn changes_of_the_roots_are_told() {
+    let root = RootCa::generate().unwrap();
+    let manager = credentials(&root, NodeRole::Manager);
+    let changed = manager.roots_changed();
+    let (chain, key) = pair(&root, NodeRole::Manager);
+    let peer = Peer::from_pem(&chain).unwrap();
+    manager.replace(root.cert_pem(), &chain, &key).unwrap();
+    assert!(!changed.has_changed().unwrap(), "another certificate of the same root");
+    assert_eq!(manager.root_of(&peer), Root::Present);
+    let new = RootCa::generate().unwrap();
+    manager.replace(new.cert_pem(), &chain, &key).unwrap();
+    assert!(changed.has_changed().unwrap());
+    assert_eq!(manager.root_of(&peer), Root::Foreign);
 }
 
 #[test]

@@ -181,9 +181,14 @@ impl Shared {
     async fn run(&self) {
         let mut session = String::new();
         let mut backoff = Duration::ZERO;
+        let mut certificates = self.certificates.subscribe();
         loop {
             let pause = backoff.mul_f64(random());
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // Managers may have refused the old one.
+                Ok(()) = certificates.changed() => {}
+            }
             backoff = (backoff * 2 + FIRST_BACKOFF).min(MAX_BACKOFF);
             let Some(address) = self.choose_manager() else {
                 self.failed(&SessionError::NoManager);

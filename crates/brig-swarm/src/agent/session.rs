@@ -51,6 +51,10 @@ pub(crate) enum SessionError {
     /// This node is described differently now; a new session tells the manager.
     #[error("the node's description changed")]
     Described,
+    /// The node has another certificate now; a new connection shows it, and this one ends with
+    /// the old one.
+    #[error("the node's certificate was replaced")]
+    Renewed,
 }
 
 impl From<Status> for SessionError {
@@ -80,6 +84,7 @@ async fn session(
     opened: impl FnOnce(),
 ) -> Result<std::convert::Infallible, SessionError> {
     let credentials = Arc::clone(&shared.credentials);
+    let chain = credentials.chain_pem();
     let channel = client::connect(address, credentials, MANAGER_NAME)
         .await
         .map_err(|source| SessionError::Connect { address: address.to_owned(), source })?;
@@ -112,7 +117,7 @@ async fn session(
         reason = assignments(shared, dispatcher.clone(), id) => reason,
         status = shared.context.reporter.run(dispatcher.clone(), id) => status.into(),
         status = logs => status.into(),
-        reason = watch_description(shared, &description) => reason,
+        reason = watch_description(shared, &description, &chain) => reason,
     })
 }
 
@@ -201,7 +206,7 @@ async fn assignments(
     }
 }
 
-async fn watch_description(shared: &Shared, told: &NodeDescription) -> SessionError {
+async fn watch_description(shared: &Shared, told: &NodeDescription, chain: &[u8]) -> SessionError {
     let mut certificates = shared.certificates.subscribe();
     loop {
         tokio::select! {
@@ -209,6 +214,9 @@ async fn watch_description(shared: &Shared, told: &NodeDescription) -> SessionEr
             changed = certificates.changed() => if changed.is_err() {
                 std::future::pending::<()>().await;
             },
+        }
+        if shared.credentials.chain_pem() != chain {
+            return SessionError::Renewed;
         }
         if describe(shared).await != *told {
             return SessionError::Described;
@@ -219,15 +227,17 @@ async fn watch_description(shared: &Shared, told: &NodeDescription) -> SessionEr
 /// What this node is, with the certificates it has and trusts.
 async fn describe(shared: &Shared) -> NodeDescription {
     let mut description = shared.context.executor.describe().await;
-    let certificate: CertInfo = shared.credentials.certificate();
+    let chain = shared.credentials.chain_pem();
     let roots = shared.credentials.roots_pem();
-    // Outside of a rotation of the root, the issuer is the root.
-    let issuer_key =
-        CertInfo::from_pem(&roots).map_or_else(|_| Vec::new(), |root| root.public_key_der);
+    let (subject, public_key) = match CertInfo::of_issuer(&chain, &roots) {
+        Ok(issuer) => (issuer.subject_der, issuer.public_key_der),
+        // Of a root that is no longer trusted: only its name is known.
+        Err(_) => (shared.credentials.certificate().issuer_der, Vec::new()),
+    };
     description.tls_info = Some(NodeTlsInfo {
         trust_root: roots,
-        cert_issuer_subject: certificate.issuer_der,
-        cert_issuer_public_key: issuer_key,
+        cert_issuer_subject: subject,
+        cert_issuer_public_key: public_key,
     });
     description
 }

@@ -1,53 +1,112 @@
 //! Who may call what. Every request passes here: the method's row in SwarmKit's table is held
-//! against the certificate of the connection, and handlers find out who is calling.
+//! against the certificate of the connection and against the store, and handlers find out who is
+//! calling.
+//!
+//! What counts is the store as it is at the moment of the call: a node that is not in it any more
+//! is nobody, and a manager that was demoted is a worker, whatever their certificates say. So
+//! nothing has to be remembered of nodes that were removed.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use brig_pki::tls::Peer;
+use brig_pki::admission::{IssuedRegister, Peer, Refusal, Standing};
 use brig_pki::token::NodeRole;
-use brig_proto::authorization::{self, Access};
+use brig_proto::authorization::{self, Access, Rule, Validity};
 use brig_types::id::NodeId;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use time::OffsetDateTime;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use super::server::ConnectionPeer;
+use super::connections::{ConnectionPeer, Shown};
+use super::refusals::Refusals;
 
 /// A caller that proved to be a node of this cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     /// The node.
     pub(crate) node: NodeId,
-    /// Its role, as its certificate says.
+    /// Its role: the lesser of the one in its certificate and the one that it has now.
     pub(crate) role: NodeRole,
+    /// How far its certificate is believed.
+    pub(crate) standing: Standing,
 }
 
 /// Where a request came from, for every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CallerAddress(pub(crate) SocketAddr);
 
+/// Why the caller of a method that anyone may call is nobody, although it showed a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unrecognized(pub(crate) String);
+
 /// What the layer has to know of the cluster.
-pub(crate) trait Membership: Send + Sync + 'static {
+pub(crate) trait Membership: IssuedRegister + 'static {
     /// The cluster's id, which every node certificate carries.
     fn cluster(&self) -> &str;
-    /// Whether a node was removed and its certificate is worth nothing any more.
-    fn is_removed(&self, node: &NodeId) -> bool;
+    /// The role that a node has now; `None` for one that is not, or no longer, in the cluster.
+    fn role(&self, node: &NodeId) -> Option<NodeRole>;
+    /// A node proved to hold this certificate's key.
+    fn seen(&self, peer: &Peer);
+}
+
+/// Why a certificate is not a caller's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Denied {
+    #[error("no client certificates in request")]
+    Anonymous,
+    #[error("remote certificate not part of organization: {0}")]
+    OtherCluster(String),
+    #[error("node {0} was removed from swarm")]
+    Removed(NodeId),
+    #[error("remote certificate not part of OUs: [{needed}]")]
+    Role { needed: String },
+    #[error("remote certificate not part of OUs: [{needed}]: node {node} was demoted")]
+    Demoted { needed: String, node: NodeId },
+    #[error("the certificate of node {0} has expired: it can be renewed, nothing else")]
+    Expired(NodeId),
+    #[error("the certificate is not believed: {0}")]
+    Refused(Refusal),
+}
+
+impl Denied {
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::OtherCluster(_) => "other cluster",
+            Self::Removed(_) => "removed",
+            Self::Role { .. } => "role",
+            Self::Demoted { .. } => "demoted",
+            Self::Expired(_) => "expired",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+impl From<Denied> for Status {
+    fn from(denied: Denied) -> Self {
+        Self::permission_denied(format!(
+            "Permission denied: unauthorized peer role: rpc error: code = PermissionDenied desc = {denied}"
+        ))
+    }
 }
 
 /// Puts the check in front of every service.
 #[derive(Clone)]
-pub(crate) struct AuthorizeLayer(pub(crate) Arc<dyn Membership>);
+pub(crate) struct AuthorizeLayer {
+    pub(crate) membership: Arc<dyn Membership>,
+    pub(crate) refusals: Arc<Refusals>,
+}
 
 impl<S> Layer<S> for AuthorizeLayer {
     type Service = Authorize<S>;
 
     fn layer(&self, inner: S) -> Authorize<S> {
-        Authorize { inner, membership: Arc::clone(&self.0) }
+        Authorize { inner, layer: self.clone() }
     }
 }
 
@@ -55,7 +114,7 @@ impl<S> Layer<S> for AuthorizeLayer {
 #[derive(Clone)]
 pub(crate) struct Authorize<S> {
     inner: S,
-    membership: Arc<dyn Membership>,
+    layer: AuthorizeLayer,
 }
 
 impl<S> Service<Request<Body>> for Authorize<S>
@@ -76,65 +135,118 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let peer = request.extensions().get::<ConnectionPeer>().cloned();
-        let certificate = peer.as_ref().and_then(|peer| peer.certificate.as_deref());
-        match decide(request.uri().path(), certificate, self.membership.as_ref()) {
-            Ok(caller) => {
-                if let Some(caller) = caller {
-                    request.extensions_mut().insert(caller);
-                }
-                if let Some(peer) = peer {
-                    request.extensions_mut().insert(CallerAddress(peer.address));
-                }
-                Box::pin(self.inner.call(request))
+        let shown = peer.as_ref().and_then(|peer| peer.certificate.as_deref());
+        let now = OffsetDateTime::now_utc();
+        match decide(request.uri().path(), shown, self.layer.membership.as_ref(), now) {
+            Ok(Decision::Caller(caller)) => {
+                request.extensions_mut().insert(caller);
             }
-            Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
+            Ok(Decision::Nobody(Denied::Anonymous)) => {}
+            Ok(Decision::Nobody(denied)) => {
+                request.extensions_mut().insert(Unrecognized(denied.to_string()));
+            }
+            Err(No::Denied(denied)) => {
+                self.log(peer.as_ref(), request.uri().path(), &denied);
+                let status = Status::from(denied);
+                return Box::pin(std::future::ready(Ok(status.into_http())));
+            }
+            Err(No::Unknown) => {
+                let status = Status::unimplemented("unknown method");
+                return Box::pin(std::future::ready(Ok(status.into_http())));
+            }
         }
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(CallerAddress(peer.address));
+        }
+        Box::pin(self.inner.call(request))
     }
 }
 
-/// The decision for one request: who is calling, or why it is refused.
+impl<S> Authorize<S> {
+    fn log(&self, peer: Option<&ConnectionPeer>, method: &str, denied: &Denied) {
+        let Some(peer) = peer else { return };
+        let certificate = peer.certificate.as_deref();
+        let subject =
+            certificate.map(|shown| shown.peer.certificate.subject.clone()).unwrap_or_default();
+        self.layer.refusals.call(peer.address, &subject, method, denied.kind(), denied);
+    }
+}
+
+/// Who is calling.
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    Caller(Caller),
+    /// Somebody who need not be a node; and why it is none.
+    Nobody(Denied),
+}
+
+/// Why there is no call.
+#[derive(Debug, PartialEq, Eq)]
+enum No {
+    Unknown,
+    Denied(Denied),
+}
+
+/// The decision for one request.
 fn decide(
     path: &str,
-    certificate: Option<&Peer>,
+    shown: Option<&Shown>,
     membership: &dyn Membership,
-) -> Result<Option<Caller>, Status> {
-    let Some(access) = authorization::access(path) else {
-        return Err(Status::unimplemented("unknown method"));
-    };
-    let caller = identify(access, certificate, membership);
-    match access {
-        Access::Anyone => Ok(caller.ok()),
-        Access::Nodes | Access::Managers => caller.map(Some).map_err(|reason| {
-            Status::permission_denied(format!(
-                "Permission denied: unauthorized peer role: rpc error: code = PermissionDenied desc = {reason}"
-            ))
-        }),
+    now: OffsetDateTime,
+) -> Result<Decision, No> {
+    let rule = authorization::rule(path).ok_or(No::Unknown)?;
+    match (permitted(rule, shown, membership, now), rule.access) {
+        (Ok(caller), _) => Ok(Decision::Caller(caller)),
+        (Err(denied), Access::Anyone) => Ok(Decision::Nobody(denied)),
+        (Err(denied), Access::Nodes | Access::Managers) => Err(No::Denied(denied)),
     }
 }
 
-fn identify(
-    access: Access,
-    certificate: Option<&Peer>,
+fn permitted(
+    rule: Rule,
+    shown: Option<&Shown>,
     membership: &dyn Membership,
-) -> Result<Caller, String> {
-    let identity = &certificate.ok_or("no client certificates in request")?.identity;
-    let units = match access {
+    now: OffsetDateTime,
+) -> Result<Caller, Denied> {
+    let shown = shown.ok_or(Denied::Anonymous)?;
+    let caller = identify(shown, membership, now)?;
+    let units = match rule.access {
         Access::Anyone => Access::Nodes.organizational_units(),
-        Access::Nodes | Access::Managers => access.organizational_units(),
+        Access::Nodes | Access::Managers => rule.access.organizational_units(),
     };
-    if !units.contains(&identity.role.organizational_unit()) {
-        return Err(format!("remote certificate not part of OUs: [{}]", units.join(" ")));
+    if !units.contains(&caller.role.organizational_unit()) {
+        let needed = units.join(" ");
+        return Err(if units.contains(&shown.peer.identity.role.organizational_unit()) {
+            Denied::Demoted { needed, node: caller.node }
+        } else {
+            Denied::Role { needed }
+        });
     }
-    if membership.is_removed(&identity.node) {
-        return Err(format!("node {} was removed from swarm", identity.node));
+    match (caller.standing, rule.validity) {
+        (Standing::Full, _) | (Standing::RenewOnly { .. }, Validity::Renewable) => Ok(caller),
+        (Standing::RenewOnly { .. }, Validity::Now) => Err(Denied::Expired(caller.node)),
     }
+}
+
+/// Whom a certificate makes of its holder at this moment.
+pub(crate) fn identify(
+    shown: &Shown,
+    membership: &dyn Membership,
+    now: OffsetDateTime,
+) -> Result<Caller, Denied> {
+    let identity = &shown.peer.identity;
     if identity.cluster != membership.cluster() {
-        return Err(format!(
-            "remote certificate not part of organization: {}",
-            membership.cluster()
-        ));
+        return Err(Denied::OtherCluster(membership.cluster().to_owned()));
     }
-    Ok(Caller { node: identity.node.clone(), role: identity.role })
+    let role =
+        membership.role(&identity.node).ok_or_else(|| Denied::Removed(identity.node.clone()))?;
+    let root = shown.root();
+    let standing = shown.peer.standing(&root, membership, now).map_err(Denied::Refused)?;
+    let role = match (identity.role, role) {
+        (NodeRole::Manager, NodeRole::Manager) => NodeRole::Manager,
+        (NodeRole::Worker, _) | (_, NodeRole::Worker) => NodeRole::Worker,
+    };
+    Ok(Caller { node: identity.node.clone(), role, standing })
 }
 
 /// The caller of a method that only nodes may call.
@@ -145,80 +257,4 @@ pub(crate) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
 }
 
 #[cfg(test)]
-mod tests {
-    use brig_pki::ca::RootCa;
-    use brig_pki::csr::NodeKey;
-    use brig_pki::identity::{CertInfo, NodeIdentity};
-    use tonic::Code;
-
-    use super::*;
-
-    struct Cluster {
-        removed: Option<NodeId>,
-    }
-
-    impl Membership for Cluster {
-        fn cluster(&self) -> &str {
-            "here"
-        }
-
-        fn is_removed(&self, node: &NodeId) -> bool {
-            self.removed.as_ref() == Some(node)
-        }
-    }
-
-    fn peer(cluster: &str, role: NodeRole) -> Peer {
-        let key = NodeKey::generate().unwrap();
-        let identity = NodeIdentity { cluster: cluster.to_owned(), role, node: NodeId::generate() };
-        let chain = RootCa::generate()
-            .unwrap()
-            .issue(&key.csr_pem().unwrap(), &identity, brig_pki::ca::DEFAULT_NODE_EXPIRY)
-            .unwrap();
-        Peer { identity, certificate: CertInfo::from_pem(&chain).unwrap() }
-    }
-
-    const SESSION: &str = "/docker.swarmkit.v1.Dispatcher/Session";
-    const ISSUE: &str = "/docker.swarmkit.v1.NodeCA/IssueNodeCertificate";
-    const UNLOCK: &str = "/docker.swarmkit.v1.CA/GetUnlockKey";
-
-    #[test]
-    fn roles_decide() {
-        let cluster = Cluster { removed: None };
-        let worker = peer("here", NodeRole::Worker);
-        let manager = peer("here", NodeRole::Manager);
-        for node in [&worker, &manager] {
-            let caller = decide(SESSION, Some(node), &cluster).unwrap().unwrap();
-            assert_eq!(caller.node, node.identity.node);
-        }
-        assert!(decide(UNLOCK, Some(&manager), &cluster).is_ok());
-        let refused = decide(UNLOCK, Some(&worker), &cluster).unwrap_err();
-        assert_eq!(refused.code(), Code::PermissionDenied);
-        assert!(refused.message().contains("not part of OUs"));
-    }
-
-    #[test]
-    fn strangers_and_removed_nodes_are_nobody() {
-        let stranger = peer("elsewhere", NodeRole::Manager);
-        let removed = peer("here", NodeRole::Worker);
-        let cluster = Cluster { removed: Some(removed.identity.node.clone()) };
-        let cases = [
-            (None, "no client certificates in request"),
-            (Some(&stranger), "not part of organization: here"),
-            (Some(&removed), "was removed from swarm"),
-        ];
-        for (certificate, reason) in cases {
-            let refused = decide(SESSION, certificate, &cluster).unwrap_err();
-            assert_eq!(refused.code(), Code::PermissionDenied);
-            assert!(refused.message().contains(reason), "{refused:?}");
-            assert_eq!(decide(ISSUE, certificate, &cluster).unwrap(), None);
-        }
-    }
-
-    #[test]
-    fn unknown_methods_are_not_there() {
-        let cluster = Cluster { removed: None };
-        let manager = peer("here", NodeRole::Manager);
-        let refused = decide("/docker.swarmkit.v1.Control/GetNode", Some(&manager), &cluster);
-        assert_eq!(refused.unwrap_err().code(), Code::Unimplemented);
-    }
-}
+mod tests;

@@ -1,12 +1,15 @@
 //! Connections to managers.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use brig_pki::identity::CertInfo;
 use brig_pki::tls::{self, ClientStream, Connector, TlsCredentials};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Error, Uri};
 use tower::service_fn;
@@ -25,11 +28,82 @@ pub(crate) async fn connect(
     credentials: Arc<TlsCredentials>,
     name: &'static str,
 ) -> Result<Channel, Error> {
-    dial(address, move |stream| {
-        let credentials = Arc::clone(&credentials);
-        async move { credentials.connect(name, stream).await }
+    connect_heedfully(address, credentials, name).await.map(|(channel, _)| channel)
+}
+
+/// As [`connect`]; answers as well what the connection broke with, once it does.
+///
+/// With TLS 1.3 a client has finished its handshake before the server looks at its certificate:
+/// a refusal is an alert on a connection that stands, and the layers above only say that it ended.
+pub(crate) async fn connect_heedfully(
+    address: &str,
+    credentials: Arc<TlsCredentials>,
+    name: &'static str,
+) -> Result<(Channel, Broken), Error> {
+    let broken = Broken::default();
+    let note = broken.clone();
+    let channel = dial(address, broken.clone(), move |stream| {
+        let (credentials, note) = (Arc::clone(&credentials), note.clone());
+        async move {
+            let shaken = credentials.connect(name, stream).await;
+            shaken.inspect_err(|error| note.set(error))
+        }
     })
-    .await
+    .await?;
+    Ok((channel, broken))
+}
+
+/// What a connection broke with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Broken(Arc<OnceLock<String>>);
+
+impl Broken {
+    /// The TLS library's text; `None` while the connection stands, or after it was closed in peace.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+
+    fn set(&self, error: &io::Error) {
+        self.0.get_or_init(|| error.to_string());
+    }
+}
+
+/// A connection that remembers what it broke with.
+struct Noted {
+    stream: ClientStream<TcpStream>,
+    broken: Broken,
+}
+
+impl AsyncRead for Noted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &read {
+            self.broken.set(error);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Noted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// Connects to the manager at `host:port` without a certificate; `connector` says who may answer.
@@ -40,7 +114,7 @@ pub(crate) async fn connect_anonymously(
 ) -> Result<(Channel, Option<CertInfo>), Error> {
     let shown = Arc::new(OnceLock::new());
     let seen = Arc::clone(&shown);
-    let channel = dial(address, move |stream| {
+    let channel = dial(address, Broken::default(), move |stream| {
         let (connector, seen) = (connector.clone(), Arc::clone(&seen));
         async move {
             let stream = connector.connect(stream).await?;
@@ -57,6 +131,7 @@ pub(crate) async fn connect_anonymously(
 /// No HTTP/2 pings: managers of Docker Engine take them for an attack.
 async fn dial<F>(
     address: &str,
+    broken: Broken,
     shake: impl Fn(TcpStream) -> F + Clone + Send + Sync + 'static,
 ) -> Result<Channel, Error>
 where
@@ -67,11 +142,12 @@ where
         .user_agent(concat!("brig/", env!("CARGO_PKG_VERSION")))?;
     let address = address.to_owned();
     let dial = service_fn(move |_: Uri| {
-        let (address, shake) = (address.clone(), shake.clone());
+        let (address, shake, broken) = (address.clone(), shake.clone(), broken.clone());
         async move {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            shake(stream).await.map(TokioIo::new)
+            let stream = shake(stream).await?;
+            Ok::<_, io::Error>(TokioIo::new(Noted { stream, broken }))
         }
     });
     endpoint.connect_with_connector(dial).await

@@ -3,4 +3,6 @@
 
 pub(crate) mod authorize;
 pub(crate) mod client;
+pub(crate) mod connections;
+pub(crate) mod refusals;
 pub(crate) mod server;

@@ -1,17 +1,16 @@
 //! The TLS listener: handshakes run beside each other and with a deadline, what comes out of them
 //! is served as HTTP/2 whether or not the peer negotiated it.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use brig_pki::tls::{self, Peer, ServerStream, TlsCredentials};
-use brig_types::id::NodeId;
+use brig_pki::tls::{AcceptError, ServerStream, TlsCredentials};
+use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -21,6 +20,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
+use super::authorize::{Membership, identify};
+use super::connections::{ConnectionPeer, Connections, Shown, Ticket};
+use super::refusals::Refusals;
+
 /// Longest time a peer may take for its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes under way at once.
@@ -28,49 +31,33 @@ const MAX_HANDSHAKES: usize = 256;
 /// Pause after the system refused a connection, for lack of descriptors for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Who is at the other end of a connection.
-#[derive(Clone, Debug)]
-pub(crate) struct ConnectionPeer {
-    /// The verified certificate; `None` when the peer showed none.
-    pub(crate) certificate: Option<Arc<Peer>>,
-    /// Where it comes from.
-    pub(crate) address: SocketAddr,
-}
-
-/// The open connections of nodes, so that those of a node can be cut.
-#[derive(Clone, Default)]
-pub(crate) struct Connections(Arc<Mutex<BTreeMap<NodeId, CancellationToken>>>);
-
-impl Connections {
-    /// Closes every connection that the node has now, whatever runs over it.
-    pub(crate) fn cut(&self, node: &NodeId) {
-        if let Some(connections) = self.lock().remove(node) {
-            connections.cancel();
-        }
-    }
-
-    fn add(&self, node: &NodeId) -> CancellationToken {
-        self.lock().entry(node.clone()).or_default().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, CancellationToken>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A connection after its handshake.
 pub(crate) struct Connection {
     stream: ServerStream<TcpStream>,
     peer: ConnectionPeer,
     /// Done when the connection is cut.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Its place in the list of connections.
+    _ticket: Option<Ticket>,
+}
+
+/// Who may connect, and where those who do are noted.
+#[derive(Clone)]
+pub(crate) struct Door {
+    /// This manager's certificate and roots.
+    pub(crate) credentials: Arc<TlsCredentials>,
+    /// The cluster's nodes.
+    pub(crate) membership: Arc<dyn Membership>,
+    /// The open connections.
+    pub(crate) connections: Connections,
+    /// Those that were turned away.
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// Accepts connections until `stop`; handshakes are tracked by `tracker`.
 pub(crate) fn incoming(
     listener: TcpListener,
-    credentials: Arc<TlsCredentials>,
-    connections: Connections,
+    door: Door,
     tracker: &TaskTracker,
     stop: CancellationToken,
 ) -> impl tokio_stream::Stream<Item = Result<Connection, Infallible>> + use<> {
@@ -94,14 +81,10 @@ pub(crate) fn incoming(
             let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
                 return;
             };
-            let (credentials, sender, stop) =
-                (Arc::clone(&credentials), sender.clone(), stop.clone());
-            let connections = connections.clone();
+            let (door, sender, stop) = (door.clone(), sender.clone(), stop.clone());
             own.spawn(async move {
-                let shake = tokio::time::timeout(
-                    HANDSHAKE_TIMEOUT,
-                    handshake(stream, address, &credentials, &connections),
-                );
+                let shake =
+                    tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(stream, address, &door));
                 let done = tokio::select! {
                     () = stop.cancelled() => return,
                     done = shake => done,
@@ -112,8 +95,12 @@ pub(crate) fn incoming(
                         // The server may have stopped meanwhile.
                         let _ = sender.send(connection).await;
                     }
+                    Ok(Err(AcceptError::Refused { subject, refusal })) => {
+                        door.refusals.handshake(address, &subject, &refusal);
+                    }
                     Ok(Err(error)) => {
-                        tracing::debug!(peer = %address, error = %error, "TLS handshake failed");
+                        let error = brig_types::error::chain(&error);
+                        tracing::debug!(peer = %address, error, "TLS handshake failed");
                     }
                     Err(_) => tracing::debug!(peer = %address, "TLS handshake timed out"),
                 }
@@ -126,18 +113,20 @@ pub(crate) fn incoming(
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
-    credentials: &TlsCredentials,
-    connections: &Connections,
-) -> io::Result<Connection> {
-    stream.set_nodelay(true)?;
-    let stream = credentials.accept(stream).await?;
-    let certificate = tls::peer(&stream).map_err(io::Error::other)?.map(Arc::new);
-    let cut = match &certificate {
-        Some(peer) => connections.add(&peer.identity.node),
-        None => CancellationToken::new(),
-    };
+    door: &Door,
+) -> Result<Connection, AcceptError> {
+    stream.set_nodelay(true).map_err(AcceptError::Handshake)?;
+    let accepted = door.credentials.accept(stream, Arc::clone(&door.membership) as Arc<_>).await?;
+    let certificate = accepted.peer.map(|(peer, root)| Arc::new(Shown::new(peer, root)));
+    let peer = ConnectionPeer { certificate, address };
+    let caller = peer.certificate.as_deref().and_then(|shown| {
+        door.membership.seen(&shown.peer);
+        identify(shown, door.membership.as_ref(), OffsetDateTime::now_utc()).ok()
+    });
+    let ticket = door.connections.add(&peer, caller.as_ref());
+    let cut = ticket.as_ref().map(|ticket| ticket.cut.clone()).unwrap_or_default();
     let cut = Box::pin(cut.cancelled_owned());
-    Ok(Connection { stream, peer: ConnectionPeer { certificate, address }, cut })
+    Ok(Connection { stream: accepted.stream, peer, cut, _ticket: ticket })
 }
 
 impl Connected for Connection {

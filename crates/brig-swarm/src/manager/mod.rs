@@ -6,10 +6,12 @@
 //! the dispatcher (agents); what agents report comes back the same way.
 
 pub(crate) mod allocator;
-pub(crate) mod ca_server;
+pub(crate) mod ca;
 pub(crate) mod changes;
 pub(crate) mod control;
 pub(crate) mod dispatcher;
+pub(crate) mod gate;
+pub(crate) mod issued;
 pub(crate) mod join_tokens;
 pub(crate) mod keys;
 pub(crate) mod logbroker;
@@ -23,32 +25,30 @@ use std::time::Duration;
 
 use brig_pki::tls::TlsCredentials;
 use brig_proto::swarm::{
-    Cluster, ca_server::CaServer as CaService, dispatcher_server::DispatcherServer,
+    ca_server::CaServer as CaService, dispatcher_server::DispatcherServer,
     health_server::HealthServer, log_broker_server::LogBrokerServer, node_ca_server::NodeCaServer,
     resource_allocator_server::ResourceAllocatorServer,
 };
 use brig_store::{Store, StoreError};
-use brig_types::id::NodeId;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::Notify;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::ca_server::CaServer;
+use self::ca::server::CaServer;
 use self::control::Control;
 use self::dispatcher::{Dispatcher, OwnNode};
+use self::gate::Gate;
 use self::logbroker::LogBroker;
 use self::resource::{Health, ResourceAllocator};
-use crate::grpc::authorize::{AuthorizeLayer, Membership};
-use crate::grpc::server::{self, Connections};
+use crate::grpc::authorize::AuthorizeLayer;
+use crate::grpc::connections::Connections;
+use crate::grpc::refusals::Refusals;
+use crate::grpc::server::{self, Door};
 
 /// How long connections get to end by themselves when the manager stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Time between the end of a removed node's session and the end of its connections.
-const CUT_DELAY: Duration = Duration::from_secs(1);
 
 /// What a manager needs to start.
 pub(crate) struct ManagerConfig {
@@ -80,25 +80,31 @@ impl Manager {
         let dispatcher =
             Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
         let logs = LogBroker::new(tracker.clone(), stop.clone());
-        let (removed, removals) = mpsc::unbounded_channel();
-        let control = Control::new(store.clone(), logs.clone(), own.id, removed);
+        let control = Control::new(store.clone(), logs.clone(), own.id);
         let manager = Self { control, tracker, stop };
         manager.spawn(orchestrator::run(store.clone()));
         manager.spawn(allocator::run(store.clone()));
         manager.spawn(scheduler::run(store.clone()));
         manager.spawn(dispatcher.clone().watch_heartbeats());
         let connections = Connections::default();
-        manager.spawn(cut_off(dispatcher.clone(), connections.clone(), removals));
-        let membership = Arc::new(ClusterMembership { cluster, store: store.clone() });
-        let ca = CaServer::new(store, manager.stop.clone());
-        let incoming = server::incoming(
-            listener,
-            credentials,
-            connections,
-            &manager.tracker,
-            manager.stop.clone(),
-        );
-        manager.serve(incoming, membership, ca, dispatcher, logs);
+        let gate = Arc::new(Gate::new(cluster, store.clone()));
+        manager.spawn(Arc::clone(&gate).watch(
+            dispatcher.clone(),
+            connections.clone(),
+            Arc::clone(&credentials),
+        ));
+        let refusals = Arc::new(Refusals::default());
+        let authorize = AuthorizeLayer {
+            membership: Arc::clone(&gate) as Arc<_>,
+            refusals: Arc::clone(&refusals),
+        };
+        let waiting = Arc::new(Notify::new());
+        manager.spawn(ca::reconciler::run(store.clone()));
+        manager.spawn(ca::pending::run(store.clone(), Arc::clone(&waiting)));
+        let ca = CaServer::new(store, waiting, manager.stop.clone());
+        let door = Door { credentials, membership: gate, connections, refusals };
+        let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());
+        manager.serve(incoming, authorize, ca, dispatcher, logs);
         Ok(manager)
     }
 
@@ -129,13 +135,13 @@ impl Manager {
     fn serve(
         &self,
         incoming: impl Stream<Item = Result<server::Connection, Infallible>> + Send + 'static,
-        membership: Arc<dyn Membership>,
+        authorize: AuthorizeLayer,
         ca: CaServer,
         dispatcher: Dispatcher,
         logs: LogBroker,
     ) {
         let router = tonic::transport::Server::builder()
-            .layer(AuthorizeLayer(membership))
+            .layer(authorize)
             .add_service(CaService::new(ca.clone()))
             .add_service(NodeCaServer::new(ca))
             .add_service(DispatcherServer::new(dispatcher))
@@ -157,52 +163,5 @@ impl Manager {
                 () = patience => {}
             }
         });
-    }
-}
-
-/// Cuts nodes off that were removed from the cluster: their sessions end at once, with a reason,
-/// and a moment later their connections with everything that may still run over them. New ones are
-/// refused by [`Membership::is_removed`].
-async fn cut_off(
-    dispatcher: Dispatcher,
-    connections: Connections,
-    mut removals: mpsc::UnboundedReceiver<String>,
-) {
-    let mut told = JoinSet::new();
-    loop {
-        tokio::select! {
-            removed = removals.recv() => {
-                let Some(node) = removed else { return };
-                dispatcher.end_session(&node);
-                told.spawn(async move {
-                    tokio::time::sleep(CUT_DELAY).await;
-                    node
-                });
-            }
-            Some(Ok(node)) = told.join_next() => {
-                if let Ok(node) = NodeId::parse(&node) {
-                    connections.cut(&node);
-                }
-            }
-        }
-    }
-}
-
-/// Membership as the store knows it.
-struct ClusterMembership {
-    cluster: String,
-    store: Store,
-}
-
-impl Membership for ClusterMembership {
-    fn cluster(&self) -> &str {
-        &self.cluster
-    }
-
-    fn is_removed(&self, node: &NodeId) -> bool {
-        self.store
-            .view()
-            .all::<Cluster>()
-            .any(|cluster| cluster.blacklisted_certificates.contains_key(node.as_str()))
     }
 }

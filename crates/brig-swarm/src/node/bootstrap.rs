@@ -15,7 +15,7 @@ use brig_store::{Store, StoreError};
 use super::InitRequest;
 use crate::error::ControlError;
 use crate::manager::allocator::networks;
-use crate::manager::control::cluster::new_token;
+use crate::manager::control::cluster::{new_token, without_signer};
 use crate::manager::dispatcher::DEFAULT_PERIOD;
 use crate::wire_time;
 
@@ -104,8 +104,9 @@ pub(crate) fn cluster(
             join_tokens: Some(tokens),
             root_rotation: None,
             last_forced_rotation: spec.ca_config.as_ref().map_or(0, |config| config.force_rotate),
+            cross_certificates: Vec::new(),
         }),
-        spec: Some(spec),
+        spec: Some(without_signer(spec)),
         default_address_pool: if request.default_addr_pool.is_empty() {
             vec![DEFAULT_POOL.to_owned()]
         } else {

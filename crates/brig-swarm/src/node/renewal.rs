@@ -4,18 +4,25 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use brig_pki::PkiError;
 use brig_pki::csr::NodeKey;
 use brig_pki::identity::{CertInfo, verify_issued_chain};
 use brig_pki::keyfile::{CertificateDir, KeyFile};
 use brig_pki::tls::TlsCredentials;
+use brig_pki::{PkiError, admission};
 use brig_proto::swarm::{
     IssueNodeCertificateRequest, Node, NodeCertificateStatusRequest,
     issuance_status::State as IssuanceState, node_ca_client::NodeCaClient,
 };
 
+use brig_store::Store;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
 use crate::agent::{Agent, random};
 use crate::grpc::client::{self, MANAGER_NAME};
+use crate::manager::ca::own::{self, OwnError};
 use crate::wire_time;
 
 /// The part of its validity after which a certificate is renewed, at random between these.
@@ -26,6 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// First and longest pause after a failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(3600);
+/// Longest pause while the node cannot work because its certificate is not valid.
+const MAX_BACKOFF_INVALID: Duration = Duration::from_secs(30);
+/// Longest sleep: timers stand still while the machine sleeps, certificates do not.
+const MAX_SLEEP: Duration = Duration::from_secs(60);
 /// Pause before a renewal that a manager asked for, so that its order has settled.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -35,6 +46,9 @@ pub(crate) struct Renewal {
     dir: CertificateDir,
     key: KeyFile,
     agent: Arc<Agent>,
+    /// The cluster's store, on its managers.
+    store: Option<Store>,
+    problem: watch::Sender<String>,
 }
 
 /// Why a renewal did not work.
@@ -46,6 +60,12 @@ enum RenewalError {
     Connect(#[source] tonic::transport::Error),
     #[error("the manager refused: {}", .0.message())]
     Refused(tonic::Status),
+    #[error("the manager refused the connection: {0}")]
+    Unwelcome(String),
+    #[error("this manager cannot issue its own certificate")]
+    Own(#[source] OwnError),
+    #[error("the manager cannot issue a certificate: {0}")]
+    Failed(String),
     #[error("no certificate was issued in time")]
     Timeout,
     #[error("the manager issued a certificate for another request")]
@@ -54,32 +74,62 @@ enum RenewalError {
     Pki(#[from] PkiError),
 }
 
+impl RenewalError {
+    /// Whether a manager looked at the node's certificate and does not renew it.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Unwelcome(_) => true,
+            Self::Refused(status) => status.code() == tonic::Code::PermissionDenied,
+            Self::NoManager
+            | Self::Connect(_)
+            | Self::Own(_)
+            | Self::Failed(_)
+            | Self::Timeout
+            | Self::OtherRequest
+            | Self::Pki(_) => false,
+        }
+    }
+}
+
 impl Renewal {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         credentials: Arc<TlsCredentials>,
         dir: CertificateDir,
         key: KeyFile,
         agent: Arc<Agent>,
+        store: Option<Store>,
     ) -> Self {
-        Self { credentials, dir, key, agent }
+        Self { credentials, dir, key, agent, store, problem: watch::Sender::default() }
+    }
+
+    /// Why the node cannot work with its certificate, for `docker info`; empty while it can.
+    pub(crate) fn problem(&self) -> watch::Receiver<String> {
+        self.problem.subscribe()
     }
 
     /// Runs until it is dropped.
     pub(crate) async fn run(mut self) {
         let mut node = self.agent.node();
         let mut roots = self.agent.roots();
+        // What managers said before this began counts as well.
+        node.mark_changed();
+        roots.mark_changed();
         let mut backoff = Duration::ZERO;
         // Drawn once for each certificate: every new draw would bring the renewal forward.
         let mut point = random();
         loop {
             let due = renew_at(&self.credentials.certificate(), point);
             let pause = if backoff.is_zero() {
-                wire_time::until(due, SystemTime::now())
+                wire_time::until(due, SystemTime::now()).min(MAX_SLEEP)
             } else {
                 backoff.mul_f64(random())
             };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause) => {
+                    if backoff.is_zero() && SystemTime::now() < due {
+                        continue;
+                    }
+                }
                 changed = node.changed() => {
                     if changed.is_err() {
                         return;
@@ -94,9 +144,7 @@ impl Renewal {
                         return;
                     }
                     let bundle = roots.borrow_and_update().clone();
-                    if let Err(error) = self.adopt_roots(&bundle) {
-                        tracing::error!(error = %brig_types::error::chain(&error), "refused a new trust anchor");
-                    }
+                    self.follow_roots(&bundle);
                     continue;
                 }
             }
@@ -104,10 +152,28 @@ impl Renewal {
                 Ok(()) => {
                     backoff = Duration::ZERO;
                     point = random();
+                    self.problem.send_replace(String::new());
+                    // The new chain may lead to a trust anchor that the old one did not lead to.
+                    let bundle = roots.borrow_and_update().clone();
+                    self.follow_roots(&bundle);
                 }
                 Err(error) => {
-                    backoff = (backoff * 2).clamp(FIRST_BACKOFF, MAX_BACKOFF);
-                    tracing::warn!(error = %brig_types::error::chain(&error), "the node's certificate was not renewed");
+                    let now = OffsetDateTime::now_utc();
+                    let certificate = self.credentials.certificate();
+                    let longest = if certificate.is_valid_at(now) {
+                        MAX_BACKOFF
+                    } else {
+                        MAX_BACKOFF_INVALID
+                    };
+                    backoff = (backoff * 2).clamp(FIRST_BACKOFF, longest);
+                    let is_refusal = error.is_refusal();
+                    let error = brig_types::error::chain(&error);
+                    tracing::warn!(error, "the node's certificate was not renewed");
+                    let problem = problem(&certificate, now, is_refusal, &error);
+                    if self.problem.send_replace(problem.clone()) != problem && !problem.is_empty()
+                    {
+                        tracing::error!("{problem}");
+                    }
                 }
             }
         }
@@ -116,9 +182,19 @@ impl Renewal {
     async fn renew(&mut self) -> Result<(), RenewalError> {
         let key = NodeKey::generate()?;
         let csr = key.csr_pem()?;
-        let chain = tokio::time::timeout(PATIENCE, self.request(csr))
-            .await
-            .map_err(|_| RenewalError::Timeout)??;
+        let chain = match self.own_issuer() {
+            Some(store) => {
+                let identity = self.credentials.identity();
+                tracing::warn!(
+                    expired = %self.credentials.certificate().not_after,
+                    "this manager's certificate has expired, issuing another one from the cluster's own key"
+                );
+                own::issue(store, &identity, csr).await.map_err(RenewalError::Own)?
+            }
+            None => tokio::time::timeout(PATIENCE, self.request(csr))
+                .await
+                .map_err(|_| RenewalError::Timeout)??,
+        };
         let roots = self.credentials.roots_pem();
         let issued = verify_issued_chain(&roots, &chain, &key)?;
         let file = self.key.with_node_key(key);
@@ -130,13 +206,32 @@ impl Renewal {
         Ok(())
     }
 
+    /// The store, where it is needed: with an expired certificate this manager is none to anybody,
+    /// itself included.
+    fn own_issuer(&self) -> Option<&Store> {
+        let expired = self.credentials.certificate().not_after < OffsetDateTime::now_utc();
+        self.store.as_ref().filter(|_| expired)
+    }
+
     async fn request(&self, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
         let address = self.agent.choose_manager().ok_or(RenewalError::NoManager)?;
         let credentials = Arc::clone(&self.credentials);
-        let channel = client::connect(&address, credentials, MANAGER_NAME)
+        let (channel, broken) = client::connect_heedfully(&address, credentials, MANAGER_NAME)
             .await
             .map_err(RenewalError::Connect)?;
-        let mut ca = NodeCaClient::new(channel);
+        let answer = Self::ask(NodeCaClient::new(channel), csr).await;
+        // The alert that says that the certificate is not believed. The other texts of broken
+        // connections say nothing about it.
+        let alert = broken.reason().filter(|reason| reason.contains("fatal alert"));
+        match (answer, alert) {
+            (Err(RenewalError::Refused(_)), Some(alert)) => {
+                Err(RenewalError::Unwelcome(alert.to_owned()))
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    async fn ask(mut ca: NodeCaClient<Channel>, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
         let request = IssueNodeCertificateRequest {
             csr: csr.clone(),
             ..IssueNodeCertificateRequest::default()
@@ -150,8 +245,12 @@ impl Renewal {
                 .await
                 .map_err(RenewalError::Refused)?
                 .into_inner();
-            let state = answer.status.unwrap_or_default().state();
+            let status = answer.status.unwrap_or_default();
+            let state = status.state();
             let certificate = answer.certificate.unwrap_or_default();
+            if state == IssuanceState::Failed && certificate.csr == csr {
+                return Err(RenewalError::Failed(status.err));
+            }
             if !matches!(state, IssuanceState::Issued | IssuanceState::Rotate) {
                 tokio::time::sleep(SETTLE).await;
                 continue;
@@ -160,6 +259,12 @@ impl Renewal {
                 return Err(RenewalError::OtherRequest);
             }
             return Ok(certificate.certificate);
+        }
+    }
+
+    fn follow_roots(&self, roots: &[u8]) {
+        if let Err(error) = self.adopt_roots(roots) {
+            tracing::warn!(error = %brig_types::error::chain(&error), "the cluster's trust anchor is not adopted: this node's certificate does not lead to it");
         }
     }
 
@@ -177,6 +282,39 @@ impl Renewal {
         tracing::info!("the cluster has a new trust anchor");
         Ok(())
     }
+}
+
+/// What to tell an operator after a renewal failed; nothing while the certificate is valid.
+fn problem(certificate: &CertInfo, now: OffsetDateTime, refused: bool, reason: &str) -> String {
+    if now < certificate.not_before {
+        return format!(
+            "this node's certificate is not valid before {}, and here it is {}: set this node's clock",
+            text(certificate.not_before),
+            text(now)
+        );
+    }
+    if now <= certificate.not_after {
+        return String::new();
+    }
+    let (since, until) = (text(certificate.not_after), text(admission::grace_end(certificate)));
+    if refused {
+        return format!(
+            "this node's certificate expired on {since}, and the manager does not renew it ({reason}). Expired certificates are renewed by brig's managers, until {until} for this one, and not by Docker's. To get this node back, run \"docker swarm leave\" here, and then \"docker swarm join\" as \"docker swarm join-token worker\" says on a manager"
+        );
+    }
+    if now <= admission::grace_end(certificate) {
+        return format!(
+            "this node's certificate expired on {since}; it is renewed as soon as a manager is reached, until {until} ({reason})"
+        );
+    }
+    format!(
+        "this node's certificate expired on {since} and could be renewed until {until}. To get this node back, run \"docker swarm leave\" here, and then \"docker swarm join\" as \"docker swarm join-token worker\" says on a manager"
+    )
+}
+
+fn text(at: OffsetDateTime) -> String {
+    let whole = at.replace_nanosecond(0).unwrap_or(at);
+    whole.format(&Rfc3339).unwrap_or_else(|_| whole.to_string())
 }
 
 /// Whether a manager wants this node to get another certificate now.
@@ -225,6 +363,21 @@ mod tests {
         assert_eq!(day(0.0), 45);
         assert_eq!(day(1.0), 72);
     }
+
+    #[test]
+    fn an_operator_is_told_what_to_do() {
+        let info = issued(MIN_NODE_EXPIRY);
+        let day = time::Duration::DAY;
+        let at = |now, refused| problem(&info, now, refused, "reason");
+        assert_eq!(at(info.not_after, true), "");
+        assert!(at(info.not_before - day, false).contains("set this node's clock"));
+        let soon = at(info.not_after + time::Duration::HOUR, false);
+        assert!(soon.contains("as soon as a manager is reached"), "{soon}");
+        for lost in [at(info.not_after + day, false), at(info.not_after + day, true)] {
+            assert!(lost.contains("expired on") && lost.contains("docker swarm leave"), "{lost}");
+        }
+    }
+
     #[test]
     fn the_shortest_validity_is_renewed_within_36_minutes() {
         let info = issued(MIN_NODE_EXPIRY);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brig_pki::PkiError;
-use brig_pki::ca::RootCa;
 use brig_pki::csr::NodeKey;
 use brig_pki::identity::NodeIdentity;
 use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys, StoredIdentity};
@@ -17,6 +16,7 @@ use brig_proto::swarm::{Node, NodeRole, Peer};
 use brig_store::{RedbBackend, Store, StoreError};
 use brig_types::id::{ClusterId, NodeId};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +26,7 @@ use super::renewal::Renewal;
 use super::{InitRequest, LocalNodeState, SwarmConfig, SwarmStatus, address, blocking};
 use crate::agent::{Agent, AgentConfig, RememberManagers};
 use crate::error::SwarmError;
+use crate::manager::ca::rotation;
 use crate::manager::control::{Control, cluster};
 use crate::manager::dispatcher::OwnNode;
 use crate::manager::keys::DataKeys;
@@ -42,6 +43,8 @@ pub(crate) struct Running {
     agent: Arc<Agent>,
     manager: Option<Manager>,
     renewals: TaskTracker,
+    /// Why the node cannot work with its certificate.
+    certificate_problem: watch::Receiver<String>,
     stop: CancellationToken,
 }
 
@@ -120,6 +123,7 @@ impl Running {
         let identity = credentials.identity();
         let mut local_manager = None;
         let mut manager = None;
+        let mut own_store = None;
         // Managers of other implementations may promote a node that joined as a worker. It has
         // no part in their store and goes on as what it is.
         let joined = !addresses.remote_addr.is_empty();
@@ -138,6 +142,7 @@ impl Running {
             let ring = open_keys(&layout, stored.key.store_keys.as_ref())?;
             let store = open_store(&layout, ring).await?;
             check_store(&layout, &store, &identity)?;
+            own_store = Some(store.clone());
             let own = OwnNode {
                 id: identity.node.to_string(),
                 address: addresses.advertise_addr.clone(),
@@ -177,7 +182,9 @@ impl Running {
             CertificateDir::new(layout.certificates()),
             stored.key,
             Arc::clone(&agent),
+            own_store,
         );
+        let certificate_problem = renewal.problem();
         let stopping = stop.clone();
         renewals.spawn(async move {
             tokio::select! {
@@ -185,7 +192,7 @@ impl Running {
                 () = renewal.run() => {}
             }
         });
-        Ok(Self { identity, addresses, agent, manager, renewals, stop })
+        Ok(Self { identity, addresses, agent, manager, renewals, certificate_problem, stop })
     }
 
     /// This node's id.
@@ -231,12 +238,18 @@ impl Running {
                 LocalNodeState::Pending
             },
             control_available: control.is_some(),
-            error: if agent.connected { String::new() } else { agent.error },
+            error: if agent.connected { String::new() } else { self.problem(agent.error) },
             remote_managers: self.agent.managers(),
             managers: nodes.iter().filter(|node| is_manager(node)).count(),
             nodes: nodes.len(),
             cluster: control.and_then(|control| control.cluster().ok()),
         }
+    }
+
+    /// Why the node has no session.
+    fn problem(&self, of_session: String) -> String {
+        let of_certificate = self.certificate_problem.borrow();
+        if of_certificate.is_empty() { of_session } else { of_certificate.clone() }
     }
 
     /// Stops; containers go on running.
@@ -277,12 +290,12 @@ async fn write_new_swarm(
     let advertised = addresses.advertise_addr.clone();
     let availability = request.availability;
     let (store, cluster, node) = blocking(move || {
-        let root = RootCa::generate().map_err(pki("make a certificate authority"))?;
+        let root = rotation::first(&spec).map_err(|error| SwarmError::Control(Box::new(error)))?;
         let cluster = bootstrap::cluster(&cluster_id, &root, spec, &request)
             .map_err(|error| SwarmError::Control(Box::new(error)))?;
         let key = NodeKey::generate().map_err(pki("make a node key"))?;
         let csr = key.csr_pem().map_err(pki("make a certificate request"))?;
-        let expiry = crate::manager::ca_server::expiry(&cluster);
+        let expiry = crate::manager::ca::expiry(&cluster);
         let chain =
             root.issue(&csr, &identity, expiry).map_err(pki("issue the node's certificate"))?;
         let (keys, ring) = StoreKeys::generate().map_err(pki("make the store's keys"))?;

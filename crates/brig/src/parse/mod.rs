@@ -5,6 +5,7 @@ pub(crate) mod duration;
 pub(crate) mod env;
 pub(crate) mod mount;
 pub(crate) mod network;
+pub(crate) mod pem;
 pub(crate) mod port;
 pub(crate) mod resources;
 pub(crate) mod security;

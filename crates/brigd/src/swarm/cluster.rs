@@ -14,8 +14,8 @@ use crate::server::{ApiError, Call, body};
 
 /// `GET /swarm`.
 pub(super) async fn inspect(call: Call) -> Answer {
-    let cluster = local::control(&call.state)?.cluster()?;
-    body::ok(&convert::cluster::json(&cluster))
+    let control = local::control(&call.state)?;
+    body::ok(&convert::cluster::json(&*control.cluster()?, &control.nodes_behind()))
 }
 
 /// `POST /swarm/init`: makes a cluster with this node as its first manager.

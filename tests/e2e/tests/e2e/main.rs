@@ -12,6 +12,7 @@ mod lifecycle;
 mod networks;
 mod registry;
 mod restart;
+mod root_rotation;
 mod secrets;
 mod services;
 mod side_by_side;

@@ -9,6 +9,7 @@ use brig_proto::swarm::{Cluster, ClusterSpec};
 
 use super::{Control, check_version};
 use crate::error::ControlError;
+use crate::manager::ca::rotation;
 use crate::manager::join_tokens::TokenLimit;
 use crate::validate::service::invalid;
 
@@ -36,22 +37,22 @@ impl Control {
         Ok(Arc::new(redacted(cluster)))
     }
 
-    /// Changes the cluster's settings and rotates tokens.
+    /// Changes the cluster's settings, rotates tokens and begins to rotate the root.
     ///
     /// # Errors
     /// [`ControlError::OutOfSequence`], [`ControlError::InvalidArgument`],
-    /// [`ControlError::NotImplemented`] for autolock and for another root.
+    /// [`ControlError::NotImplemented`] for autolock.
     pub async fn update_cluster(
         &self,
         version: u64,
         spec: ClusterSpec,
-        rotation: TokenRotation,
+        tokens: TokenRotation,
     ) -> Result<(), ControlError> {
         check_spec(&spec)?;
-        if rotation.limit != TokenLimit::default() && !(rotation.worker || rotation.manager) {
+        if tokens.limit != TokenLimit::default() && !(tokens.worker || tokens.manager) {
             return Err(invalid("only a new join token can be limited"));
         }
-        let limit = rotation.limit.stored(SystemTime::now())?;
+        let limit = tokens.limit.stored(SystemTime::now())?;
         self.store
             .update(|tx| {
                 let mut cluster = tx
@@ -61,28 +62,24 @@ impl Control {
                     .ok_or_else(missing)?;
                 check_version(&cluster, version)?;
                 let root = cluster.root_ca.get_or_insert_default();
-                let forced = spec.ca_config.as_ref().map_or(0, |config| config.force_rotate);
-                let new_root = spec.ca_config.as_ref().is_some_and(|config| {
-                    !config.signing_ca_cert.is_empty() && config.signing_ca_cert != root.ca_cert
-                });
-                if forced != root.last_forced_rotation || new_root {
-                    return Err(ControlError::NotImplemented(
-                        "rotating the swarm's root certificate is not supported yet".to_owned(),
-                    ));
+                if let Some(config) = &spec.ca_config
+                    && let Some(changed) = rotation::requested(root, config)?
+                {
+                    *root = changed;
                 }
-                if rotation.unlock_key {
+                if tokens.unlock_key {
                     return Err(autolock());
                 }
-                let tokens = root.join_tokens.get_or_insert_default();
-                if rotation.worker {
-                    tokens.worker = new_token(&root.ca_cert)?;
-                    tokens.worker_limit = limit;
+                let current = root.join_tokens.get_or_insert_default();
+                if tokens.worker {
+                    current.worker = new_token(&root.ca_cert)?;
+                    current.worker_limit = limit;
                 }
-                if rotation.manager {
-                    tokens.manager = new_token(&root.ca_cert)?;
-                    tokens.manager_limit = limit;
+                if tokens.manager {
+                    current.manager = new_token(&root.ca_cert)?;
+                    current.manager_limit = limit;
                 }
-                cluster.spec = Some(spec);
+                cluster.spec = Some(without_signer(spec));
                 tx.update(cluster)?;
                 Ok(())
             })
@@ -104,6 +101,16 @@ impl Control {
             .transpose()
             .map_err(ControlError::Pki)
     }
+}
+
+/// The settings as they are stored. A root that was asked for is a part of the cluster then, with
+/// its key; clients that send back what they read would ask for it without its key.
+pub(crate) fn without_signer(mut spec: ClusterSpec) -> ClusterSpec {
+    if let Some(config) = &mut spec.ca_config {
+        config.signing_ca_cert.clear();
+        config.signing_ca_key.clear();
+    }
+    spec
 }
 
 /// Checks settings, of a new cluster or a changed one.

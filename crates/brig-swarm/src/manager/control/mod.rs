@@ -3,6 +3,7 @@
 //! Every change is one transaction on the store; the control loops see it there. Texts are
 //! SwarmKit's, with the prefix that Docker Engine puts before them.
 
+mod behind;
 pub(crate) mod cluster;
 mod configs;
 mod logs;
@@ -16,8 +17,8 @@ use std::sync::Arc;
 
 use brig_proto::swarm::{Annotations, Service};
 use brig_store::{Index, State, Store, StoreError, StoreObject, Watcher};
-use tokio::sync::mpsc;
 
+pub use self::behind::{BehindReason, NodeBehind};
 pub use self::cluster::TokenRotation;
 pub use self::logs::LogStream;
 pub use self::services::{RegistryAuthFrom, UpdateOptions};
@@ -31,7 +32,6 @@ pub struct Control {
     store: Store,
     logs: LogBroker,
     own_node: String,
-    removed_nodes: mpsc::UnboundedSender<String>,
 }
 
 impl std::fmt::Debug for Control {
@@ -41,13 +41,8 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    pub(crate) const fn new(
-        store: Store,
-        logs: LogBroker,
-        own_node: String,
-        removed_nodes: mpsc::UnboundedSender<String>,
-    ) -> Self {
-        Self { store, logs, own_node, removed_nodes }
+    pub(crate) const fn new(store: Store, logs: LogBroker, own_node: String) -> Self {
+        Self { store, logs, own_node }
     }
 
     #[cfg(test)]

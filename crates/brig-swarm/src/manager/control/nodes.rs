@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use brig_proto::swarm::{
-    BlacklistedCertificate, Cluster, Node, NodeRole, NodeSpec, node_spec, node_status,
+    Cluster, Node, NodeRole, NodeSpec, issuance_status::State as IssuanceState, node_spec,
+    node_status,
 };
+use brig_store::Tx;
 
 use super::{Control, check_version, find};
 use crate::error::ControlError;
-use crate::manager::ca_server;
 use crate::manager::dispatcher::status::orphan_tasks;
 use crate::validate::service::invalid;
 use crate::wire_time;
+
+/// A log driver that is part of every Docker Engine, and of nothing else.
+const DOCKERS_LOG_DRIVER: &str = "awslogs";
 
 impl Control {
     /// All nodes.
@@ -33,8 +37,8 @@ impl Control {
     /// Changes a node's labels, availability or role.
     ///
     /// # Errors
-    /// [`ControlError::OutOfSequence`], [`ControlError::FailedPrecondition`] for the last manager,
-    /// [`ControlError::NotImplemented`] for a promotion.
+    /// [`ControlError::OutOfSequence`], [`ControlError::FailedPrecondition`] for the last manager
+    /// and for a promotion.
     pub async fn update_node(
         &self,
         id: &str,
@@ -48,27 +52,7 @@ impl Control {
             .update(|tx| {
                 let mut node = (*find::<Node>(tx, "node", id, host_name)?).clone();
                 check_version(&node, version)?;
-                match (node.role(), spec.desired_role()) {
-                    (NodeRole::Manager, NodeRole::Worker) => {
-                        let managers = tx
-                            .all::<Node>()
-                            .filter(|other| other.role() == NodeRole::Manager)
-                            .count();
-                        if managers < 2 {
-                            return Err(ControlError::FailedPrecondition(
-                                "attempting to demote the last manager of the swarm".to_owned(),
-                            ));
-                        }
-                    }
-                    (NodeRole::Worker, NodeRole::Manager) => {
-                        return Err(ControlError::NotImplemented(
-                            "promoting a node is not supported yet: this swarm has one manager"
-                                .to_owned(),
-                        ));
-                    }
-                    (NodeRole::Worker, NodeRole::Worker)
-                    | (NodeRole::Manager, NodeRole::Manager) => {}
-                }
+                change_role(tx, &mut node, spec.desired_role())?;
                 let membership = node.spec.as_ref().map_or(0, |spec| spec.membership);
                 node.spec = Some(NodeSpec { membership, ..spec });
                 tx.update(node)?;
@@ -77,15 +61,14 @@ impl Control {
             .await
     }
 
-    /// Takes a node out of the cluster: its certificate is worth nothing any more and its tasks
-    /// are given up. With `force` also one that is up.
+    /// Takes a node out of the cluster: its tasks are given up, and its certificate is worth
+    /// nothing any more, because it belongs to no node. With `force` also one that is up.
     ///
     /// # Errors
     /// [`ControlError::FailedPrecondition`] for a manager, or for a node that is up.
     pub async fn remove_node(&self, reference: &str, force: bool) -> Result<(), ControlError> {
         let now = SystemTime::now();
-        let id = self
-            .store
+        self.store
             .update(|tx| {
                 let node = find::<Node>(tx, "node", reference, host_name)?;
                 let id = node.id.clone();
@@ -103,32 +86,82 @@ impl Control {
                         "node {id} is not down and can't be removed"
                     )));
                 }
-                let cluster = tx.all::<Cluster>().next().cloned();
-                if let Some(cluster) = cluster {
-                    let mut cluster = (*cluster).clone();
-                    let expiry = ca_server::blacklist_until(&cluster, now);
-                    cluster
-                        .blacklisted_certificates
-                        .retain(|_, entry| wire_time::instant(entry.expiry.as_ref()) > now);
-                    cluster.blacklisted_certificates.insert(
-                        id.clone(),
-                        BlacklistedCertificate {
-                            expiry: Some(wire_time::timestamp(expiry)),
-                        },
-                    );
-                    tx.update(cluster)?;
-                }
+                forget_removed(tx, now)?;
                 orphan_tasks(tx, &id, now)?;
                 tx.delete::<Node>(&id)?;
-                Ok(id)
+                Ok(())
             })
-            .await?;
-        // The dispatcher ends the session; without one there is nothing to end.
-        let _ = self.removed_nodes.send(id);
-        Ok(())
+            .await
     }
 }
 
-fn host_name(node: &Node) -> &str {
+/// Gives a node another role. What it may do changes with this transaction; the certificate that
+/// says so is issued when the node asks for it, which it is told to do at once.
+fn change_role(tx: &Tx<'_>, node: &mut Node, wanted: NodeRole) -> Result<(), ControlError> {
+    match (node.role(), wanted) {
+        (NodeRole::Manager, NodeRole::Worker) => {
+            let managers =
+                tx.all::<Node>().filter(|other| other.role() == NodeRole::Manager).count();
+            if managers < 2 {
+                return Err(ControlError::FailedPrecondition(
+                    "attempting to demote the last manager of the swarm".to_owned(),
+                ));
+            }
+            node.manager_status = None;
+        }
+        (NodeRole::Worker, NodeRole::Manager) => {
+            return Err(ControlError::FailedPrecondition(cannot_be_promoted(node)));
+        }
+        (NodeRole::Worker, NodeRole::Worker) | (NodeRole::Manager, NodeRole::Manager) => {
+            return Ok(());
+        }
+    }
+    node.set_role(wanted);
+    if let Some(certificate) = &mut node.certificate {
+        certificate.set_role(wanted);
+        certificate.status.get_or_insert_default().set_state(IssuanceState::Rotate);
+    }
+    tracing::info!(node = node.id, role = ?wanted, "a node got another role");
+    Ok(())
+}
+
+fn cannot_be_promoted(node: &Node) -> String {
+    let id = &node.id;
+    let engine = node.description.as_ref().and_then(|description| description.engine.as_ref());
+    let runs_docker = engine.is_some_and(|engine| {
+        engine
+            .plugins
+            .iter()
+            .any(|plugin| plugin.r#type == "Log" && plugin.name == DOCKERS_LOG_DRIVER)
+    });
+    if runs_docker {
+        format!(
+            "node {id} cannot be promoted: it runs Docker Engine, whose managers keep the swarm in a store of their own. It goes on as a worker"
+        )
+    } else {
+        format!(
+            "node {id} cannot be promoted: this swarm has one manager, and more come with the replicated store. It goes on as a worker"
+        )
+    }
+}
+
+/// Drops the entries of removed nodes, which swarms kept once. That a node is not in the store is
+/// all there is to know, so nothing grows with the nodes that came and went.
+fn forget_removed(tx: &mut Tx<'_>, now: SystemTime) -> Result<(), ControlError> {
+    let Some(cluster) = tx.all::<Cluster>().next().cloned() else {
+        return Ok(());
+    };
+    if cluster.blacklisted_certificates.is_empty() {
+        return Ok(());
+    }
+    let mut cluster = (*cluster).clone();
+    cluster.blacklisted_certificates.retain(|node, entry| {
+        tx.get::<Node>(node).is_some() && wire_time::instant(entry.expiry.as_ref()) > now
+    });
+    tx.update(cluster)?;
+    Ok(())
+}
+
+pub(super) fn host_name(node: &Node) -> &str {
     node.description.as_ref().map_or("", |description| description.hostname.as_str())
 }

@@ -2,6 +2,7 @@
 
 mod ca;
 mod init;
+mod rotation;
 mod spec;
 mod token;
 

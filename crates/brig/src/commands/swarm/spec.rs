@@ -139,13 +139,18 @@ pub(super) async fn send(
     spec: &SwarmSpec,
     rotate: Rotate,
 ) -> Result<()> {
+    let key = &spec.ca_config.signing_ca_key;
     let call = Call::post("/swarm/update")
         .query("rotateManagerToken", rotate.manager_token.to_string())
         .query("rotateManagerUnlockKey", "false")
         .query("rotateWorkerToken", rotate.worker_token.to_string())
         .query("version", version.to_string())
         .query_opt("joinTokenTTL", rotate.lifetime.map(|lifetime| lifetime.to_string()))
-        .query_opt("joinTokenUses", rotate.uses.map(|uses| uses.to_string()))
-        .json(spec)?;
+        .query_opt("joinTokenUses", rotate.uses.map(|uses| uses.to_string()));
+    let call = if key.is_empty() {
+        call.json(spec)?
+    } else {
+        call.secret_json(spec, key.expose_secret().len())?
+    };
     context.client.none(call).await
 }

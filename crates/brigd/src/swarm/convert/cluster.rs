@@ -2,9 +2,11 @@
 
 use brig_api::data::{Base64, SecretText};
 use brig_api::swarm as api;
+use brig_pki::hash;
 use brig_pki::identity::CertInfo;
 use brig_proto::swarm as proto;
 use brig_proto::swarm::external_ca::CaProtocol;
+use brig_swarm::{BehindReason, NodeBehind};
 
 use super::{
     InvalidSpec, driver, driver_json, duration, meta, name_and_labels, nanos, parse_word, time,
@@ -142,8 +144,11 @@ fn external_json(external: &proto::ExternalCa) -> api::ExternalCa {
     }
 }
 
+/// What nodes trust now, and the issuer that their certificates are to have: during a rotation of
+/// the root the new one.
 fn tls_info(root: &proto::RootCa) -> api::TlsInfo {
-    let issuer = CertInfo::from_pem(&root.ca_cert).ok();
+    let desired = root.root_rotation.as_ref().map_or(&root.ca_cert, |new| &new.ca_cert);
+    let issuer = CertInfo::from_pem(desired).ok();
     let (subject, key) =
         issuer.map(|info| (info.subject_der, info.public_key_der)).unwrap_or_default();
     api::TlsInfo {
@@ -160,9 +165,54 @@ fn limit_json(limit: &proto::JoinTokenLimit) -> api::JoinTokenLimit {
     }
 }
 
+/// Who has followed to the root that nodes are to have.
+fn root_status(root: &proto::RootCa, behind: &[NodeBehind]) -> api::RootStatus {
+    let desired = root.root_rotation.as_ref().map_or(&root.ca_cert, |new| &new.ca_cert);
+    api::RootStatus {
+        digest: format!("sha256:{}", hash::hex(&hash::sha256(desired))),
+        behind: behind
+            .iter()
+            .map(|node| api::NodeBehind {
+                id: node.id.clone(),
+                hostname: node.hostname.clone(),
+                reason: reason(&node.reason),
+                away: matches!(node.reason, BehindReason::Away { .. }),
+            })
+            .collect(),
+    }
+}
+
+fn reason(reason: &BehindReason) -> String {
+    match reason {
+        BehindReason::Away { state, since, message } => {
+            let state = word(*state, proto::node_status::State::as_str_name);
+            let since = time(since.as_ref());
+            let message = if message.is_empty() { "" } else { &format!(" ({message})") };
+            format!("{state} since {since}{message}")
+        }
+        BehindReason::NeverReported => "has not said which certificate it has".to_owned(),
+        BehindReason::Failed(text) => format!("certificate request failed: {text}"),
+        BehindReason::Waiting(text) if text.is_empty() => {
+            "waiting for its certificate to be signed".to_owned()
+        }
+        BehindReason::Waiting(text) => {
+            format!("waiting for its certificate to be signed: {text}")
+        }
+        BehindReason::Told(text) if text.is_empty() => {
+            "was told to renew its certificate".to_owned()
+        }
+        BehindReason::Told(text) => {
+            format!("was told to renew its certificate again; before: {text}")
+        }
+        BehindReason::OldIssuer => "still has a certificate of the old issuer".to_owned(),
+        BehindReason::OldRoot => "still trusts the old root".to_owned(),
+        _ => "has not followed yet".to_owned(),
+    }
+}
+
 /// `GET /swarm`, with the join tokens.
 #[must_use]
-pub fn json(cluster: &proto::Cluster) -> api::Swarm {
+pub fn json(cluster: &proto::Cluster, behind: &[NodeBehind]) -> api::Swarm {
     let info = info(cluster);
     let tokens = cluster.root_ca.as_ref().and_then(|root| root.join_tokens.as_ref());
     api::Swarm {
@@ -184,6 +234,7 @@ pub fn json(cluster: &proto::Cluster) -> api::Swarm {
                 manager_limit: tokens.manager_limit.as_ref().map(limit_json),
             })
             .unwrap_or_default(),
+        root_ca: cluster.root_ca.as_ref().map(|root| root_status(root, behind)),
     }
 }
 

@@ -4,42 +4,77 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use brig_pki::ca::{DEFAULT_NODE_EXPIRY, RootCa};
+use brig_pki::PkiError;
+use brig_pki::admission::Standing;
 use brig_pki::identity::NodeIdentity;
 use brig_pki::token::NodeRole as Role;
 use brig_proto::swarm::{
     Certificate, Cluster, GetRootCaCertificateRequest, GetRootCaCertificateResponse,
-    GetUnlockKeyRequest, GetUnlockKeyResponse, IssuanceStatus, IssueNodeCertificateRequest,
+    GetUnlockKeyRequest, GetUnlockKeyResponse, IssueNodeCertificateRequest,
     IssueNodeCertificateResponse, Node, NodeCertificateStatusRequest,
     NodeCertificateStatusResponse, NodeRole, NodeSpec, NodeStatus, Version, ca_server,
     issuance_status::State as IssuanceState, node_ca_server, node_spec, node_status,
 };
 use brig_store::{Object, Store, StoreError};
 use brig_types::id::NodeId;
-use brig_types::secret::SecretBytes;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::changes::{self, Wake};
-use super::dispatcher::status::store_failed;
-use super::join_tokens::{self, Refusal};
-use crate::grpc::authorize::Caller;
-use crate::wire_time;
+use super::signer::{SignError, Signer, recorded};
+use crate::grpc::authorize::{Caller, Unrecognized};
+use crate::manager::changes::{self, Wake};
+use crate::manager::dispatcher::status::store_failed;
+use crate::manager::join_tokens::{self, Refusal};
 
 /// Largest certificate request.
 const MAX_CSR: usize = 16 << 10;
+/// How long a caller waits for the signer. What takes longer is pending, and callers ask again.
+const SIGN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The CA services of this manager.
 #[derive(Clone)]
 pub(crate) struct CaServer {
     store: Store,
+    /// Woken when a request has to wait for its signature.
+    waiting: Arc<Notify>,
     stop: CancellationToken,
 }
 
 impl CaServer {
     /// Serves from the cluster object.
-    pub(crate) const fn new(store: Store, stop: CancellationToken) -> Self {
-        Self { store, stop }
+    pub(crate) const fn new(store: Store, waiting: Arc<Notify>, stop: CancellationToken) -> Self {
+        Self { store, waiting, stop }
+    }
+
+    /// Signs a request, or notes down that it waits.
+    async fn sign(
+        &self,
+        cluster: &Cluster,
+        node: &NodeId,
+        role: NodeRole,
+        csr: Vec<u8>,
+        waiting: IssuanceState,
+    ) -> Result<Certificate, Status> {
+        let identity =
+            NodeIdentity { cluster: cluster.id.clone(), role: pki_role(role), node: node.clone() };
+        let attempt = match Signer::new(cluster) {
+            Ok(signer) => {
+                let issue = signer.issue(&csr, &identity, super::expiry(cluster));
+                tokio::time::timeout(SIGN_PATIENCE, issue)
+                    .await
+                    .unwrap_or(Err(SignError::Recoverable(PkiError::NoSigner)))
+            }
+            Err(error) => Err(error),
+        };
+        recorded(attempt, node.as_str(), role, csr, waiting)
+    }
+
+    /// Has the pending requests looked at, if this is one.
+    fn wake_if_waiting(&self, is_waiting: bool) {
+        if is_waiting {
+            self.waiting.notify_one();
+        }
     }
 
     fn cluster(&self) -> Result<Arc<Cluster>, Status> {
@@ -58,11 +93,20 @@ impl CaServer {
             Status::not_found(format!("node {id} not found when attempting to renew certificate"))
         };
         let role = self.store.view().get::<Node>(&id).ok_or_else(unknown)?.role();
-        let certificate = issue(&cluster, &caller.node, role, csr)?;
+        let certificate =
+            self.sign(&cluster, &caller.node, role, csr, IssuanceState::Renew).await?;
+        let is_waiting = certificate.certificate.is_empty();
         self.store
             .update(|tx| -> Result<(), StoreError> {
                 if let Some(node) = tx.get::<Node>(&id) {
                     let mut node = (*node).clone();
+                    let mut certificate = certificate;
+                    if certificate.certificate.is_empty() {
+                        // While the request waits, the node has the one it had.
+                        let held = node.certificate.take();
+                        certificate.certificate =
+                            held.map(|held| held.certificate).unwrap_or_default();
+                    }
                     node.certificate = Some(certificate);
                     tx.update(node)?;
                 }
@@ -70,7 +114,15 @@ impl CaServer {
             })
             .await
             .map_err(|error| store_failed(&error))?;
-        tracing::info!(node = id, "renewed a node certificate");
+        self.wake_if_waiting(is_waiting);
+        match caller.standing {
+            Standing::Full => tracing::info!(node = id, "a node asked for a new certificate"),
+            Standing::RenewOnly { until } => tracing::warn!(
+                node = id,
+                %until,
+                "a node whose certificate had expired asked for a new one within the grace"
+            ),
+        }
         Ok(id)
     }
 
@@ -83,7 +135,8 @@ impl CaServer {
     ) -> Result<String, Status> {
         let cluster = self.cluster()?;
         let id = NodeId::generate();
-        let certificate = issue(&cluster, &id, role, csr)?;
+        let certificate = self.sign(&cluster, &id, role, csr, IssuanceState::Pending).await?;
+        let is_waiting = certificate.certificate.is_empty();
         let availability = node_spec::Availability::try_from(availability)
             .unwrap_or(node_spec::Availability::Active);
         let node = Node {
@@ -122,6 +175,7 @@ impl CaServer {
                 AdmitError::Refused(refusal) => refusal.into(),
                 AdmitError::Store(error) => store_failed(&error),
             })?;
+        self.wake_if_waiting(is_waiting);
         tracing::info!(node = %id, ?role, "admitted a node");
         Ok(id.to_string())
     }
@@ -145,52 +199,12 @@ impl From<StoreError> for AdmitError {
     }
 }
 
-/// Signs a request; the certificate is ready at once.
-fn issue(
-    cluster: &Cluster,
-    node: &NodeId,
-    role: NodeRole,
-    csr: Vec<u8>,
-) -> Result<Certificate, Status> {
-    let stopped = || Status::aborted("CA signer is stopped");
-    let root = signer(cluster).ok_or_else(stopped)?;
-    let identity = NodeIdentity {
-        cluster: cluster.id.clone(),
-        role: match role {
-            NodeRole::Manager => Role::Manager,
-            NodeRole::Worker => Role::Worker,
-        },
-        node: node.clone(),
-    };
-    let chain = root
-        .issue(&csr, &identity, expiry(cluster))
-        .map_err(|error| Status::invalid_argument(brig_types::error::chain(&error)))?;
-    Ok(Certificate {
-        role: role as i32,
-        csr,
-        status: Some(IssuanceStatus { state: IssuanceState::Issued as i32, err: String::new() }),
-        certificate: chain,
-        cn: node.to_string(),
-    })
-}
-
-/// The cluster's root with its key.
-fn signer(cluster: &Cluster) -> Option<RootCa> {
-    let root = cluster.root_ca.as_ref()?;
-    let key = SecretBytes::new(root.ca_key.clone());
-    let root = RootCa::from_pem(&root.ca_cert, Some(&key));
-    root.inspect_err(|error| tracing::error!(error = %error, "the cluster's CA cannot be used"))
-        .ok()
-}
-
-/// How long node certificates are valid.
-pub(crate) fn expiry(cluster: &Cluster) -> Duration {
-    let configured = cluster
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.ca_config.as_ref())
-        .and_then(|config| config.node_cert_expiry.as_ref());
-    wire_time::duration(configured, DEFAULT_NODE_EXPIRY)
+/// The role in a certificate.
+pub(crate) const fn pki_role(role: NodeRole) -> Role {
+    match role {
+        NodeRole::Manager => Role::Manager,
+        NodeRole::Worker => Role::Worker,
+    }
 }
 
 #[tonic::async_trait]
@@ -231,6 +245,7 @@ impl node_ca_server::NodeCa for CaServer {
             return Err(Status::aborted("CA signer is stopped"));
         }
         let caller = request.extensions().get::<Caller>().cloned();
+        let unrecognized = request.extensions().get::<Unrecognized>().cloned();
         let mut request = request.into_inner();
         let csr = std::mem::take(&mut request.csr);
         if csr.is_empty() || csr.len() > MAX_CSR {
@@ -238,6 +253,12 @@ impl node_ca_server::NodeCa for CaServer {
         }
         let node_id = match caller {
             Some(caller) => self.renew(&caller, csr).await?,
+            None if request.token.is_empty()
+                && let Some(Unrecognized(reason)) = unrecognized =>
+            {
+                tracing::warn!(reason, "refused to renew a certificate");
+                return Err(Status::permission_denied(format!("Permission denied: {reason}")));
+            }
             None => {
                 let cluster = self.cluster()?;
                 match join_tokens::role(&cluster, &request.token, SystemTime::now())? {
@@ -309,10 +330,4 @@ fn final_status(node: &Node) -> Option<NodeCertificateStatusResponse> {
         status: Some(status),
         certificate: Some(certificate),
     })
-}
-
-/// The end of a removed node's right to show its certificate.
-pub(crate) fn blacklist_until(cluster: &Cluster, now: SystemTime) -> SystemTime {
-    const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
-    now + expiry(cluster) + GRACE
 }

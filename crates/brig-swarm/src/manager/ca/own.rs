@@ -1,0 +1,60 @@
+//! A manager's own certificate, from the key that it has itself. Nodes get theirs from a manager
+//! that proves to be one; a manager whose certificate has expired cannot prove that to itself.
+
+use brig_pki::identity::NodeIdentity;
+use brig_proto::swarm::{Cluster, Node, issuance_status::State};
+use brig_store::{Store, StoreError};
+
+use super::server::pki_role;
+use super::signer::{SignError, Signer, recorded};
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OwnError {
+    /// The store knows no such cluster or node.
+    #[error("this manager is not in its own store")]
+    Unknown,
+    /// The cluster's certificate authority does not sign.
+    #[error("the cluster's certificate authority does not sign")]
+    Sign(#[source] SignError),
+    /// The record was not written.
+    #[error("the certificate cannot be recorded")]
+    Store(#[source] StoreError),
+}
+
+/// Issues and records a certificate for `identity`; answers its chain.
+pub(crate) async fn issue(
+    store: &Store,
+    identity: &NodeIdentity,
+    csr: Vec<u8>,
+) -> Result<Vec<u8>, OwnError> {
+    let (cluster, node) = {
+        let view = store.view();
+        (view.get::<Cluster>(&identity.cluster), view.get::<Node>(identity.node.as_str()))
+    };
+    let (cluster, node) = cluster.zip(node).ok_or(OwnError::Unknown)?;
+    let role = node.role();
+    let identity = NodeIdentity { role: pki_role(role), ..identity.clone() };
+    let signer = Signer::new(&cluster).map_err(OwnError::Sign)?;
+    let chain =
+        signer.issue(&csr, &identity, super::expiry(&cluster)).await.map_err(OwnError::Sign)?;
+    let id = identity.node.as_str();
+    let Ok(certificate) = recorded(Ok(chain.clone()), id, role, csr, State::Renew) else {
+        return Err(OwnError::Unknown);
+    };
+    store
+        .update(|tx| {
+            let node = tx.get::<Node>(id).ok_or(OwnError::Unknown)?;
+            let mut node = (*node).clone();
+            node.certificate = Some(certificate);
+            tx.update(node).map(drop).map_err(OwnError::Store)
+        })
+        .await?;
+    Ok(chain)
+}
+
+impl From<StoreError> for OwnError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}

@@ -1,0 +1,108 @@
+//! What signs node certificates: the root that the cluster's nodes are to have.
+
+use std::time::{Duration, SystemTime};
+
+use brig_pki::PkiError;
+use brig_pki::ca::RootCa;
+use brig_pki::identity::NodeIdentity;
+use brig_proto::swarm::{Certificate, Cluster, IssuanceStatus, NodeRole, issuance_status::State};
+use brig_types::secret::SecretBytes;
+use tonic::Status;
+
+use super::rotation;
+
+/// Signs node certificates as the cluster object says. It is made for one use and forgotten: the
+/// next one may have to sign with another root.
+#[derive(Debug)]
+pub(crate) struct Signer {
+    /// The root with its key.
+    local: RootCa,
+    /// What leads from that root to older ones, PEM; a part of every chain.
+    intermediates: Vec<u8>,
+}
+
+/// Why a certificate was not signed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SignError {
+    /// The request is no good, whoever signs.
+    #[error("the certificate request cannot be signed")]
+    Request(#[source] PkiError),
+    /// Trying again may help: the request stays pending.
+    #[error("the certificate cannot be signed now")]
+    Recoverable(#[source] PkiError),
+    /// Trying again does not help: the request has failed.
+    #[error("the certificate will not be signed")]
+    Permanent(#[source] PkiError),
+}
+
+impl Signer {
+    /// What signs for this cluster now.
+    pub(crate) fn new(cluster: &Cluster) -> Result<Self, SignError> {
+        let root = cluster.root_ca.as_ref().ok_or(SignError::Recoverable(PkiError::NoSigner))?;
+        let (cert, key) = match &root.root_rotation {
+            None => (&root.ca_cert, &root.ca_key),
+            Some(new) => (&new.ca_cert, &new.ca_key),
+        };
+        let intermediates = rotation::way_back(root, SystemTime::now());
+        let key = SecretBytes::new(key.clone());
+        let key = (!key.expose_secret().is_empty()).then_some(key);
+        let local = RootCa::from_pem(cert, key.as_ref()).map_err(SignError::Recoverable)?;
+        Ok(Self { local, intermediates })
+    }
+
+    /// Signs a request; answers the chain in PEM, leaf first.
+    #[allow(
+        clippy::unused_async,
+        reason = "signers outside of this process are asked over the network"
+    )]
+    pub(crate) async fn issue(
+        &self,
+        csr: &[u8],
+        identity: &NodeIdentity,
+        expiry: Duration,
+    ) -> Result<Vec<u8>, SignError> {
+        let mut chain = self.local.issue(csr, identity, expiry).map_err(|error| match error {
+            PkiError::Csr { .. } | PkiError::Pem { .. } => SignError::Request(error),
+            PkiError::NoSigner | PkiError::Random => SignError::Recoverable(error),
+            other => SignError::Permanent(other),
+        })?;
+        chain.extend_from_slice(&self.intermediates);
+        Ok(chain)
+    }
+}
+
+/// The record of a request after an attempt to sign it; `waiting` is its state if it has to wait.
+///
+/// # Errors
+/// [`Status`] when nothing is to be recorded.
+pub(crate) fn recorded(
+    attempt: Result<Vec<u8>, SignError>,
+    node: &str,
+    role: NodeRole,
+    csr: Vec<u8>,
+    waiting: State,
+) -> Result<Certificate, Status> {
+    let (state, err, chain) = match attempt {
+        Ok(chain) => (State::Issued, String::new(), chain),
+        Err(SignError::Request(source)) => {
+            return Err(Status::invalid_argument(brig_types::error::chain(&source)));
+        }
+        Err(error @ SignError::Recoverable(_)) => {
+            let reason = brig_types::error::chain(&error);
+            tracing::warn!(node, reason, "a certificate request has to wait");
+            (waiting, reason, Vec::new())
+        }
+        Err(error @ SignError::Permanent(_)) => {
+            let reason = brig_types::error::chain(&error);
+            tracing::error!(node, reason, "a certificate request failed");
+            (State::Failed, reason, Vec::new())
+        }
+    };
+    Ok(Certificate {
+        role: role as i32,
+        csr,
+        status: Some(IssuanceStatus { state: state as i32, err }),
+        certificate: chain,
+        cn: node.to_owned(),
+    })
+}
