@@ -6,6 +6,8 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 DESTDIR ?=
 NEXTEST_PROFILE ?= default
+# Of brig-bench: engine join loss rotation certificates sessions; none: all.
+SUITES ?=
 
 .PHONY: help
 help: ## this list
@@ -50,9 +52,9 @@ lint: ## formatting, clippy with warnings denied, house rules
 	 else echo "cargo-deny is not installed: 'cargo install cargo-deny --locked' adds the licence and ban check"; fi
 
 .PHONY: bench
-bench: setup-test ## compare brigd with a real dockerd in one run: medians and ratios
+bench: setup-test ## compare brigd with a real dockerd in one run, and put a manager under load
 	cargo build --release --locked -p brigd -p brig -p brig-e2e
-	@target/release/brig-bench
+	@target/release/brig-bench $(SUITES)
 
 .PHONY: install
 install: build ## install binaries and the systemd unit below $(PREFIX)

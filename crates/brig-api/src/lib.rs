@@ -19,6 +19,7 @@ pub mod data;
 pub mod error;
 pub mod event;
 pub mod exec;
+pub mod expiring;
 pub mod filters;
 pub mod host_config;
 pub mod image;

@@ -46,6 +46,7 @@ pub async fn run(
     let state = build(config, roots.instance()).await?;
     let listeners = listen(&state.config, sockets)?;
     swarm::events::follow(&state);
+    swarm::expiring::follow(&state);
 
     let service = ApiService::new(Arc::clone(&state), Arc::new(routes::router()));
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));

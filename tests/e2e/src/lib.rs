@@ -7,8 +7,11 @@
 
 pub mod client;
 pub mod daemon;
+pub mod hosts;
+pub mod http;
 pub mod image;
 pub mod registry;
+pub mod rpc;
 
 pub use client::{Client, Output};
 pub use daemon::Brigd;

@@ -19,6 +19,7 @@ pub(crate) mod orchestrator;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ use self::gate::Gate;
 use self::logbroker::LogBroker;
 use self::resource::{Health, ResourceAllocator};
 use crate::grpc::authorize::AuthorizeLayer;
+use crate::grpc::clock::{ClockOffset, StampLayer};
 use crate::grpc::connections::Connections;
 use crate::grpc::refusals::Refusals;
 use crate::grpc::server::{self, Door};
@@ -67,6 +69,7 @@ pub(crate) struct ManagerConfig {
 /// A running manager.
 pub(crate) struct Manager {
     control: Control,
+    dispatcher: Dispatcher,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -80,8 +83,8 @@ impl Manager {
         let dispatcher =
             Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
         let logs = LogBroker::new(tracker.clone(), stop.clone());
-        let control = Control::new(store.clone(), logs.clone(), own.id);
-        let manager = Self { control, tracker, stop };
+        let control = Control::new(store.clone(), logs.clone(), own.id, Arc::clone(&credentials));
+        let manager = Self { control, dispatcher: dispatcher.clone(), tracker, stop };
         manager.spawn(orchestrator::run(store.clone()));
         manager.spawn(allocator::run(store.clone()));
         manager.spawn(scheduler::run(store.clone()));
@@ -100,8 +103,12 @@ impl Manager {
         };
         let waiting = Arc::new(Notify::new());
         manager.spawn(ca::reconciler::run(store.clone()));
-        manager.spawn(ca::pending::run(store.clone(), Arc::clone(&waiting)));
-        let ca = CaServer::new(store, waiting, manager.stop.clone());
+        manager.spawn(ca::pending::run(
+            store.clone(),
+            Arc::clone(&credentials),
+            Arc::clone(&waiting),
+        ));
+        let ca = CaServer::new(store, Arc::clone(&credentials), waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };
         let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());
         manager.serve(incoming, authorize, ca, dispatcher, logs);
@@ -111,6 +118,11 @@ impl Manager {
     /// The cluster's objects.
     pub(crate) fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// How far the nodes' clocks are from this manager's.
+    pub(crate) fn clocks(&self) -> BTreeMap<String, ClockOffset> {
+        self.dispatcher.clocks()
     }
 
     /// Ends the sessions and stops everything.
@@ -141,6 +153,7 @@ impl Manager {
         logs: LogBroker,
     ) {
         let router = tonic::transport::Server::builder()
+            .layer(StampLayer)
             .layer(authorize)
             .add_service(CaService::new(ca.clone()))
             .add_service(NodeCaServer::new(ca))

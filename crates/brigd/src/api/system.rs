@@ -161,6 +161,7 @@ pub async fn info(call: Call) -> Answer {
         init_binary: init.map(|path| path.display().to_string()).unwrap_or_default(),
         security_options: security_options(unified),
         default_address_pools: pools(config),
+        warnings: crate::swarm::expiring::warnings(state),
         ..SystemInfo::default()
     })
 }

@@ -3,6 +3,7 @@
 mod df;
 mod dial;
 mod events;
+mod expiring;
 mod info;
 mod inspect;
 mod login;
@@ -18,4 +19,4 @@ use crate::cli::Leaf;
 
 /// `system …`.
 pub(crate) const COMMANDS: &[&Leaf] =
-    &[&df::DF, &dial::DIAL_STDIO, &EVENTS, &INFO, &super::prune::SYSTEM];
+    &[&df::DF, &dial::DIAL_STDIO, &EVENTS, &expiring::EXPIRING, &INFO, &super::prune::SYSTEM];
