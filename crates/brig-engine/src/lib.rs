@@ -25,6 +25,7 @@ mod users;
 pub use config::EngineConfig;
 pub use container::archive::{ArchiveWrite, ByteStream};
 pub use container::attach::{AttachRequest, AttachedStreams, OutputChunk, StdinWriter, Written};
+pub use container::commit::CommitRequest;
 pub use container::exec::ExecStart;
 pub use container::list::ListOptions;
 #[cfg(fuzzing)]

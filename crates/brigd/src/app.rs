@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::build::Builder;
 use crate::cli::Flags;
 use crate::config::{Config, Host};
 use crate::host::HostFacts;
@@ -87,12 +88,16 @@ async fn build(config: Config, instance: &Instance) -> anyhow::Result<AppState> 
     let swarm = Swarm::open(parts::swarm_config(&config, executor))
         .await
         .context("cannot open the cluster's state")?;
+    let builder =
+        Builder::open(&config.data_root, &config.exec_root, engine.runtime().program().to_owned())
+            .context("cannot tidy up after the builder")?;
     let engine_id = engine_id::load(&config.data_root)?;
     Ok(Arc::new(State {
         config,
         engine_id,
         host,
         engine,
+        builder,
         swarm,
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),

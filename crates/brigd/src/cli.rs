@@ -97,6 +97,9 @@ pub struct Flags {
     /// Layers fetched at a time for each pull
     #[arg(long, value_name = "N")]
     max_concurrent_downloads: Option<u32>,
+    /// Layers sent at a time for each push
+    #[arg(long, value_name = "NUMBER")]
+    max_concurrent_uploads: Option<u32>,
     /// Label of this engine, KEY=VALUE
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<String>,
@@ -157,6 +160,7 @@ impl Flags {
                     .collect()
             }),
             max_concurrent_downloads: self.max_concurrent_downloads,
+            max_concurrent_uploads: self.max_concurrent_uploads,
             labels: some(&self.labels),
             live_restore: self.live_restore.then_some(true),
             shutdown_timeout: self.shutdown_timeout,

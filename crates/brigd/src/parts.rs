@@ -25,6 +25,7 @@ pub fn image_options(config: &Config) -> OpenOptions {
             insecure: config.registries.insecure.clone(),
             mirrors: config.registries.mirrors.clone(),
             concurrent_downloads: config.registries.max_concurrent_downloads,
+            concurrent_uploads: config.registries.max_concurrent_uploads,
             ..RegistrySettings::default()
         },
         ..OpenOptions::default()

@@ -3,8 +3,9 @@
 //! Documentation and tests derive from this table; nothing is served that is not in it.
 
 use crate::api::{
-    archive, attach, auth, containers, distribution, events, exec, image_transfer, images, logs,
-    networks, prune, stats, system, unsupported, volumes, wait,
+    archive, attach, auth, build, containers, distribution, events, exec, image_export,
+    image_transfer, images, logs, networks, prune, search, stats, system, unsupported, volumes,
+    wait,
 };
 use crate::route;
 use crate::server::{Route, Router};
@@ -56,20 +57,20 @@ pub static ENGINE: &[Route] = &[
     route!(POST "/images/create", ImagePull, image_transfer::create, streamed(), attended()),
     route!(POST "/images/load", ImageLoad, image_transfer::load, streamed(), attended()),
     route!(POST "/images/prune", ImagePrune, prune::images),
-    route!(GET "/images/search", RegistrySearch, unsupported::search),
-    route!(GET "/images/get", ImageSave, unsupported::save),
-    route!(GET "/images/{name*}/get", ImageSave, unsupported::save),
+    route!(GET "/images/search", RegistrySearch, search::search),
+    route!(GET "/images/get", ImageSave, image_export::save),
+    route!(GET "/images/{name*}/get", ImageSave, image_export::save),
     route!(GET "/images/{name*}/json", ImageInspect, images::inspect),
     route!(GET "/images/{name*}/history", ImageInspect, images::history),
     route!(POST "/images/{name*}/tag", ImageTag, images::tag),
-    route!(POST "/images/{name*}/push", ImagePush, unsupported::push),
+    route!(POST "/images/{name*}/push", ImagePush, image_export::push, attended()),
     route!(DELETE "/images/{name*}", ImageRemove, images::remove),
-    route!(POST "/commit", ImageBuild, unsupported::commit),
-    route!(POST "/build", ImageBuild, unsupported::build, streamed()),
-    route!(POST "/build/prune", ImagePrune, prune::build_cache),
-    route!(POST "/build/cancel", ImageBuild, unsupported::build),
-    route!(POST "/session", ImageBuild, unsupported::build, streamed()),
-    route!(POST "/grpc", ImageBuild, unsupported::build, streamed()),
+    route!(POST "/commit", ImageBuild, image_export::commit),
+    route!(POST "/build", ImageBuild, build::build, streamed(), attended()),
+    route!(POST "/build/prune", ImagePrune, build::prune),
+    route!(POST "/build/cancel", ImageBuild, build::cancel),
+    route!(POST "/session", ImageBuild, unsupported::buildkit, streamed()),
+    route!(POST "/grpc", ImageBuild, unsupported::buildkit, streamed()),
     route!(GET "/networks", NetworkList, networks::list),
     route!(POST "/networks/create", NetworkCreate, networks::create),
     route!(POST "/networks/prune", NetworkPrune, prune::networks),

@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod attach;
+pub mod commit;
 pub mod detach_keys;
 pub mod exec;
 pub mod health;

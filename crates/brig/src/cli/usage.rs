@@ -6,12 +6,9 @@ use super::{Leaf, Request, help};
 use crate::error::{Error, Result, STATUS_FAILED_TO_RUN};
 
 /// Docker's commands that this version does not have yet.
-const LATER: [&str; 17] = [
-    "build",
-    "builder",
+const LATER: [&str; 11] = [
     "buildx",
     "checkpoint",
-    "commit",
     "compose",
     "context",
     "cp",
@@ -19,9 +16,6 @@ const LATER: [&str; 17] = [
     "export",
     "manifest",
     "plugin",
-    "push",
-    "save",
-    "search",
     "stack",
     "trust",
 ];

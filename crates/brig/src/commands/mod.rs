@@ -5,6 +5,7 @@ pub(crate) mod container;
 pub(crate) mod image;
 pub(crate) mod network;
 pub(crate) mod node;
+pub(crate) mod prune;
 pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod swarm;

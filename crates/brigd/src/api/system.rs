@@ -38,6 +38,8 @@ pub async fn ping(call: Call) -> Answer {
         HeaderValue::from_static("no-cache, no-store, must-revalidate"),
     );
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    // The classic builder: this engine has no BuildKit.
+    headers.insert("builder-version", HeaderValue::from_static("1"));
     headers.insert("swarm", HeaderValue::from_static(crate::swarm::ping_status(&call.state)));
     Ok(response)
 }
@@ -252,6 +254,20 @@ pub async fn disk_usage(call: Call) -> Answer {
     }
     if wanted("volume") {
         usage.volumes = super::volumes::with_usage(&call).await?;
+    }
+    if wanted("build-cache") {
+        let state = call.state.clone();
+        let bytes = tokio::task::spawn_blocking(move || state.builder.cache_size())
+            .await
+            .map_err(|_| ApiError::system("the work ended unexpectedly"))?;
+        if bytes > 0 {
+            usage.build_cache.push(serde_json::json!({
+                "ID": "buildah", "Parent": "", "Parents": null, "Type": "regular",
+                "Description": "layers of earlier builds", "InUse": false, "Shared": false,
+                "Size": bytes, "CreatedAt": brig_api::time::zero(), "LastUsedAt": null,
+                "UsageCount": 0,
+            }));
+        }
     }
     usage.builder_size = (!call.speaks(1, 42)).then_some(0);
     body::ok(&usage)

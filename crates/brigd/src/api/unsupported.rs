@@ -9,45 +9,13 @@ fn refuse(text: &str) -> Answer {
     Err(ApiError::not_implemented(text))
 }
 
-/// `GET /images/search`.
+/// The sessions of BuildKit.
 ///
 /// # Errors
 /// Always 501.
-pub async fn search(_: Call) -> Answer {
-    refuse("searching registries is not available in this version; use the registry's web page")
-}
-
-/// `GET /images/get`.
-///
-/// # Errors
-/// Always 501.
-pub async fn save(_: Call) -> Answer {
-    refuse("saving images is not available in this version; skopeo copies them from registries")
-}
-
-/// `POST /images/{name}/push`.
-///
-/// # Errors
-/// Always 501.
-pub async fn push(_: Call) -> Answer {
-    refuse("pushing images is not available in this version; use buildah or skopeo")
-}
-
-/// `POST /commit`.
-///
-/// # Errors
-/// Always 501.
-pub async fn commit(_: Call) -> Answer {
-    refuse("making images of containers is not available in this version; use buildah")
-}
-
-/// `POST /build` and the sessions of BuildKit.
-///
-/// # Errors
-/// Always 501.
-pub async fn build(_: Call) -> Answer {
+pub async fn buildkit(_: Call) -> Answer {
     refuse(
-        "this engine does not build images; use \"docker buildx\" with the docker-container or \
-         remote driver, or buildah, and push to a registry or load the archive",
+        "this engine has no BuildKit: build with DOCKER_BUILDKIT=0, or use \"docker buildx\" with \
+         the docker-container or remote driver and push to a registry or load the archive",
     )
 }

@@ -86,6 +86,9 @@ pub struct Directives {
     /// Layers fetched at a time for each pull.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_concurrent_downloads: Option<u32>,
+    /// Layers sent at a time for each push.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_concurrent_uploads: Option<u32>,
     /// Labels of this engine, `key=value`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,

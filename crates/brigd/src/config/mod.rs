@@ -25,7 +25,8 @@ const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest time that a stop may take before systemd loses patience.
 const MAX_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_CONCURRENT_DOWNLOADS: usize = 3;
-const MAX_CONCURRENT_DOWNLOADS: u32 = 64;
+const DEFAULT_CONCURRENT_UPLOADS: usize = 5;
+const MAX_CONCURRENT_TRANSFERS: u32 = 64;
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,6 +103,8 @@ pub struct RegistryConfig {
     pub mirrors: Vec<String>,
     /// Layers fetched at a time.
     pub max_concurrent_downloads: usize,
+    /// Layers sent at a time.
+    pub max_concurrent_uploads: usize,
 }
 
 /// What containers get that ask for nothing.
@@ -245,7 +248,16 @@ impl Config {
             registries: RegistryConfig {
                 insecure: d.insecure_registries.unwrap_or_default(),
                 mirrors: mirrors(d.registry_mirrors.unwrap_or_default())?,
-                max_concurrent_downloads: downloads(d.max_concurrent_downloads)?,
+                max_concurrent_downloads: at_once(
+                    "max-concurrent-downloads",
+                    d.max_concurrent_downloads,
+                    DEFAULT_CONCURRENT_DOWNLOADS,
+                )?,
+                max_concurrent_uploads: at_once(
+                    "max-concurrent-uploads",
+                    d.max_concurrent_uploads,
+                    DEFAULT_CONCURRENT_UPLOADS,
+                )?,
             },
             containers: ContainerDefaults {
                 ulimits: ulimits(d.default_ulimits.unwrap_or_default())?,
@@ -351,16 +363,11 @@ fn mirrors(list: Vec<String>) -> Result<Vec<String>, ConfigError> {
     Ok(list)
 }
 
-fn downloads(given: Option<u32>) -> Result<usize, ConfigError> {
+fn at_once(key: &'static str, given: Option<u32>, default: usize) -> Result<usize, ConfigError> {
     match given {
-        None | Some(0) => Ok(DEFAULT_CONCURRENT_DOWNLOADS),
-        Some(n) if n <= MAX_CONCURRENT_DOWNLOADS => {
-            Ok(usize::try_from(n).unwrap_or(DEFAULT_CONCURRENT_DOWNLOADS))
-        }
-        Some(n) => Err(value(
-            "max-concurrent-downloads",
-            format!("{n} is more than {MAX_CONCURRENT_DOWNLOADS}"),
-        )),
+        None | Some(0) => Ok(default),
+        Some(n) if n <= MAX_CONCURRENT_TRANSFERS => Ok(usize::try_from(n).unwrap_or(default)),
+        Some(n) => Err(value(key, format!("{n} is more than {MAX_CONCURRENT_TRANSFERS}"))),
     }
 }
 

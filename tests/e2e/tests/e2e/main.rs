@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod attach;
+mod build;
+mod disk_usage;
 mod dual_stack;
 mod errors;
 mod external_ca;
 mod files;
+mod image_transfer;
 mod images;
 mod lifecycle;
 mod logs;

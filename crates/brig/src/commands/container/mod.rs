@@ -1,6 +1,7 @@
 //! `container …` and the short forms of its commands.
 
 mod attach;
+mod commit;
 mod cp;
 mod create;
 mod exec;
@@ -18,6 +19,7 @@ mod stats;
 mod update;
 
 pub(crate) use attach::ATTACH;
+pub(crate) use commit::COMMIT;
 pub(crate) use cp::CP;
 pub(crate) use create::CREATE;
 pub(crate) use exec::EXEC;
@@ -27,7 +29,7 @@ pub(crate) use logs::LOGS;
 pub(crate) use logs::LogFlags;
 pub(crate) use misc::{INSPECT, PORT, TOP};
 pub(crate) use prune::PRUNE;
-pub(crate) use ps::{LS, PS};
+pub(crate) use ps::{LS, PS, summary_row};
 pub(crate) use request::HealthFlags;
 pub(crate) use run::RUN;
 pub(crate) use session::copy_frames;
@@ -38,6 +40,7 @@ use crate::cli::Leaf;
 
 /// `container …`.
 pub(crate) const COMMANDS: &[&Leaf] = &[
-    &ATTACH, &CP, &CREATE, &DIFF, &EXEC, &EXPORT, &INSPECT, &KILL, &LOGS, &LS, &PAUSE, &PORT,
-    &PRUNE, &RENAME, &RESTART, &RM, &RUN, &START, &STATS, &STOP, &TOP, &UNPAUSE, &UPDATE, &WAIT,
+    &ATTACH, &COMMIT, &CP, &CREATE, &DIFF, &EXEC, &EXPORT, &INSPECT, &KILL, &LOGS, &LS, &PAUSE,
+    &PORT, &PRUNE, &RENAME, &RESTART, &RM, &RUN, &START, &STATS, &STOP, &TOP, &UNPAUSE, &UPDATE,
+    &WAIT,
 ];

@@ -1,5 +1,6 @@
 //! `system …`, and `version`, `info`, `events`, `inspect`, `login`, `logout`.
 
+mod df;
 mod dial;
 mod events;
 mod expiring;
@@ -17,4 +18,5 @@ pub(crate) use version::VERSION;
 use crate::cli::Leaf;
 
 /// `system …`.
-pub(crate) const COMMANDS: &[&Leaf] = &[&dial::DIAL_STDIO, &EVENTS, &expiring::EXPIRING, &INFO];
+pub(crate) const COMMANDS: &[&Leaf] =
+    &[&df::DF, &dial::DIAL_STDIO, &EVENTS, &expiring::EXPIRING, &INFO, &super::prune::SYSTEM];
