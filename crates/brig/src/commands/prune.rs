@@ -1,4 +1,4 @@
-//! Removing what nobody uses: `image prune`, `volume prune`, `network prune`, `builder prune`,
+//! Removing what nobody uses: `container prune`, `image prune`, `volume prune`, `network prune`, `builder prune`,
 //! `system prune`.
 
 use brig_api::filters::Filters;
@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::error::{Result, message};
 use crate::output::{print, prompt};
 
+leaf!(CONTAINER, "prune", "[OPTIONS]", "Remove all stopped containers", PlainArgs, container);
 leaf!(IMAGE, "prune", "[OPTIONS]", "Remove unused images", AllArgs, image);
 leaf!(VOLUME, "prune", "[OPTIONS]", "Remove unused local volumes", AllArgs, volume);
 leaf!(NETWORK, "prune", "[OPTIONS]", "Remove all unused networks", PlainArgs, network);
@@ -97,6 +98,12 @@ fn confirm(warning: &str, force: bool, what: &str) -> Result<()> {
         "y" | "Y" => Ok(()),
         _ => Err(message(format!("{what} prune has been cancelled"))),
     }
+}
+
+async fn container(context: &Context, args: PlainArgs) -> Result<()> {
+    let filters = filters(&args.filter)?;
+    confirm("WARNING! This will remove all stopped containers.\n", args.force, "container")?;
+    containers(context, &filters).await?.print()
 }
 
 async fn image(context: &Context, args: AllArgs) -> Result<()> {

@@ -10,7 +10,6 @@ mod flags;
 mod lifecycle;
 mod logs;
 mod misc;
-mod prune;
 mod ps;
 mod request;
 mod run;
@@ -28,7 +27,6 @@ pub(crate) use lifecycle::{KILL, PAUSE, RENAME, RESTART, RM, START, STOP, UNPAUS
 pub(crate) use logs::LOGS;
 pub(crate) use logs::LogFlags;
 pub(crate) use misc::{INSPECT, PORT, TOP};
-pub(crate) use prune::PRUNE;
 pub(crate) use ps::{LS, PS, summary_row};
 pub(crate) use request::HealthFlags;
 pub(crate) use run::RUN;
@@ -36,11 +34,34 @@ pub(crate) use session::copy_frames;
 pub(crate) use stats::STATS;
 pub(crate) use update::UPDATE;
 
+use super::prune::CONTAINER as CONTAINER_PRUNE;
 use crate::cli::Leaf;
 
 /// `container …`.
 pub(crate) const COMMANDS: &[&Leaf] = &[
-    &ATTACH, &COMMIT, &CP, &CREATE, &DIFF, &EXEC, &EXPORT, &INSPECT, &KILL, &LOGS, &LS, &PAUSE,
-    &PORT, &PRUNE, &RENAME, &RESTART, &RM, &RUN, &START, &STATS, &STOP, &TOP, &UNPAUSE, &UPDATE,
+    &ATTACH,
+    &COMMIT,
+    &CP,
+    &CREATE,
+    &DIFF,
+    &EXEC,
+    &EXPORT,
+    &INSPECT,
+    &KILL,
+    &LOGS,
+    &LS,
+    &PAUSE,
+    &PORT,
+    &CONTAINER_PRUNE,
+    &RENAME,
+    &RESTART,
+    &RM,
+    &RUN,
+    &START,
+    &STATS,
+    &STOP,
+    &TOP,
+    &UNPAUSE,
+    &UPDATE,
     &WAIT,
 ];
