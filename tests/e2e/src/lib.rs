@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod dockerd;
 pub mod image;
 pub mod registry;
 

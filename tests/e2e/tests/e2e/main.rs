@@ -7,6 +7,7 @@ mod errors;
 mod images;
 mod lifecycle;
 mod networks;
+mod parity;
 mod registry;
 mod restart;
 mod secrets;
