@@ -43,6 +43,12 @@ test: setup-test ## set up and run every test
 test-vm: build ## the demo and the systemd unit on a stock Debian 12 in a virtual machine
 	@scripts/vm-demo.sh
 
+.PHONY: conformance
+conformance: ## bollard's published tests against dockerd and brigd
+	@scripts/setup.sh conformance
+	cargo build --locked -p brigd
+	@scripts/conformance.sh
+
 .PHONY: lint
 lint: ## formatting, clippy with warnings denied, house rules
 	cargo fmt --all --check

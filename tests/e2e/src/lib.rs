@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod dockerd;
 pub mod footprint;
 pub mod hosts;
 pub mod http;

@@ -1,5 +1,5 @@
-//! Removing what nobody uses: `container prune`, `image prune`, `volume prune`, `network prune`, `builder prune`,
-//! `system prune`.
+//! Removing what nobody uses: `container prune`, `image prune`, `volume prune`, `network prune`,
+//! `builder prune`, `system prune`.
 
 use brig_api::filters::Filters;
 use brig_api::image::ImagesPruneReport;

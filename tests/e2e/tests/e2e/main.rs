@@ -14,6 +14,7 @@ mod images;
 mod lifecycle;
 mod logs;
 mod networks;
+mod parity;
 mod registry;
 mod resources;
 mod restart;
