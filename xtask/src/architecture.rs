@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("brig-proto", &[]),
     ("brig-sys", &[]),
     ("brig-pki", &[]),
+    ("brig-archive", &[]),
     ("brig-store", &["brig-proto"]),
     ("brig-access", &[]),
     ("brig-image", &["brig-pki", "brig-sys"]),
@@ -20,7 +21,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("brig-network", &["brig-sys"]),
     (
         "brig-engine",
-        &["brig-api", "brig-sys", "brig-pki", "brig-image", "brig-runtime", "brig-network"],
+        &[
+            "brig-api",
+            "brig-sys",
+            "brig-pki",
+            "brig-archive",
+            "brig-image",
+            "brig-runtime",
+            "brig-network",
+        ],
     ),
     ("brig-swarm", &["brig-proto", "brig-pki", "brig-store"]),
     (
@@ -39,7 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "brig-swarm",
         ],
     ),
-    ("brig", &["brig-api"]),
+    ("brig", &["brig-api", "brig-archive"]),
 ];
 
 /// Crates that stand outside of the table: they test or check, and ship nothing.

@@ -89,6 +89,8 @@ actions! {
     SystemEvents = "system.events" in Read,
     /// Use of the disk.
     SystemDiskUsage = "system.disk-usage" in Read,
+    /// What ends and when.
+    SystemExpiring = "system.expiring" in Read,
     /// Check credentials against a registry.
     RegistryLogin = "registry.login" in Guarded,
     /// Ask a registry about an image.

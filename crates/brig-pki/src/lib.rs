@@ -15,6 +15,7 @@ pub mod csr;
 pub mod error;
 pub mod hash;
 pub mod identity;
+pub mod issued;
 pub mod keyfile;
 pub mod random;
 pub mod seal;

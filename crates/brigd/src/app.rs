@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::Gate;
 use crate::audit::AuditLog;
+use crate::build::Builder;
 use crate::cli::Flags;
 use crate::config::{Config, Host};
 use crate::host::HostFacts;
@@ -48,6 +49,7 @@ pub async fn run(
     let listeners = listen(&state.config, sockets)?;
     swarm::events::follow(&state);
     state.tasks.spawn(state.gate.audit().clone().keep_sealed(state.stop.clone()));
+    swarm::expiring::follow(&state);
 
     let service = ApiService::new(Arc::clone(&state), Arc::new(routes::router()));
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -90,6 +92,9 @@ async fn build(config: Config, instance: &Instance) -> anyhow::Result<AppState> 
     let swarm = Swarm::open(parts::swarm_config(&config, executor))
         .await
         .context("cannot open the cluster's state")?;
+    let builder =
+        Builder::open(&config.data_root, &config.exec_root, engine.runtime().program().to_owned())
+            .context("cannot tidy up after the builder")?;
     let engine_id = engine_id::load(&config.data_root)?;
     let audit =
         AuditLog::open(&config.data_root.join("audit")).context("cannot open the audit log")?;
@@ -101,6 +106,7 @@ async fn build(config: Config, instance: &Instance) -> anyhow::Result<AppState> 
         gate,
         host,
         engine,
+        builder,
         swarm,
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),

@@ -14,6 +14,7 @@ pub mod access;
 pub mod api;
 pub mod app;
 pub mod audit;
+pub mod build;
 pub mod cli;
 pub mod config;
 pub mod engine_id;

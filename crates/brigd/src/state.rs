@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Gate;
+use crate::build::Builder;
 use crate::config::Config;
 use crate::host::HostFacts;
 
@@ -27,6 +28,8 @@ pub struct State {
     pub host: HostFacts,
     /// Containers, images, networks and volumes of this node.
     pub engine: Engine,
+    /// Builds images.
+    pub builder: Builder,
     /// This node's part in a cluster.
     pub swarm: Swarm,
     /// Everything that runs for a client; waited for at the end.

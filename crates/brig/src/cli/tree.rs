@@ -2,7 +2,8 @@
 
 use super::Leaf;
 use crate::commands::{
-    access, audit, config, container, image, network, node, secret, service, swarm, system, volume,
+    access, audit, config, container, image, network, node, prune, secret, service, swarm, system,
+    volume,
 };
 
 /// A word of the command line.
@@ -23,7 +24,8 @@ pub(crate) struct Group {
 }
 
 /// Groups, in the order of the help.
-pub(crate) const GROUPS: [&Group; 13] = [
+pub(crate) const GROUPS: [&Group; 14] = [
+    &Group { name: "builder", about: "Manage builds", leaves: prune::BUILDER_COMMANDS },
     &Group { name: "container", about: "Manage containers", leaves: container::COMMANDS },
     &Group { name: "image", about: "Manage images", leaves: image::COMMANDS },
     &Group { name: "network", about: "Manage networks", leaves: network::COMMANDS },
@@ -40,19 +42,26 @@ pub(crate) const GROUPS: [&Group; 13] = [
 ];
 
 /// Commands that stand on their own, in the order of the help.
-pub(crate) const TOP: [&Leaf; 30] = [
+pub(crate) const TOP: [&Leaf; 40] = [
     &container::RUN,
     &container::EXEC,
     &container::PS,
+    &image::BUILD,
     &image::PULL,
+    &image::PUSH,
     &image::IMAGES,
     &system::LOGIN,
     &system::LOGOUT,
+    &image::SEARCH,
     &system::VERSION,
     &system::INFO,
     &container::ATTACH,
+    &container::COMMIT,
+    &container::CP,
     &container::CREATE,
+    &container::DIFF,
     &system::EVENTS,
+    &container::EXPORT,
     &image::HISTORY,
     &image::IMPORT,
     &system::INSPECT,
@@ -65,16 +74,19 @@ pub(crate) const TOP: [&Leaf; 30] = [
     &container::RESTART,
     &container::RM,
     &image::RMI,
+    &image::SAVE,
     &container::START,
+    &container::STATS,
     &container::STOP,
     &image::TAG,
     &container::TOP,
     &container::UNPAUSE,
+    &container::UPDATE,
     &container::WAIT,
 ];
 
 /// How many of [`TOP`] the help lists as common.
-pub(crate) const COMMON: usize = 9;
+pub(crate) const COMMON: usize = 12;
 
 /// All words.
 pub(crate) fn entries() -> impl Iterator<Item = Entry> {

@@ -114,7 +114,8 @@ pub fn of_host(facts: &mut Facts, host: &HostConfig) {
     }
 }
 
-fn network_mode(facts: &mut Facts, mode: &str) {
+/// Facts of a network mode.
+pub fn network_mode(facts: &mut Facts, mode: &str) {
     match mode {
         "" | "default" | "bridge" | "none" => {}
         "host" => {

@@ -124,6 +124,12 @@ pub async fn facts(
             let request: ConfigSpec = decode(body)?;
             made(&request.name, &request.labels)
         }
+        Action::ImageBuild => {
+            let mode = query.text("networkmode").unwrap_or_default();
+            let mut facts = Facts::default();
+            container::network_mode(&mut facts, mode);
+            facts
+        }
         Action::ImagePull => Facts { image: image_name(query), ..Facts::default() },
         _ => Facts::default(),
     })

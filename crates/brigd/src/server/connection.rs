@@ -39,7 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub struct PeerWatch(Arc<OwnedFd>);
 
 impl PeerWatch {
-    fn new(stream: &UnixStream) -> std::io::Result<Self> {
+    pub(super) fn new(stream: &UnixStream) -> std::io::Result<Self> {
         Ok(Self(Arc::new(stream.as_fd().try_clone_to_owned()?)))
     }
 
