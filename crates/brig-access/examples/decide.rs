@@ -1,0 +1,76 @@
+//! How long a decision takes: `cargo run --release -p brig-access --example decide [POLICIES]`.
+//!
+//! Two sets of policies: each about a principal of its own, as grants are; and each about
+//! everybody with a condition, which all have to be evaluated.
+
+use std::time::{Duration, Instant};
+
+use brig_access::{Action, Facts, Object, Principal, Reference, Request, Rules};
+
+const BINDINGS: &str = r#"{"bindings":[
+    {"certificate":"ci","role":"deployer","services":["web"],"secrets":["key"],"networks":["front"]}
+]}"#;
+const DECISIONS: usize = 20_000;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let count: usize = std::env::args().nth(1).map_or(Ok(1_000), |text| text.parse())?;
+    let scoped: String = (0..count)
+        .map(|number| {
+            format!(
+                "permit (principal == Principal::\"cert:{number}\", action == \
+                 Action::\"service.update\", resource) when {{ resource.name == \"s{number}\" }};\n"
+            )
+        })
+        .collect();
+    let general: String = (0..count)
+        .map(|number| {
+            format!(
+                "forbid (principal, action, resource) when {{ context.image == \"bad{number}\" }};\n"
+            )
+        })
+        .collect();
+    for (name, text) in [("scoped", scoped), ("general", general)] {
+        let started = Instant::now();
+        let rules = Rules::from_text(&text, BINDINGS)?;
+        let loaded = started.elapsed();
+        let mut times = measure(&rules)?;
+        times.sort_unstable();
+        let at = |share: usize| times.get(times.len() * share / 1000).copied().unwrap_or_default();
+        println!(
+            "{name}: {count} policies loaded in {loaded:?}; decision p50 {:?} p99 {:?} p99.9 {:?}",
+            at(500),
+            at(990),
+            at(999)
+        );
+    }
+    Ok(())
+}
+
+fn measure(rules: &Rules) -> Result<Vec<Duration>, String> {
+    let principal = Principal::Certificate { name: "ci".to_owned(), roles: Vec::new() };
+    let object = Object {
+        id: "id".to_owned(),
+        service: "web".to_owned(),
+        ..Object::named("service", "web")
+    };
+    let facts = Facts {
+        makes: true,
+        name: "web".to_owned(),
+        image: "registry.example/web:2".to_owned(),
+        networks: vec![Reference::named("front")],
+        ports: ["80:80/tcp".to_owned()].into(),
+        ..Facts::default()
+    };
+    let action = Action::ServiceUpdate;
+    let request = Request { principal: &principal, action, object: &object, facts: &facts };
+    let mut times = Vec::with_capacity(DECISIONS);
+    for _ in 0..DECISIONS {
+        let started = Instant::now();
+        let decision = rules.decide(&request);
+        times.push(started.elapsed());
+        if !decision.allowed {
+            return Err(decision.reason);
+        }
+    }
+    Ok(times)
+}
