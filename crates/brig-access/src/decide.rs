@@ -190,6 +190,12 @@ impl Rules {
                 .any(|grant| grant.role == RoleName::Admin.name())
     }
 
+    /// Whether this principal has no role, and no policy could give it anything.
+    #[must_use]
+    pub fn powerless(&self, principal: &Principal) -> bool {
+        self.custom == 0 && self.bindings.grants(principal).is_empty()
+    }
+
     /// The bindings.
     #[must_use]
     pub const fn bindings(&self) -> &Bindings {

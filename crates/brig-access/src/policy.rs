@@ -87,8 +87,9 @@ pub enum LoadError {
     },
     /// Somebody else may write it.
     #[error(
-        "{} can be written by others than root; take the right away with: chmod go-w {}",
-        path.display(), path.display()
+        "{0} can be written by others than root; take the right away with: \
+         chown root {0} && chmod go-w {0}",
+        path.display()
     )]
     Writable {
         /// The file or directory.
@@ -313,7 +314,8 @@ fn read(path: &Path) -> Result<Option<String>, LoadError> {
 /// SECURITY: whoever can write the rules has all rights.
 fn guard(path: &Path, metadata: &std::fs::Metadata) -> Result<(), LoadError> {
     use std::os::unix::fs::MetadataExt as _;
-    if metadata.mode() & 0o022 != 0 {
+    let own = std::fs::metadata("/proc/self").map_or(0, |own| own.uid());
+    if metadata.mode() & 0o022 != 0 || (metadata.uid() != 0 && metadata.uid() != own) {
         return Err(LoadError::Writable { path: path.to_owned() });
     }
     Ok(())

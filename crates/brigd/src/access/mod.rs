@@ -12,6 +12,8 @@ pub mod mask;
 pub mod object;
 pub mod service;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
