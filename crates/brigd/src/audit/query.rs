@@ -58,7 +58,7 @@ pub fn read(dir: &Path, selection: &Selection) -> io::Result<Vec<Entry>> {
         n => n.min(MAX_ENTRIES),
     };
     let mut found: std::collections::VecDeque<Entry> = std::collections::VecDeque::new();
-    let mut outcomes: HashMap<String, u16> = HashMap::new();
+    let mut outcomes: HashMap<String, Option<u16>> = HashMap::new();
     for path in files(dir)? {
         let mut reader = BufReader::new(File::open(&path)?);
         let mut line = Vec::new();
@@ -68,12 +68,13 @@ pub fn read(dir: &Path, selection: &Selection) -> io::Result<Vec<Entry>> {
             let Some((_, body)) = entry::split(text.trim_end()) else { continue };
             let Ok(entry) = serde_json::from_str::<Entry>(body) else { continue };
             match (entry.kind, entry.status) {
-                (Kind::Outcome, Some(status)) => {
-                    if found.iter().rev().any(|known| known.request == entry.request) {
-                        outcomes.insert(entry.request, status);
+                (Kind::Outcome, status) => {
+                    if let Some(known) = outcomes.get_mut(&entry.request) {
+                        *known = status;
                     }
                 }
                 _ if selection.takes(&entry) => {
+                    outcomes.insert(entry.request.clone(), None);
                     found.push_back(entry);
                     if found.len() > most
                         && let Some(gone) = found.pop_front()
@@ -88,7 +89,7 @@ pub fn read(dir: &Path, selection: &Selection) -> io::Result<Vec<Entry>> {
     Ok(found
         .into_iter()
         .map(|entry| Entry {
-            status: entry.status.or_else(|| outcomes.get(&entry.request).copied()),
+            status: entry.status.or_else(|| outcomes.get(&entry.request).copied().flatten()),
             ..entry
         })
         .collect())

@@ -47,7 +47,8 @@ fn an_untouched_log_is_intact_over_restarts() {
 
 #[test]
 fn every_damage_is_found_and_its_line_named() {
-    let damage: [(&str, fn(&mut Vec<String>), u64, &str); 6] = [
+    type Damage = fn(&mut Vec<String>);
+    let damage: [(&str, Damage, u64, &str); 6] = [
         ("changed", |l| l[3] = l[3].replace("uid:3", "uid:7"), 4, "entry 4 was changed"),
         ("removed", |l| drop(l.remove(4)), 5, "removed or reordered"),
         ("reordered", |l| l.swap(1, 2), 2, "removed or reordered"),
