@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "common/image.rs"]
+mod image;
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -262,7 +264,10 @@ fn everything_that_gives_the_host_away_is_seen() {
     assert_eq!(status(&answer), 404, "{answer}");
     let bind = r#"{"Name":"bb","DriverOpts":{"type":"none","o":"bind","device":"/etc"}}"#;
     assert_eq!(status(&call(&daemon, OPERATOR, "POST", "/volumes/create", bind)), 403);
-    assert_eq!(status(&call(&daemon, OPERATOR, "POST", "/volumes/create", r#"{"Name":"cc"}"#)), 201);
+    assert_eq!(
+        status(&call(&daemon, OPERATOR, "POST", "/volumes/create", r#"{"Name":"cc"}"#)),
+        201
+    );
     forget(daemon);
 }
 
@@ -482,6 +487,65 @@ fn a_deployer_updates_its_service_and_nothing_else() {
     );
     let refused = run(DEPLOYER, &["service", "rollback", "--detach", "web"]);
     assert!(refused.code == 1 && refused.err.contains("deployer/no-capabilities"), "{refused:?}");
+    daemon.must(cli, &["swarm", "leave", "--force"]);
+    forget(daemon);
+}
+
+/// Whoever may do nearly everything still does not get at a secret by way of its container.
+#[test]
+fn getting_inside_a_container_needs_the_right_to_its_secrets() {
+    let Some(&cli) = clis().first() else { return };
+    let daemon = daemon(
+        r#"{"bindings":[{"uid":61002,"role":"operator"},
+            {"uid":61005,"role":"operator","secrets":["key"]}]}"#,
+        &[],
+    );
+    let Some(archive) = image::archive(&daemon.dir) else { return forget(daemon) };
+    daemon.must(cli, &["load", "-qi", archive.to_str().unwrap()]);
+    let swarm = ["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:0"];
+    daemon.must(cli, &swarm);
+    let file = daemon.dir.join("key");
+    std::fs::write(&file, "s3cr3t").unwrap();
+    daemon.must(cli, &["secret", "create", "key", file.to_str().unwrap()]);
+    let create = ["service", "create", "--detach", "--no-resolve-image", "--secret", "key"];
+    let more = ["--name", "web", image::NAME, "sleep", "1000"];
+    daemon.must(cli, &[&create[..], &more[..]].concat());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let id = loop {
+        let found = daemon.must(cli, &["ps", "-q", "--no-trunc"]);
+        if let Some(id) = found.split_whitespace().next() {
+            break id.to_owned();
+        }
+        assert!(Instant::now() < deadline, "{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let exec = r#"{"Cmd":["cat","/run/secrets/key"],"AttachStdout":true}"#;
+    let ways = [
+        ("POST", format!("/containers/{id}/exec"), exec),
+        ("POST", format!("/containers/{}/exec", &id[..12]), exec),
+        ("POST", format!("/containers/{id}/attach?stream=1&stdout=1"), ""),
+        ("GET", format!("/containers/{id}/archive?path=/run/secrets/key"), ""),
+        ("HEAD", format!("/containers/{id}/archive?path=/run/secrets/key"), ""),
+        ("PUT", format!("/containers/{id}/archive?path=/tmp"), ""),
+        ("GET", format!("/containers/{id}/export"), ""),
+        ("POST", format!("/commit?container={id}&repo=stolen"), ""),
+    ];
+    for (method, path, body) in &ways {
+        let answer = call(&daemon, OPERATOR, method, path, body);
+        assert_eq!(status(&answer), 403, "{method} {path}: {answer}");
+        assert!(*method == "HEAD" || answer.contains("base/secret-use"), "{path}: {answer}");
+    }
+    let trusted = call(&daemon, 61_005, "POST", &ways[0].1, exec);
+    assert_eq!(status(&trusted), 201, "{trusted}");
+    // Somebody else's exec in it is no way in either.
+    let json: serde_json::Value = serde_json::from_str(rest(&trusted).trim()).unwrap();
+    let start = format!("/exec/{}/start", json["Id"].as_str().unwrap());
+    let answer = call(&daemon, OPERATOR, "POST", &start, r#"{"Detach":false}"#);
+    assert!(status(&answer) == 403 && answer.contains("base/secret-use"), "{answer}");
+    let answer = call(&daemon, 61_005, "POST", &start, r#"{"Detach":false}"#);
+    assert!(answer.contains("s3cr3t"), "{answer}");
+    assert_eq!(status(&call(&daemon, OPERATOR, "GET", &format!("/containers/{id}/json"), "")), 200);
+    daemon.must(cli, &["service", "rm", "web"]);
     daemon.must(cli, &["swarm", "leave", "--force"]);
     forget(daemon);
 }
