@@ -56,7 +56,9 @@ fn of_cluster(state: &AppState, kind: &str, name: &str) -> Option<Object> {
 
 /// A container of this node.
 async fn existing(state: &AppState, key: &str) -> Option<Object> {
-    let found = state.engine.inspect(key, false).await.ok()?;
+    let mut found = state.engine.inspect(key, false).await.ok()?;
+    // The engine's own default with cgroup v1; nobody needs to have asked for it.
+    found.host_config.cgroupns_mode.clear();
     let volumes = container::host_volumes(state, &found.host_config).await;
     let facts = container::facts(&found.config, &found.host_config, None, &volumes);
     let object = Object {
