@@ -84,6 +84,7 @@ pub(super) fn platform_json(platform: &str) -> String {
             object.insert(name.to_owned(), part.into());
         }
     }
+    object.sort_keys();
     serde_json::Value::Object(object).to_string()
 }
 

@@ -88,7 +88,13 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value> {
     let argument = |index: usize| arguments.get(index).ok_or_else(wrong);
     let string = |index: usize| argument(index).map(text_of);
     Ok(match name {
-        "json" => Value::from(argument(0)?.to_string()),
+        "json" => {
+            // Go writes maps in the order of their keys; a feature that some other crate turns on
+            // makes ours keep the order of insertion.
+            let mut value = argument(0)?.clone();
+            value.sort_all_objects();
+            Value::from(value.to_string())
+        }
         "lower" => Value::from(string(0)?.to_lowercase()),
         "upper" => Value::from(string(0)?.to_uppercase()),
         "title" => Value::from(title(&string(0)?)),
