@@ -91,7 +91,8 @@ impl Run<'_> {
                 list.iter().enumerate().map(|(i, v)| (Value::from(i), v.clone())).collect()
             }
             Value::Object(map) => {
-                map.iter().map(|(k, v)| (Value::from(k.as_str()), v.clone())).collect()
+                let entries = super::functions::by_key(map);
+                entries.into_iter().map(|(k, v)| (Value::from(k.as_str()), v.clone())).collect()
             }
             Value::Null => Vec::new(),
             Value::String(_) if self.header => Vec::new(),

@@ -48,7 +48,7 @@ pub(super) fn print(value: &Value, out: &mut String) {
         }
         Value::Object(map) => {
             out.push_str("map[");
-            for (index, (key, item)) in map.iter().enumerate() {
+            for (index, (key, item)) in by_key(map).into_iter().enumerate() {
                 if index > 0 {
                     out.push(' ');
                 }
@@ -59,6 +59,14 @@ pub(super) fn print(value: &Value, out: &mut String) {
             out.push(']');
         }
     }
+}
+
+/// A map's entries in the order of their keys, as Go has them. A feature that some other crate
+/// turns on makes ours keep the order of insertion.
+pub(super) fn by_key(map: &serde_json::Map<String, Value>) -> Vec<(&String, &Value)> {
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_unstable_by_key(|(key, _)| *key);
+    entries
 }
 
 fn print_inner(value: &Value, out: &mut String) {
@@ -89,8 +97,7 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value> {
     let string = |index: usize| argument(index).map(text_of);
     Ok(match name {
         "json" => {
-            // Go writes maps in the order of their keys; a feature that some other crate turns on
-            // makes ours keep the order of insertion.
+            // The order of `by_key`, at every depth.
             let mut value = argument(0)?.clone();
             value.sort_all_objects();
             Value::from(value.to_string())
