@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{self, MULTIPLEXED_STREAM, RAW_STREAM, Response};
 use super::call::Call;
-use super::connection::PeerWatch;
 use super::error::ApiError;
+use super::peer::PeerWatch;
 
 /// Bytes of input taken at a time.
 const INPUT_CHUNK: usize = 32 << 10;
@@ -138,9 +138,14 @@ async fn pump<I: Input>(
         // The client may have closed only its sending side, and still listen.
         peer.gone().await;
     };
+    let unwelcome = async {
+        peer.unwelcome().await;
+        peer.sever_if_unwelcome();
+    };
     tokio::select! {
         () = send => {}
         () = receive => {}
+        () = unwelcome => {}
         () = stop.cancelled() => {}
     }
     // Fails only when the client is gone, which is as good.
