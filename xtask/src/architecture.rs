@@ -37,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "brig-swarm",
         ],
     ),
-    ("brig", &["brig-api"]),
+    ("brig", &["brig-api", "brig-pki"]),
 ];
 
 /// Crates that stand outside of the table: they test or check, and ship nothing.

@@ -2,7 +2,7 @@
 
 use super::Leaf;
 use crate::commands::{
-    config, container, image, network, node, secret, service, swarm, system, volume,
+    config, container, context, image, network, node, secret, service, swarm, system, volume,
 };
 
 /// A word of the command line.
@@ -23,8 +23,9 @@ pub(crate) struct Group {
 }
 
 /// Groups, in the order of the help.
-pub(crate) const GROUPS: [&Group; 10] = [
+pub(crate) const GROUPS: [&Group; 11] = [
     &Group { name: "container", about: "Manage containers", leaves: container::COMMANDS },
+    &Group { name: "context", about: "Manage contexts", leaves: context::COMMANDS },
     &Group { name: "image", about: "Manage images", leaves: image::COMMANDS },
     &Group { name: "network", about: "Manage networks", leaves: network::COMMANDS },
     &Group { name: "system", about: "Manage brig", leaves: system::COMMANDS },

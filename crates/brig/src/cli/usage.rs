@@ -6,14 +6,13 @@ use super::{Leaf, Request, help};
 use crate::error::{Error, Result, STATUS_FAILED_TO_RUN};
 
 /// Docker's commands that this version does not have yet.
-const LATER: [&str; 17] = [
+const LATER: [&str; 16] = [
     "build",
     "builder",
     "buildx",
     "checkpoint",
     "commit",
     "compose",
-    "context",
     "cp",
     "diff",
     "export",
