@@ -5,7 +5,7 @@
 set -euo pipefail
 
 run_packages=(gcc libc6-dev crun conmon nftables iproute2 tini busybox-static openssl)
-test_packages=(runc docker.io docker-registry skopeo util-linux procps jq hyperfine iputils-ping)
+test_packages=(runc docker.io docker-registry skopeo util-linux procps jq hyperfine iputils-ping openssh-server openssh-client)
 
 want=("${run_packages[@]}")
 case "${1:-run}" in

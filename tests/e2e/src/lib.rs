@@ -9,6 +9,7 @@ pub mod client;
 pub mod daemon;
 pub mod image;
 pub mod registry;
+pub mod remote;
 
 pub use client::{Client, Output};
 pub use daemon::Brigd;

@@ -71,8 +71,12 @@ pub async fn accept(
                 let server = Arc::clone(&listener.server);
                 let (service, stop) = (service.clone(), stop.clone());
                 service.state().tasks.clone().spawn(async move {
-                    if let Err(error) = remote(stream, from, server, slot, service, stop).await {
-                        tracing::info!(%from, %error, "no connection");
+                    let cut = slot.cut().clone();
+                    match remote(stream, from, server, slot, service, stop).await {
+                        Ok(()) => {}
+                        // A flood must not fill the log.
+                        Err(_) if cut.is_cancelled() => tracing::debug!(%from, "gave its place away"),
+                        Err(error) => tracing::info!(%from, %error, "no connection"),
                     }
                 });
             }
