@@ -75,7 +75,9 @@ pub async fn accept(
                     match remote(stream, from, server, slot, service, stop).await {
                         Ok(()) => {}
                         // A flood must not fill the log.
-                        Err(_) if cut.is_cancelled() => tracing::debug!(%from, "gave its place away"),
+                        Err(_) if cut.is_cancelled() => {
+                            tracing::debug!(%from, "gave its place away")
+                        }
                         Err(error) => tracing::info!(%from, %error, "no connection"),
                     }
                 });
