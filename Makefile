@@ -6,6 +6,8 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 DESTDIR ?=
 NEXTEST_PROFILE ?= default
+# Of brig-bench: engine join loss rotation certificates sessions; none: all.
+SUITES ?=
 
 .PHONY: help
 help: ## this list
@@ -41,6 +43,12 @@ test: setup-test ## set up and run every test
 test-vm: build ## the demo and the systemd unit on a stock Debian 12 in a virtual machine
 	@scripts/vm-demo.sh
 
+.PHONY: conformance
+conformance: ## bollard's published tests against dockerd and brigd
+	@scripts/setup.sh conformance
+	cargo build --locked -p brigd
+	@scripts/conformance.sh
+
 .PHONY: lint
 lint: ## formatting, clippy with warnings denied, house rules
 	cargo fmt --all --check
@@ -49,10 +57,15 @@ lint: ## formatting, clippy with warnings denied, house rules
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check bans licenses sources; \
 	 else echo "cargo-deny is not installed: 'cargo install cargo-deny --locked' adds the licence and ban check"; fi
 
+.PHONY: stress
+stress: setup-test ## a thousand containers and ten kills of brigd: nothing may be left of them
+	cargo build --workspace --all-targets --locked
+	BRIG_STORM=1000x10 cargo nextest run --locked -p brig-e2e --no-capture nothing_is_left
+
 .PHONY: bench
-bench: setup-test ## compare brigd with a real dockerd in one run: medians and ratios
+bench: setup-test ## compare brigd with a real dockerd in one run, and put a manager under load
 	cargo build --release --locked -p brigd -p brig -p brig-e2e
-	@target/release/brig-bench
+	@target/release/brig-bench $(SUITES)
 
 .PHONY: install
 install: build ## install binaries and the systemd unit below $(PREFIX)

@@ -2,16 +2,19 @@
 # Installs what brig needs from Debian's packages; does nothing where all of it is there.
 #   setup.sh run    to build and run brig
 #   setup.sh test   to run the tests and benchmarks as well
+#   setup.sh conformance   to run other projects' tests against brigd and dockerd
 set -euo pipefail
 
-run_packages=(gcc libc6-dev crun conmon nftables iproute2 tini busybox-static openssl)
-test_packages=(runc docker.io docker-registry skopeo util-linux procps jq hyperfine iputils-ping openssh-server openssh-client)
+run_packages=(gcc libc6-dev crun conmon nftables iproute2 tini busybox-static openssl apparmor)
+test_packages=(runc docker.io docker-registry skopeo buildah golang-cfssl util-linux procps jq hyperfine iputils-ping faketime openssh-server openssh-client)
+conformance_packages=("${test_packages[@]}" apache2-utils curl)
 
 want=("${run_packages[@]}")
 case "${1:-run}" in
   run) ;;
   test) want+=("${test_packages[@]}") ;;
-  *) echo "usage: setup.sh run|test" >&2; exit 2 ;;
+  conformance) want+=("${conformance_packages[@]}") ;;
+  *) echo "usage: setup.sh run|test|conformance" >&2; exit 2 ;;
 esac
 
 missing=()

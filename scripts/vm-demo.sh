@@ -30,6 +30,16 @@ trap '"$vm" clean' EXIT
   scripts/busybox-image.sh /tmp/busybox.tar busybox:latest
   brig load -q -i /tmp/busybox.tar
   test "$(brig run --rm -m 64m busybox cat /sys/fs/cgroup/memory.max)" = 67108864
+  brig info -f "{{.SecurityOptions}}" | grep -w name=apparmor
+  brig run --rm busybox cat /proc/self/attr/current | grep -x "docker-default (enforce)"
+  brig run --rm --security-opt apparmor=unconfined busybox cat /proc/self/attr/current | grep -x unconfined
+  brig run --rm --privileged busybox cat /proc/self/attr/current | grep -x unconfined
+  ! brig run --rm --cap-add SYS_ADMIN busybox mount -t tmpfs none /tmp
+  brig run --rm --cap-add SYS_ADMIN --security-opt apparmor=unconfined busybox mount -t tmpfs none /tmp
+  brig run -d --name confined busybox sleep 1000
+  test "$(brig inspect -f "{{.AppArmorProfile}}" confined)" = docker-default
+  brig exec confined cat /proc/self/attr/current | grep -x "docker-default (enforce)"
+  brig rm -f confined
   brig run -d --name web -p 8080:80 busybox httpd -f -h /var/www
   pid=$(brig inspect -f "{{.State.Pid}}" web)
   systemctl restart brig

@@ -4,6 +4,12 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let _ = brig_pki::token::JoinToken::parse(text);
-    let _ = brig_pki::token::UnlockKey::parse(text);
+    // One text for each value: what parses is written the same.
+    if let Ok(token) = brig_pki::token::JoinToken::parse(text) {
+        assert_eq!(token.to_secret_string().expose_secret(), text.trim());
+        assert!(token.matches(text.trim()));
+    }
+    if let Ok(key) = brig_pki::token::UnlockKey::parse(text) {
+        assert_eq!(key.to_secret_string().expose_secret(), text.trim());
+    }
 });

@@ -13,13 +13,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("brig-proto", &[]),
     ("brig-sys", &[]),
     ("brig-pki", &[]),
+    ("brig-archive", &[]),
     ("brig-store", &["brig-proto"]),
     ("brig-image", &["brig-pki", "brig-sys"]),
     ("brig-runtime", &["brig-sys"]),
     ("brig-network", &["brig-sys"]),
     (
         "brig-engine",
-        &["brig-api", "brig-sys", "brig-pki", "brig-image", "brig-runtime", "brig-network"],
+        &[
+            "brig-api",
+            "brig-sys",
+            "brig-pki",
+            "brig-archive",
+            "brig-image",
+            "brig-runtime",
+            "brig-network",
+        ],
     ),
     ("brig-swarm", &["brig-proto", "brig-pki", "brig-store"]),
     (
@@ -37,7 +46,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "brig-swarm",
         ],
     ),
-    ("brig", &["brig-api", "brig-pki"]),
+    ("brig", &["brig-api", "brig-archive", "brig-pki"]),
 ];
 
 /// Crates that stand outside of the table: they test or check, and ship nothing.

@@ -1,5 +1,6 @@
 //! Registry credentials in the `X-Registry-Auth` header.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
@@ -75,6 +76,36 @@ const LENIENT: GeneralPurposeConfig =
 const ANY_URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 const ANY_STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 
+/// Name of the header with credentials for several registries, for builds.
+pub const CONFIG_HEADER: &str = "X-Registry-Config";
+
+/// Reads the header with credentials for several registries, by the name that the client keeps
+/// them under.
+///
+/// # Errors
+/// [`InvalidAuth`]; its text never has the header's content in it.
+pub fn configs_from_header(text: &str) -> Result<BTreeMap<String, RegistryAuth>, InvalidAuth> {
+    let json = decoded(text)?;
+    if json.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let configs: BTreeMap<String, RegistryAuth> =
+        serde_json::from_slice(json.expose_secret()).map_err(|_| InvalidAuth::NotJson)?;
+    Ok(configs.into_iter().map(|(name, auth)| (name, auth.with_auth_split())).collect())
+}
+
+fn decoded(text: &str) -> Result<brig_types::secret::SecretBytes, InvalidAuth> {
+    let text = text.trim();
+    if text.len() > MAX_LEN {
+        return Err(InvalidAuth::TooLong);
+    }
+    ANY_URL_SAFE
+        .decode(text)
+        .or_else(|_| ANY_STANDARD.decode(text))
+        .map(brig_types::secret::SecretBytes::new)
+        .map_err(|_| InvalidAuth::NotBase64)
+}
+
 impl RegistryAuth {
     /// Reads the header, in either base64 alphabet, padded or not. Empty text and `{}` are no
     /// credentials.
@@ -82,18 +113,10 @@ impl RegistryAuth {
     /// # Errors
     /// [`InvalidAuth`]; its text never has the header's content in it.
     pub fn from_header(text: &str) -> Result<Self, InvalidAuth> {
-        let text = text.trim();
-        if text.is_empty() {
+        if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        if text.len() > MAX_LEN {
-            return Err(InvalidAuth::TooLong);
-        }
-        let json = ANY_URL_SAFE
-            .decode(text)
-            .or_else(|_| ANY_STANDARD.decode(text))
-            .map(brig_types::secret::SecretBytes::new)
-            .map_err(|_| InvalidAuth::NotBase64)?;
+        let json = decoded(text)?;
         let auth: Self =
             serde_json::from_slice(json.expose_secret()).map_err(|_| InvalidAuth::NotJson)?;
         Ok(auth.with_auth_split())

@@ -13,12 +13,14 @@
 #[macro_use]
 mod model;
 
+pub mod archive;
 pub mod auth;
 pub mod container;
 pub mod data;
 pub mod error;
 pub mod event;
 pub mod exec;
+pub mod expiring;
 pub mod filters;
 pub mod host_config;
 pub mod image;
@@ -29,6 +31,7 @@ pub mod network;
 pub mod nullable;
 pub mod progress;
 pub mod service;
+pub mod stats;
 pub mod stream;
 pub mod swarm;
 pub mod system;

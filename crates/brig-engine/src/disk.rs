@@ -30,13 +30,24 @@ pub(crate) fn write_file(
     temporary.push(name);
     temporary.push(".tmp");
     let temporary = dir.join(temporary);
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    file.write_all(data)?;
-    if durability == Durability::Flushed {
-        file.sync_data()?;
+    let written = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)?;
+        file.write_all(data)?;
+        if durability == Durability::Flushed {
+            file.sync_data()?;
+        }
+        std::fs::rename(&temporary, path)
+    };
+    if let Err(error) = written() {
+        // A disk that is full is not to be filled with halves.
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
     }
-    std::fs::rename(&temporary, path)?;
     if durability == Durability::Flushed {
         File::open(dir)?.sync_all()?;
     }

@@ -90,9 +90,44 @@ pub enum EngineError {
         #[source]
         source: io::Error,
     },
+    /// A volume's own mount takes too long.
+    #[error(
+        "failed to mount local volume {name}: {device} did not answer within {seconds} seconds; check that its server is reachable from this host, then start the container again"
+    )]
+    VolumeMountTime {
+        /// The volume.
+        name: String,
+        /// What was to be mounted.
+        device: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The feature is not there.
     #[error("{0}")]
     NotImplemented(&'static str),
+    /// A container's settings could not be changed.
+    #[error("Cannot update container {id}")]
+    Update {
+        /// The container.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: Box<EngineError>,
+    },
+    /// It is not allowed.
+    #[error("{0}")]
+    Forbidden(String),
+    /// No such path in a container.
+    #[error("Could not find the file {path} in container {container}")]
+    NoSuchFile {
+        /// The path as the caller wrote it.
+        path: String,
+        /// The container as the caller called it.
+        container: String,
+    },
+    /// An archive could not be extracted.
+    #[error(transparent)]
+    Extract(#[from] brig_archive::ExtractError),
     /// The engine is going down.
     #[error("the engine is shutting down")]
     ShuttingDown,
@@ -153,7 +188,12 @@ impl Categorized for EngineError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Invalid(_) | Self::AmbiguousId(_) => ErrorKind::InvalidParameter,
+            Self::Extract(brig_archive::ExtractError::Write { .. }) => ErrorKind::System,
+            Self::Extract(_) => ErrorKind::InvalidParameter,
+            Self::Forbidden(_) => ErrorKind::Forbidden,
+            Self::Update { source, .. } => source.kind(),
             Self::NoSuchContainer(_)
+            | Self::NoSuchFile { .. }
             | Self::NoSuchExec(_)
             | Self::NoSuchVolume(_)
             | Self::NoSuchVolumeDriver { .. } => ErrorKind::NotFound,
@@ -169,6 +209,7 @@ impl Categorized for EngineError {
             Self::ShuttingDown => ErrorKind::Unavailable,
             Self::NotPaused(_)
             | Self::VolumeMount { .. }
+            | Self::VolumeMountTime { .. }
             | Self::Disk { .. }
             | Self::System { .. } => ErrorKind::System,
             Self::Image(error) => error.kind(),

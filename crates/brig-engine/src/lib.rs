@@ -23,7 +23,9 @@ mod disk;
 mod users;
 
 pub use config::EngineConfig;
+pub use container::archive::{ArchiveWrite, ByteStream};
 pub use container::attach::{AttachRequest, AttachedStreams, OutputChunk, StdinWriter, Written};
+pub use container::commit::CommitRequest;
 pub use container::exec::ExecStart;
 pub use container::list::ListOptions;
 #[cfg(fuzzing)]
@@ -32,6 +34,7 @@ pub use container::logs::{LogLine, LogStream, LogsRequest, Tail};
 pub use container::names::random_name;
 pub use container::remove::RemoveOptions;
 pub use container::start::StartOptions;
+pub use container::stats::StatsRequest;
 pub use container::wait::{WaitCondition, WaitHandle, WaitOutcome};
 pub use engine::Engine;
 pub use error::EngineError;

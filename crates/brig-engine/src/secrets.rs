@@ -21,7 +21,8 @@ pub const SECRETS_DIR: &str = "/run/secrets";
 /// Most files of one container.
 pub const MAX_FILES: usize = 4096;
 
-const SECRETS_SOURCE: &str = "brig-secrets";
+/// What file systems of secrets are mounted from.
+pub(crate) const SECRETS_SOURCE: &str = "brig-secrets";
 const CONFIGS_SOURCE: &str = "brig-configs";
 const PAGE: u64 = 4096;
 /// Where files are placed from: /dev is a memory file system of every container's own.

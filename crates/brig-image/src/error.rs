@@ -94,6 +94,24 @@ pub enum ImageError {
     /// A `--change` directive is wrong.
     #[error("{0}")]
     Change(String),
+    /// A layer went away while it was needed.
+    #[error("layer {0} is gone")]
+    LayerGone(String),
+    /// A layer that was unpacked before headers were noted.
+    #[error(
+        "layer {0} was stored by an earlier version, which did not keep what saving and pushing \
+         need: remove the image and pull or load it again"
+    )]
+    NoArchive(String),
+    /// A saved tag does not exist (docker's text).
+    #[error("reference does not exist")]
+    NoReference,
+    /// What a push is about is not here (docker's texts).
+    #[error("{0}")]
+    NotPushable(String),
+    /// The registry has no index to search (docker's texts).
+    #[error("{0}")]
+    Search(String),
     /// A container's layers cannot be mounted or taken away.
     #[error("{doing} the root file system of container {container}")]
     Snapshot {
@@ -147,9 +165,11 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 impl Categorized for ImageError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound(_) | Self::NoSnapshot(_) | Self::WrongPlatform { .. } => {
-                ErrorKind::NotFound
-            }
+            Self::NotFound(_)
+            | Self::NoReference
+            | Self::NotPushable(_)
+            | Self::NoSnapshot(_)
+            | Self::WrongPlatform { .. } => ErrorKind::NotFound,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::Reference(_)
             | Self::TagWithDigest
@@ -164,6 +184,9 @@ impl Categorized for ImageError {
             | Self::NoSpace { .. }
             | Self::Damaged { .. }
             | Self::ArchiveRead(_)
+            | Self::LayerGone(_)
+            | Self::NoArchive(_)
+            | Self::Search(_)
             | Self::Snapshot { .. }
             | Self::VolatileLost(_)
             | Self::Task(_) => ErrorKind::System,
@@ -178,9 +201,6 @@ pub enum UnpackError {
     /// The path leads out of the layer.
     #[error("layer entry {0:?} escapes the root")]
     Escapes(String),
-    /// A directory on the path is a symbolic link of the layer.
-    #[error("layer entry {0:?} escapes the root through a symbolic link")]
-    ThroughSymlink(String),
     /// The entry makes no sense.
     #[error("layer entry {entry:?} is invalid: {reason}")]
     Invalid {
@@ -208,6 +228,9 @@ pub enum UnpackError {
     /// The archive or its compression is broken, or its source failed.
     #[error("reading the layer archive")]
     Read(#[source] io::Error),
+    /// What the archive has beside its files cannot be noted.
+    #[error("noting the layer's headers")]
+    Log(#[source] io::Error),
     /// A compression that layers do not use.
     #[error("layer is compressed with {0}, which is not supported")]
     Compression(&'static str),
@@ -305,6 +328,17 @@ pub enum RegistryError {
         /// The registry's words.
         detail: String,
     },
+    /// The registry does not take it from this caller.
+    #[error("{0}")]
+    PushDenied(String),
+    /// Nothing came back within the time that is waited.
+    #[error("{method} \"{url}\": no answer")]
+    NoAnswer {
+        /// `Put`, `Patch`.
+        method: &'static str,
+        /// Where.
+        url: String,
+    },
     /// Wrong or missing credentials.
     #[error("{0}")]
     Unauthorized(String),
@@ -386,6 +420,8 @@ impl Categorized for RegistryError {
             Self::Request { .. }
             | Self::Setup(_)
             | Self::NoCredentials { .. }
+            | Self::PushDenied(_)
+            | Self::NoAnswer { .. }
             | Self::TooManyRequests(_)
             | Self::Status { .. }
             | Self::TooLarge { .. }

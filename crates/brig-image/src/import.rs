@@ -89,6 +89,7 @@ impl ImageStore {
             manifests: Vec::new(),
             tags: options.reference.map(Reference::with_default_tag).into_iter().collect(),
             repo_digests: Vec::new(),
+            sources: Vec::new(),
         };
         for (reference, old) in self.commit(new, vec![staged]).await? {
             progress(Progress::Renamed { reference, old });

@@ -23,13 +23,20 @@ pub mod snapshot;
 pub mod store;
 pub mod unpack;
 
+mod commit;
+mod context;
 mod distribution;
 mod import;
 mod load;
 mod login;
 mod pull;
+mod push;
+mod save;
+mod upper;
 
+pub use commit::CommitOptions;
 pub use config::{HistoryItem, ImageConfig, RunConfig};
+pub use context::BuildContext;
 pub use distribution::DistributionInfo;
 pub use error::{ImageError, RegistryError, UnpackError};
 pub use import::ImportOptions;
@@ -38,7 +45,11 @@ pub use load::Loaded;
 pub use platform::Platform;
 pub use progress::{LayerState, Progress, ProgressSink};
 pub use pull::PullOutcome;
-pub use registry::{Credentials, RegistrySettings};
+pub use push::Pushed;
+pub use registry::{Credentials, RegistrySettings, SearchResult};
+pub use save::{Pieces, Save};
 pub use snapshot::Snapshots;
+pub use upper::write_changes;
+
 pub use store::remove::{ContainerUse, Deleted};
 pub use store::{HistoryEntry, Image, ImageStore, OpenOptions};

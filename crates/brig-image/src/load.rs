@@ -40,7 +40,35 @@ impl ImageStore {
         archive: impl AsyncRead + Send + Unpin,
         progress: &ProgressSink,
     ) -> Result<Vec<Loaded>, ImageError> {
-        let images = self.spool(archive).await?;
+        self.load_for(archive, None, progress).await
+    }
+
+    /// [`ImageStore::load`] of the images for a platform; without one, of those for this machine
+    /// where there is a choice.
+    ///
+    /// # Errors
+    /// [`ImageError`]; images before the broken one stay. An archive with an image for another
+    /// platform only is refused as a whole.
+    pub async fn load_for(
+        &self,
+        archive: impl AsyncRead + Send + Unpin,
+        platform: Option<Platform>,
+        progress: &ProgressSink,
+    ) -> Result<Vec<Loaded>, ImageError> {
+        let images = self.spool(archive, platform.clone()).await?;
+        for image in &images {
+            let actual = image.config.platform();
+            if let Some(wanted) = &platform
+                && wanted.accepts(&actual).is_none()
+            {
+                let name = image.tags.first().map(Reference::familiar);
+                return Err(ImageError::WrongPlatform {
+                    reference: name.unwrap_or_else(|| image.id.short().to_owned()),
+                    wanted: wanted.to_string(),
+                    actual: actual.to_string(),
+                });
+            }
+        }
         let mut loaded = Vec::new();
         for image in images {
             self.load_image(image, progress, &mut loaded).await?;
@@ -51,11 +79,13 @@ impl ImageStore {
     async fn spool(
         &self,
         archive: impl AsyncRead + Send + Unpin,
+        platform: Option<Platform>,
     ) -> Result<Vec<ArchivedImage>, ImageError> {
+        let wanted = platform.unwrap_or_else(Platform::host);
         let shared = Arc::clone(&self.shared);
         through_thread(archive, move |source| {
             let spool = Spool::fill(source, shared.layers.tmp(), &shared.limits)?;
-            read_images(&spool, &Platform::host())
+            read_images(&spool, &wanted)
         })
         .await
     }
@@ -92,6 +122,7 @@ impl ImageStore {
             manifests: Vec::new(),
             tags: image.tags.clone(),
             repo_digests: Vec::new(),
+            sources: Vec::new(),
         };
         for (reference, old) in self.commit(new, staged).await? {
             progress(Progress::Renamed { reference, old });

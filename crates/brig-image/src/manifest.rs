@@ -20,6 +20,23 @@ pub const INDEX_TYPES: [&str; 2] = [
     "application/vnd.oci.image.index.v1+json",
 ];
 
+/// Docker's single manifest.
+pub(crate) const DOCKER_MANIFEST: &str = MANIFEST_TYPES[0];
+/// OCI's single manifest.
+pub(crate) const OCI_MANIFEST: &str = MANIFEST_TYPES[1];
+/// Docker's image configuration.
+pub(crate) const DOCKER_CONFIG: &str = CONFIG_TYPES[0];
+/// OCI's image configuration.
+pub(crate) const OCI_CONFIG: &str = CONFIG_TYPES[1];
+/// A layer compressed with gzip, in Docker's words.
+pub(crate) const DOCKER_LAYER_GZIP: &str = LAYER_TYPES[1];
+/// A layer that is not compressed.
+pub(crate) const OCI_LAYER_TAR: &str = LAYER_TYPES[4];
+/// A layer compressed with gzip, in OCI's words.
+pub(crate) const OCI_LAYER_GZIP: &str = LAYER_TYPES[5];
+/// A layer compressed with zstd.
+pub(crate) const OCI_LAYER_ZSTD: &str = LAYER_TYPES[6];
+
 const CONFIG_TYPES: [&str; 2] =
     ["application/vnd.docker.container.image.v1+json", "application/vnd.oci.image.config.v1+json"];
 const LAYER_TYPES: [&str; 10] = [

@@ -23,6 +23,27 @@ pub enum Progress {
         /// Its new state.
         state: LayerState,
     },
+    /// A push begins.
+    PushingTo {
+        /// The repository's full name.
+        repository: String,
+    },
+    /// A tag is published.
+    Pushed {
+        /// The tag.
+        tag: String,
+        /// Digest of its manifest.
+        digest: Digest,
+        /// Size of its manifest.
+        size: u64,
+    },
+    /// A layer was taken from another repository of the registry.
+    Mounted {
+        /// First twelve digits of the layer's diff id.
+        id: String,
+        /// The repository's path.
+        from: String,
+    },
     /// The digest that the reference stood for.
     Digest(Digest),
     /// The pull's last line: whether anything changed.
@@ -75,6 +96,19 @@ pub enum LayerState {
     PullComplete,
     /// The layer was here already.
     AlreadyExists,
+    /// A push looks at the layer.
+    Preparing,
+    /// Bytes are sent.
+    Pushing {
+        /// Bytes so far.
+        current: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// The registry has it now.
+    Pushed,
+    /// The registry had it already.
+    LayerAlreadyExists,
     /// A layer of an archive is unpacked.
     Loading {
         /// Archive bytes consumed.
@@ -99,6 +133,10 @@ impl LayerState {
             Self::Extracting { .. } => "Extracting".to_owned(),
             Self::PullComplete => "Pull complete".to_owned(),
             Self::AlreadyExists => "Already exists".to_owned(),
+            Self::Preparing => "Preparing".to_owned(),
+            Self::Pushing { .. } => "Pushing".to_owned(),
+            Self::Pushed => "Pushed".to_owned(),
+            Self::LayerAlreadyExists => "Layer already exists".to_owned(),
             Self::Loading { .. } => "Loading layer".to_owned(),
         }
     }
@@ -109,6 +147,7 @@ impl LayerState {
         match *self {
             Self::Downloading { current, total }
             | Self::Extracting { current, total }
+            | Self::Pushing { current, total }
             | Self::Loading { current, total } => Some((current, total)),
             _ => None,
         }

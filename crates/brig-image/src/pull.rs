@@ -15,7 +15,7 @@ use crate::platform::Platform;
 use crate::progress::{LayerState, Progress, ProgressSink};
 use crate::registry::{Credentials, Found, Session, Transfer};
 use crate::store::layers::StagedLayer;
-use crate::store::{ImageStore, NewImage};
+use crate::store::{ImageStore, NewImage, Source};
 use crate::unpack::Expected;
 use crate::unpack::stream::ChannelReader;
 
@@ -49,12 +49,70 @@ impl ImageStore {
         progress: &ProgressSink,
     ) -> Result<PullOutcome, ImageError> {
         let reference = reference.clone().with_default_tag();
+        let outcome = self.pull_one(&reference, platform.as_ref(), auth.as_ref(), progress).await?;
+        progress(Progress::Done {
+            reference: reference.familiar(),
+            up_to_date: outcome.up_to_date,
+        });
+        Ok(outcome)
+    }
+
+    /// Pulls all tags of a repository, one after the other.
+    ///
+    /// # Errors
+    /// [`ImageError`]; tags before the failing one are here.
+    pub async fn pull_all(
+        &self,
+        repository: &Reference,
+        platform: Option<Platform>,
+        auth: Option<Credentials>,
+        progress: &ProgressSink,
+    ) -> Result<Vec<(Reference, PullOutcome)>, ImageError> {
+        let mut last = None;
+        let mut tags = None;
+        for endpoint in self.shared.registry.endpoints(repository.domain()).await? {
+            let mirror = endpoint.mirror;
+            let session =
+                Session::new(&self.shared.registry, endpoint, repository.clone(), auth.clone());
+            match session.tags().await {
+                Ok(found) => {
+                    tags = Some(found);
+                    break;
+                }
+                Err(error) if mirror => last = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let tags = tags.ok_or_else(|| {
+            last.unwrap_or_else(|| RegistryError::Invalid("no endpoint".to_owned()))
+        })?;
+        let mut pulled = Vec::new();
+        for tag in tags {
+            let reference = repository.with_tag(&tag)?;
+            let outcome =
+                self.pull_one(&reference, platform.as_ref(), auth.as_ref(), progress).await?;
+            pulled.push((reference, outcome));
+        }
+        progress(Progress::Done {
+            reference: repository.familiar(),
+            up_to_date: pulled.iter().all(|(_, outcome)| outcome.up_to_date),
+        });
+        Ok(pulled)
+    }
+
+    async fn pull_one(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        auth: Option<&Credentials>,
+        progress: &ProgressSink,
+    ) -> Result<PullOutcome, ImageError> {
         let tag = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => digest.to_string(),
             (None, tag) => tag.unwrap_or_default().to_owned(),
         };
         progress(Progress::PullingFrom { repository: reference.path().to_owned(), tag });
-        let turn = self.pull_turn(&reference);
+        let turn = self.pull_turn(reference);
         let _turn = turn.lock().await;
 
         let endpoints = self.shared.registry.endpoints(reference.domain()).await?;
@@ -67,19 +125,15 @@ impl ImageStore {
                     &self.shared.registry,
                     endpoint,
                     reference.clone(),
-                    auth.clone(),
+                    auth.cloned(),
                 ),
-                reference: &reference,
-                wanted: platform.as_ref(),
+                reference,
+                wanted: platform,
                 progress,
             };
             match puller.run().await {
                 Ok(outcome) => {
                     progress(Progress::Digest(outcome.digest.clone()));
-                    progress(Progress::Done {
-                        reference: reference.familiar(),
-                        up_to_date: outcome.up_to_date,
-                    });
                     return Ok(outcome);
                 }
                 Err(error) if mirror => {
@@ -245,7 +299,19 @@ impl Puller<'_> {
         let staged: Vec<StagedLayer> =
             futures_util::stream::iter(transfers).buffered(at_once).try_collect().await?;
 
+        // A mirror is not where the image would be pushed to, but its layers are the same there.
+        let repository = self.reference.name();
+        let sources = image.layers.iter().zip(&diff_ids).map(|(layer, diff_id)| {
+            let source = Source {
+                digest: layer.digest.clone(),
+                size: layer.size,
+                media_type: layer.media_type.clone(),
+                repositories: vec![repository.clone()],
+            };
+            (diff_id.clone(), source)
+        });
         let new = NewImage {
+            sources: sources.collect(),
             id: id.clone(),
             config,
             raw,

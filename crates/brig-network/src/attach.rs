@@ -1,6 +1,6 @@
 //! Connecting a running container to one more network, and disconnecting it from one.
 
-use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::dns::ResolverSockets;
 use crate::endpoint::{Endpoint, EndpointRequest, gateway_endpoint};
 use crate::error::NetworkError;
 use crate::networks::{Inner, Networks};
-use crate::plan::{Plan, default_route, name_interfaces};
-use crate::ports::{HeldPort, PortBound};
+use crate::plan::{Plan, default_route, default_route6, name_interfaces};
+use crate::ports::{HeldPort, PortBound, Targets};
 use crate::spec::Driver;
 use crate::store::SandboxRecord;
 use crate::wire::{self, DefaultRoute};
@@ -206,7 +206,7 @@ impl Networks {
         let (mut closed, mut moved) = (Vec::new(), None);
         if sandbox.ports_endpoint.as_ref() == Some(&removed.endpoint_id) {
             let next = gateway_endpoint(&sandbox.endpoints);
-            moved = next.and_then(|next| Some((next.ip?, sandbox.bound_ports())));
+            moved = next.and_then(|next| Some((Targets::of(next)?, sandbox.bound_ports())));
             sandbox.ports_endpoint = next.map(|next| next.endpoint_id.clone());
             if moved.is_none() {
                 closed = std::mem::take(&mut sandbox.ports);
@@ -219,19 +219,20 @@ impl Networks {
             let upstreams = self.inner.upstreams(&endpoints, &sandbox.dns_servers, None);
             resolver.set_view(state.named_networks(&endpoints), upstreams);
         }
-        let route = default_route(&endpoints);
-        Ok((removed, Some(Leaving { closed, moved, route, record })))
+        let (route, route6) = (default_route(&endpoints), default_route6(&endpoints));
+        Ok((removed, Some(Leaving { closed, moved, route, route6, record })))
     }
 }
 
 /// Where published ports lead from now on.
-type Redirect = (Ipv4Addr, Vec<PortBound>);
+type Redirect = (Targets, Vec<PortBound>);
 
 /// What is left to do when a running container has left a network.
 struct Leaving {
     closed: Vec<HeldPort>,
     moved: Option<Redirect>,
     route: DefaultRoute,
+    route6: Option<(Ipv6Addr, String)>,
     record: SandboxRecord,
 }
 
@@ -254,7 +255,7 @@ impl Leaving {
                 .map_err(NetworkError::kernel("cannot remove the container's interface"))?;
         }
         if let Some(ns) = ns {
-            wire::set_default_route(ns.as_fd(), &self.route)?;
+            wire::set_default_routes(ns.as_fd(), self.route, self.route6)?;
         }
         inner.store.save_sandbox(container, &self.record)
     }

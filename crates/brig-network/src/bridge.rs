@@ -14,6 +14,7 @@ use crate::mac::MacAddr;
 use crate::netlink::route::{Link, RouteSocket};
 use crate::spec::{BridgeSettings, Ipam};
 use crate::subnet::Ipv4Net;
+use crate::subnet6::Ipv6Net;
 
 /// Address of the lock; abstract addresses are per network namespace, just as subnets are.
 const LOCK_NAME: &[u8] = b"brig-subnet-allocation";
@@ -90,14 +91,87 @@ fn first_free(pools: &[AddressPool], taken: &[Ipv4Net]) -> Option<Ipv4Net> {
         .find(|subnet| !taken.iter().any(|other| other.overlaps(*subnet)))
 }
 
-/// Refuses a chosen subnet that one of our networks or an interface of the host is in.
-pub(crate) fn check_subnet(subnet: Ipv4Net, ours: &[Ipv4Net]) -> Result<(), NetworkError> {
-    let host = RouteSocket::open()
-        .and_then(|mut socket| socket.addresses())
-        .map_err(NetworkError::kernel("cannot list the host's addresses"))?;
-    let mut others = ours.iter().copied().chain(host.into_iter().map(|(_, _, net)| net));
-    if others.any(|other| other.overlaps(subnet)) {
-        return Err(NetworkError::Overlap);
+/// Refuses a chosen subnet that one of our networks or an interface of the host is in, and says
+/// which. `flag` is what chooses another one.
+pub(crate) fn check_subnet(
+    subnet: Ipv4Net,
+    ours: &[Ipv4Net],
+    flag: &str,
+) -> Result<(), NetworkError> {
+    let another = || format!("choose another subnet with {flag}");
+    if let Some(other) = ours.iter().find(|other| other.overlaps(subnet)) {
+        return Err(NetworkError::OverlapWith {
+            subnet: subnet.to_string(),
+            other: format!("a network that has {other}"),
+            advice: format!("`docker network ls` lists them; {}", another()),
+        });
+    }
+    let list = || -> io::Result<_> {
+        let mut socket = RouteSocket::open()?;
+        Ok((socket.addresses()?, socket.links()?))
+    };
+    let (addresses, links) =
+        list().map_err(NetworkError::kernel("cannot list the host's addresses"))?;
+    let Some((index, _, net)) = addresses.into_iter().find(|(_, _, net)| net.overlaps(subnet))
+    else {
+        return Ok(());
+    };
+    let link = links.into_iter().find(|link| link.index == index);
+    let name = link.as_ref().map_or_else(|| format!("number {index}"), |link| link.name.clone());
+    let left_behind = link.and_then(|link| link.alias).is_some_and(|a| a.starts_with("brig:"));
+    let advice = match left_behind {
+        true => format!(
+            "it belongs to another brigd, or to an earlier one whose data root is gone: if nobody needs it, remove it with `ip link delete {name}`; or {}",
+            another()
+        ),
+        false => another(),
+    };
+    let other = format!("interface {name}, which has {net}");
+    Err(NetworkError::OverlapWith { subnet: subnet.to_string(), other, advice })
+}
+
+/// Refuses a chosen IPv6 subnet that one of our networks has.
+pub(crate) fn check_subnet6(subnet: Ipv6Net, ours: &[Ipv6Net]) -> Result<(), NetworkError> {
+    match ours.iter().find(|other| other.overlaps(subnet)) {
+        None => Ok(()),
+        Some(other) => Err(NetworkError::OverlapWith {
+            subnet: subnet.to_string(),
+            other: format!("a network that has {other}"),
+            advice: "`docker network ls` lists them; choose another subnet with --subnet"
+                .to_owned(),
+        }),
+    }
+}
+
+/// Removes the bridges of this instance that no network of it has and that nothing is plugged into:
+/// an earlier daemon of the same data root made them before its data was deleted.
+pub(crate) fn remove_left_behind(
+    instance: &str,
+    known: impl Fn(&NetworkId) -> bool,
+) -> Result<(), NetworkError> {
+    let failed = || NetworkError::kernel("cannot list the host's interfaces");
+    let mut socket = RouteSocket::open().map_err(failed())?;
+    let links = socket.links().map_err(failed())?;
+    for link in &links {
+        let foreign = network_of_alias(instance, link).is_none_or(|network| known(&network));
+        let in_use = links.iter().any(|port| port.bridge == Some(link.index));
+        if foreign {
+            continue;
+        }
+        if in_use {
+            tracing::warn!(
+                bridge = link.name,
+                "a bridge of an earlier brigd, whose data is gone, still has containers"
+            );
+            continue;
+        }
+        tracing::info!(
+            bridge = link.name,
+            "removing a bridge of an earlier brigd whose data is gone"
+        );
+        if let Err(error) = socket.remove_link(link.index) {
+            tracing::warn!(bridge = link.name, %error, "a bridge was left behind");
+        }
     }
     Ok(())
 }
@@ -155,6 +229,15 @@ fn configure(
     ipam: &Ipam,
 ) -> io::Result<()> {
     let index = socket.index_of(&settings.name)?;
+    if ipam.v6.is_some() {
+        // Before it comes up: its own link's address is what asks for neighbours, and must not wait
+        // a second for somebody else to claim it.
+        for (setting, value) in [("disable_ipv6", "0"), ("accept_dad", "0")] {
+            let file: PathBuf =
+                ["/proc/sys/net/ipv6/conf", &settings.name, setting].iter().collect();
+            std::fs::write(file, value)?;
+        }
+    }
     // The alias first: it is what tells a later start that this bridge is ours.
     socket.set_alias_and_up(index, alias, settings.mtu)?;
     for (at, address, subnet) in socket.addresses()? {
@@ -166,7 +249,29 @@ fn configure(
     // Published ports are reachable at the host's loopback address.
     let sysctl: PathBuf =
         ["/proc/sys/net/ipv4/conf", &settings.name, "route_localnet"].iter().collect();
-    std::fs::write(sysctl, "1")
+    std::fs::write(sysctl, "1")?;
+    if let Some(v6) = &ipam.v6 {
+        socket.ensure_address6(index, v6.gateway, v6.subnet.prefix_len())?;
+        enable_forwarding6()?;
+    }
+    Ok(())
+}
+
+/// Lets the host forward packets of IPv6. Unlike for IPv4 that is done for the first network that
+/// needs it only: a host that forwards no longer takes its own addresses from routers, unless
+/// accept_ra is 2.
+fn enable_forwarding6() -> io::Result<()> {
+    const FILE: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+    if std::fs::read_to_string(FILE)?.trim() == "1" {
+        return Ok(());
+    }
+    for item in std::fs::read_dir("/proc/sys/net/ipv6/conf")?.flatten() {
+        let accept = item.path().join("accept_ra");
+        if std::fs::read_to_string(&accept).is_ok_and(|value| value.trim() == "1") {
+            std::fs::write(&accept, "2")?;
+        }
+    }
+    std::fs::write(FILE, "1")
 }
 
 /// Removes a bridge; none is fine.

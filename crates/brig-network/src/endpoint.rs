@@ -1,6 +1,6 @@
 //! A container's attachment to a network.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use brig_types::id::{ContainerId, EndpointId, NetworkId};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,8 @@ pub struct EndpointRequest {
     pub network: String,
     /// A fixed address.
     pub ip: Option<Ipv4Addr>,
+    /// A fixed IPv6 address.
+    pub ip6: Option<Ipv6Addr>,
     /// A fixed Ethernet address; derived from the address by default.
     pub mac: Option<MacAddr>,
     /// The container's name, without a slash.
@@ -44,6 +46,9 @@ pub struct Endpoint {
     pub prefix_len: u8,
     /// The network's way out; internal networks have none.
     pub gateway: Option<Ipv4Addr>,
+    /// The IPv6 side, on networks that have one.
+    #[serde(default)]
+    pub v6: Option<Address6>,
     /// The interface's Ethernet address.
     pub mac: Option<MacAddr>,
     /// The container's name.
@@ -58,6 +63,17 @@ pub struct Endpoint {
     pub interface: Option<Interface>,
 }
 
+/// An IPv6 address of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address6 {
+    /// The address.
+    pub ip: Ipv6Addr,
+    /// Length of the subnet's prefix.
+    pub prefix_len: u8,
+    /// The network's way out; internal networks have none.
+    pub gateway: Option<Ipv6Addr>,
+}
+
 /// The two ends of a container's veth pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
@@ -68,6 +84,12 @@ pub struct Interface {
 }
 
 impl Endpoint {
+    /// The addresses of both families.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let (four, six) = (self.ip.map(IpAddr::V4), self.v6.map(|v6| IpAddr::V6(v6.ip)));
+        four.into_iter().chain(six)
+    }
+
     /// Every name that finds this endpoint, as docker orders them: the container's name, its
     /// aliases, its short id, its host name.
     #[must_use]
@@ -89,6 +111,12 @@ impl Endpoint {
 /// The endpoint whose network gives the default route and takes the published ports.
 pub(crate) fn gateway_endpoint(endpoints: &[Endpoint]) -> Option<&Endpoint> {
     by_priority(endpoints).into_iter().find(|endpoint| endpoint.gateway.is_some())
+}
+
+/// The endpoint whose network gives the default route of IPv6.
+pub(crate) fn gateway6_endpoint(endpoints: &[Endpoint]) -> Option<&Endpoint> {
+    let has = |endpoint: &&Endpoint| endpoint.v6.is_some_and(|v6| v6.gateway.is_some());
+    by_priority(endpoints).into_iter().find(has)
 }
 
 /// The endpoints in the order in which names are looked up and gateways chosen.
@@ -113,6 +141,7 @@ pub(crate) mod tests {
             ip: Some(Ipv4Addr::new(172, 18, 0, 2)),
             prefix_len: 16,
             gateway: gateway.then_some(Ipv4Addr::new(172, 18, 0, 1)),
+            v6: None,
             mac: None,
             container_name: "web".to_owned(),
             hostname: None,

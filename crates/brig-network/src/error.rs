@@ -1,7 +1,7 @@
 //! What can go wrong with networks, in the words that docker's clients know.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use brig_types::error::{Categorized, ErrorKind};
@@ -84,10 +84,30 @@ pub enum NetworkError {
     AddressOnPredefined,
     /// The fixed address is outside the subnet.
     #[error("no configured subnet contains IP address {0}")]
-    AddressOutside(Ipv4Addr),
+    AddressOutside(IpAddr),
     /// The fixed address is in use.
     #[error("Address already in use")]
-    AddressInUse(Ipv4Addr),
+    AddressInUse(IpAddr),
+    /// A fixed IPv6 address on a network without IPv6.
+    #[error("invalid IPv6 address {ip}: network {network} has no IPv6; create it with --ipv6")]
+    NoIpv6 {
+        /// The address.
+        ip: Ipv6Addr,
+        /// The network.
+        network: String,
+    },
+    /// The subnet is used by something of the host.
+    #[error(
+        "invalid pool request: Pool overlaps with other one on this address space: {subnet} overlaps with {other}; {advice}"
+    )]
+    OverlapWith {
+        /// The wanted subnet.
+        subnet: String,
+        /// What has it: a network, or an interface and its subnet.
+        other: String,
+        /// What to type.
+        advice: String,
+    },
     /// No address is left.
     #[error("no available IPv4 addresses on this network's address pools: {name} ({id})")]
     AddressesExhausted {
@@ -214,6 +234,7 @@ impl Categorized for NetworkError {
             | Self::ActiveEndpoints { .. }
             | Self::AddressInUse(_)
             | Self::Overlap
+            | Self::OverlapWith { .. }
             | Self::BridgeNameTaken(_)
             | Self::PrivateMode(_)
             | Self::EndpointExists { .. } => ErrorKind::Forbidden,
@@ -224,6 +245,7 @@ impl Categorized for NetworkError {
             | Self::AddressNeedsSubnet
             | Self::AddressOnPredefined
             | Self::AddressOutside(_)
+            | Self::NoIpv6 { .. }
             | Self::Mac(_)
             | Self::ExtraHost(_)
             | Self::NameServer(_) => ErrorKind::InvalidParameter,

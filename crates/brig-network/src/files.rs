@@ -135,7 +135,7 @@ pub fn resolv_conf(host: &str, mode: ResolvMode, dns: &DnsOptions) -> String {
 pub fn hosts(
     hostname: &str,
     domainname: &str,
-    addresses: &[Ipv4Addr],
+    addresses: &[IpAddr],
     extra: &[ExtraHost],
 ) -> String {
     let mut text = DEFAULT_HOSTS.to_owned();
@@ -249,12 +249,12 @@ mod tests {
     #[test]
     fn hosts_lines() {
         let extra = extra_host("db:10.0.0.5", Ipv4Addr::LOCALHOST).unwrap();
-        let text = hosts("web", "", &[Ipv4Addr::new(172, 17, 0, 2)], &[extra]);
+        let text = hosts("web", "", &[Ipv4Addr::new(172, 17, 0, 2).into()], &[extra]);
         assert!(text.starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost"));
         assert!(text.ends_with("10.0.0.5\tdb\n172.17.0.2\tweb\n"));
-        let text = hosts("web.example.org", "", &[Ipv4Addr::new(172, 17, 0, 2)], &[]);
+        let text = hosts("web.example.org", "", &[Ipv4Addr::new(172, 17, 0, 2).into()], &[]);
         assert!(text.ends_with("172.17.0.2\tweb.example.org web\n"));
-        let text = hosts("web", "example.org", &[Ipv4Addr::new(172, 17, 0, 2)], &[]);
+        let text = hosts("web", "example.org", &[Ipv4Addr::new(172, 17, 0, 2).into()], &[]);
         assert!(text.ends_with("172.17.0.2\tweb.example.org web\n"));
         assert_eq!(hosts_of_host("1.2.3.4\tx", &[]), "1.2.3.4\tx\n");
         assert_eq!(hostname("web"), "web\n");

@@ -5,25 +5,57 @@
 //! old namespace; without a rest two ports of a bridge could claim it.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::marker::PhantomData;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::subnet::Ipv4Net;
+use crate::subnet6::Ipv6Net;
 
 /// How long a released address rests while others are free.
 const REST: Duration = Duration::from_secs(2);
 
+/// An address of either family as a number.
+pub(crate) trait Address: Copy {
+    fn number(self) -> u128;
+    fn from_number(number: u128) -> Option<Self>;
+}
+
+impl Address for Ipv4Addr {
+    fn number(self) -> u128 {
+        self.to_bits().into()
+    }
+
+    fn from_number(number: u128) -> Option<Self> {
+        u32::try_from(number).ok().map(Self::from_bits)
+    }
+}
+
+impl Address for Ipv6Addr {
+    fn number(self) -> u128 {
+        self.to_bits()
+    }
+
+    fn from_number(number: u128) -> Option<Self> {
+        Some(Self::from_bits(number))
+    }
+}
+
 /// The addresses of one subnet.
 #[derive(Debug)]
-pub(crate) struct AddressPool {
-    subnet: Ipv4Net,
+pub(crate) struct AddressPool<A> {
+    subnet: RangeInclusive<u128>,
     /// Where addresses that nobody asked for by value come from.
-    range: Ipv4Net,
-    used: BTreeSet<u32>,
+    range: RangeInclusive<u128>,
+    /// Addresses of the subnet that nobody can have.
+    edges: BTreeSet<u128>,
+    used: BTreeSet<u128>,
     /// Oldest release first.
-    resting: VecDeque<(Instant, u32)>,
+    resting: VecDeque<(Instant, u128)>,
+    kind: PhantomData<A>,
 }
 
 /// Why an address cannot be taken.
@@ -35,47 +67,69 @@ pub(crate) enum TakeError {
     InUse,
 }
 
-impl AddressPool {
+impl AddressPool<Ipv4Addr> {
     /// A pool in which the subnet's own and its broadcast address and `reserved` are taken.
     pub(crate) fn new(
         subnet: Ipv4Net,
         range: Option<Ipv4Net>,
         reserved: impl IntoIterator<Item = Ipv4Addr>,
     ) -> Self {
-        let mut used: BTreeSet<u32> = reserved.into_iter().map(Ipv4Addr::to_bits).collect();
-        used.insert(subnet.network().to_bits());
-        used.insert(subnet.broadcast().to_bits());
-        Self { subnet, range: range.unwrap_or(subnet), used, resting: VecDeque::new() }
+        let whole = |net: Ipv4Net| net.network().number()..=net.broadcast().number();
+        let edges = [subnet.network(), subnet.broadcast()];
+        Self::with(whole(subnet), whole(range.unwrap_or(subnet)), &edges, reserved)
+    }
+}
+
+impl AddressPool<Ipv6Addr> {
+    /// A pool in which the first address, which means any router, and `reserved` are taken.
+    pub(crate) fn new(
+        subnet: Ipv6Net,
+        range: Option<Ipv6Net>,
+        reserved: impl IntoIterator<Item = Ipv6Addr>,
+    ) -> Self {
+        let whole = |net: Ipv6Net| net.network().number()..=net.last().number();
+        Self::with(whole(subnet), whole(range.unwrap_or(subnet)), &[subnet.network()], reserved)
+    }
+}
+
+impl<A: Address> AddressPool<A> {
+    fn with(
+        subnet: RangeInclusive<u128>,
+        range: RangeInclusive<u128>,
+        edges: &[A],
+        reserved: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let edges: BTreeSet<u128> = edges.iter().map(|edge| edge.number()).collect();
+        let used = reserved.into_iter().map(A::number).chain(edges.iter().copied()).collect();
+        Self { subnet, range, edges, used, resting: VecDeque::new(), kind: PhantomData }
     }
 
     /// Takes the lowest free address, or none if all are in use.
-    pub(crate) fn allocate(&mut self, now: Instant) -> Option<Ipv4Addr> {
+    pub(crate) fn allocate(&mut self, now: Instant) -> Option<A> {
         while self.resting.front().is_some_and(|(since, _)| now.duration_since(*since) >= REST) {
             self.resting.pop_front();
         }
-        let resting: BTreeSet<u32> = self.resting.iter().map(|(_, address)| *address).collect();
+        let resting: BTreeSet<u128> = self.resting.iter().map(|(_, address)| *address).collect();
         let address = match self.lowest_free(&resting) {
             Some(address) => address,
             // Better the one that rested longest than none.
             None => {
-                let range = self.range;
                 let at = self.resting.iter().position(|(_, address)| {
-                    range.contains(Ipv4Addr::from_bits(*address)) && !self.used.contains(address)
+                    self.range.contains(address) && !self.used.contains(address)
                 })?;
                 self.resting.remove(at)?.1
             }
         };
         self.used.insert(address);
-        Some(Ipv4Addr::from_bits(address))
+        A::from_number(address)
     }
 
-    fn lowest_free(&self, resting: &BTreeSet<u32>) -> Option<u32> {
-        let first = self.range.network().to_bits();
-        let last = self.range.broadcast().to_bits();
-        let mut candidate = Some(first);
+    fn lowest_free(&self, resting: &BTreeSet<u128>) -> Option<u128> {
+        let last = *self.range.end();
+        let mut candidate = Some(*self.range.start());
         // Both sets are sorted, so one walk over what is taken finds the first gap.
-        let mut used = self.used.range(first..=last).peekable();
-        let mut rests = resting.range(first..=last).peekable();
+        let mut used = self.used.range(self.range.clone()).peekable();
+        let mut rests = resting.range(self.range.clone()).peekable();
         while let Some(address) = candidate {
             while used.next_if(|taken| **taken < address).is_some() {}
             while rests.next_if(|taken| **taken < address).is_some() {}
@@ -89,25 +143,23 @@ impl AddressPool {
     }
 
     /// Takes this very address.
-    pub(crate) fn take(&mut self, address: Ipv4Addr) -> Result<(), TakeError> {
-        if !self.subnet.contains(address)
-            || address == self.subnet.network()
-            || address == self.subnet.broadcast()
-        {
+    pub(crate) fn take(&mut self, address: A) -> Result<(), TakeError> {
+        let address = address.number();
+        if !self.subnet.contains(&address) || self.edges.contains(&address) {
             return Err(TakeError::Outside);
         }
-        if !self.used.insert(address.to_bits()) {
+        if !self.used.insert(address) {
             return Err(TakeError::InUse);
         }
-        self.resting.retain(|(_, resting)| *resting != address.to_bits());
+        self.resting.retain(|(_, resting)| *resting != address);
         Ok(())
     }
 
     /// Gives an address back.
-    pub(crate) fn release(&mut self, address: Ipv4Addr, now: Instant) {
-        let edge = address == self.subnet.network() || address == self.subnet.broadcast();
-        if !edge && self.used.remove(&address.to_bits()) {
-            self.resting.push_back((now, address.to_bits()));
+    pub(crate) fn release(&mut self, address: A, now: Instant) {
+        let address = address.number();
+        if !self.edges.contains(&address) && self.used.remove(&address) {
+            self.resting.push_back((now, address));
         }
     }
 }
@@ -120,10 +172,10 @@ mod tests {
 
     use super::*;
 
-    fn pool(subnet: &str, range: Option<&str>) -> AddressPool {
+    fn pool(subnet: &str, range: Option<&str>) -> AddressPool<Ipv4Addr> {
         let subnet: Ipv4Net = subnet.parse().unwrap();
         let gateway = Ipv4Addr::from_bits(subnet.network().to_bits() + 1);
-        AddressPool::new(subnet, range.map(|range| range.parse().unwrap()), [gateway])
+        AddressPool::<Ipv4Addr>::new(subnet, range.map(|range| range.parse().unwrap()), [gateway])
     }
 
     #[test]
@@ -159,6 +211,19 @@ mod tests {
             assert_eq!(pool.take(Ipv4Addr::new(10, 0, 0, outside)), Err(TakeError::Outside));
         }
         assert_eq!(pool.take(Ipv4Addr::new(10, 0, 1, 9)), Err(TakeError::Outside));
+    }
+
+    #[test]
+    fn the_other_family() {
+        let now = Instant::now();
+        let subnet: Ipv6Net = "fd00::/64".parse().unwrap();
+        let ip = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+        let mut pool = AddressPool::<Ipv6Addr>::new(subnet, None, [ip("fd00::1")]);
+        assert_eq!(pool.allocate(now), Some(ip("fd00::2")));
+        assert_eq!(pool.take(ip("fd00::2")), Err(TakeError::InUse));
+        assert_eq!(pool.take(ip("fd00::")), Err(TakeError::Outside));
+        assert_eq!(pool.take(ip("fd00::ffff:ffff:ffff:ffff")), Ok(()));
+        assert_eq!(pool.take(ip("fd00:0:0:1::1")), Err(TakeError::Outside));
     }
 
     #[derive(Clone, Debug)]

@@ -32,13 +32,14 @@ mod spec;
 mod state;
 mod store;
 mod subnet;
+mod subnet6;
 mod wire;
 
 pub use bridge::{AddressPool, default_pools};
 pub use dns::SERVER_ADDRESS as EMBEDDED_DNS_ADDRESS;
 #[cfg(fuzzing)]
 pub use dns::fuzz_packet;
-pub use endpoint::{Endpoint, EndpointRequest, Interface};
+pub use endpoint::{Address6, Endpoint, EndpointRequest, Interface};
 pub use error::NetworkError;
 pub use files::{
     DnsOptions, ExtraHost, ResolvMode, extra_host, hostname, hosts, hosts_of_host, resolv_conf,
@@ -48,7 +49,8 @@ pub use networks::{NetworkConfig, NetworkInfo, Networks};
 pub use ports::{BindError, HostPort, PortBound, PortError, PortRequest, Protocol};
 pub use sandbox::SandboxRequest;
 pub use spec::{
-    BRIDGE, BridgeSettings, DEFAULT, Driver, HOST, Ipam, NONE, NetworkRecord, NetworkSpec,
+    BRIDGE, BridgeSettings, DEFAULT, Driver, HOST, Ipam, Ipam6, NONE, NetworkRecord, NetworkSpec,
     SubnetSpec, is_predefined,
 };
 pub use subnet::{InvalidSubnet, Ipv4Net};
+pub use subnet6::Ipv6Net;

@@ -89,12 +89,13 @@ impl Inner {
         endpoints: &[Endpoint],
     ) {
         for endpoint in endpoints.iter().filter(|endpoint| state.has_names(endpoint)) {
-            if let Some(ip) = endpoint.ip {
+            let addresses: Vec<IpAddr> = endpoint.addresses().collect();
+            if !addresses.is_empty() {
                 self.resolvers.directory.insert(
                     &endpoint.network_id,
                     &endpoint.network_name,
                     &endpoint.endpoint_id,
-                    ip,
+                    &addresses,
                     &endpoint.dns_names(container),
                 );
             }

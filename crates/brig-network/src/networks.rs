@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use brig_types::id::{ContainerId, NetworkId};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bridge::{self, AddressPool, SubnetLock};
@@ -15,10 +16,11 @@ use crate::endpoint::Endpoint;
 use crate::error::NetworkError;
 use crate::firewall::{BridgeRules, Firewall};
 use crate::ports::PortRegistry;
-use crate::spec::{NetworkRecord, NetworkSpec, is_interface_name};
+use crate::spec::{Checked6, Ipam6, NetworkRecord, NetworkSpec, is_interface_name};
 use crate::state::{Network, State};
 use crate::store::Store;
 use crate::subnet::Ipv4Net;
+use crate::subnet6::Ipv6Net;
 
 /// Longest suffix of an instance: its default bridge is `brig-` and the suffix.
 const MAX_INSTANCE: usize = 10;
@@ -35,6 +37,10 @@ pub struct NetworkConfig {
     pub default_bridge: Option<String>,
     /// Subnet of the default bridge; one from the pools if not given.
     pub default_subnet: Option<Ipv4Net>,
+    /// Whether the default bridge has IPv6.
+    pub default_ipv6: bool,
+    /// IPv6 subnet of the default bridge; one of its own if not given.
+    pub default_subnet6: Option<Ipv6Net>,
     /// Where subnets come from; [`bridge::default_pools`] if empty.
     pub pools: Vec<AddressPool>,
     /// Servers that the embedded name servers ask, instead of the host's.
@@ -52,6 +58,8 @@ impl NetworkConfig {
             state_dir: state_dir.into(),
             default_bridge: None,
             default_subnet: None,
+            default_ipv6: false,
+            default_subnet6: None,
             pools: bridge::default_pools(),
             dns_upstreams: Vec::new(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
@@ -120,7 +128,8 @@ pub(crate) struct Inner {
     pub(crate) resolvers: ResolverService,
     /// One network comes or goes at a time.
     changes: tokio::sync::Mutex<()>,
-    tracker: TaskTracker,
+    pub(crate) tracker: TaskTracker,
+    pub(crate) stop: CancellationToken,
 }
 
 impl Inner {
@@ -140,6 +149,7 @@ impl Inner {
             resolvers: ResolverService::new(Default::default()),
             changes: tokio::sync::Mutex::new(()),
             tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
         }
     }
 
@@ -217,6 +227,7 @@ impl Networks {
     /// Ends the name servers and waits for work that is under way. Containers keep their networks;
     /// names answer again after the next start.
     pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
         self.inner.tracker.close();
         self.inner.tracker.wait().await;
         self.inner.resolvers.shutdown().await;
@@ -269,21 +280,29 @@ fn create(inner: &Inner, spec: &NetworkSpec) -> Result<NetworkId, NetworkError> 
     let checked = spec.check()?;
     let id = NetworkId::generate();
     let settings = spec.bridge_settings(&format!("br-{}", id.short()))?;
-    let subnets = {
+    let (subnets, subnets6) = {
         let state = inner.state();
         if state.networks.values().any(|network| network.record.name == checked.name) {
             return Err(NetworkError::NameTaken(checked.name));
         }
-        state.subnets()
+        (state.subnets(), state.subnets6())
     };
     let lock = SubnetLock::acquire()?;
     let subnet = match checked.subnet {
         Some(subnet) => {
-            bridge::check_subnet(subnet, &subnets)?;
+            bridge::check_subnet(subnet, &subnets, "--subnet")?;
             subnet
         }
         None => bridge::choose_subnet(&inner.config.pools, &subnets, &lock)?,
     };
+    let v6 = match &checked.v6 {
+        Checked6::No => None,
+        Checked6::AnySubnet => Some(Ipam6::plain(Ipv6Net::unique_local(&id))),
+        Checked6::Chosen(ipam) => Some(ipam.clone()),
+    };
+    if let Some(v6) = &v6 {
+        bridge::check_subnet6(v6.subnet, &subnets6)?;
+    }
     let record = NetworkRecord {
         id: id.clone(),
         name: checked.name.clone(),
@@ -293,7 +312,7 @@ fn create(inner: &Inner, spec: &NetworkSpec) -> Result<NetworkId, NetworkError> 
         attachable: spec.attachable,
         labels: spec.labels.clone(),
         options: spec.options.clone(),
-        ipam: Some(checked.ipam(subnet, spec.ipam_options.clone())),
+        ipam: Some(checked.ipam(subnet, v6, spec.ipam_options.clone())),
         bridge: Some(settings),
     };
     // Once recorded, a crash at any later step is repaired by the next start.
@@ -367,6 +386,7 @@ pub(crate) fn rules(record: &NetworkRecord) -> Option<BridgeRules> {
     Some(BridgeRules {
         bridge: settings.name.clone(),
         subnet: ipam.subnet,
+        subnet6: ipam.v6.as_ref().map(|v6| v6.subnet),
         icc: settings.icc,
         masquerade: settings.masquerade,
         internal: record.internal,

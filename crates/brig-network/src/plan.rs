@@ -1,10 +1,11 @@
 //! What connecting a container will do.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use brig_types::id::EndpointId;
 
-use crate::endpoint::{Endpoint, Interface, gateway_endpoint};
+use crate::endpoint::{Endpoint, Interface, gateway_endpoint, gateway6_endpoint};
+use crate::ports::Targets;
 use crate::spec::Driver;
 use crate::state::{Sandbox, State};
 use crate::subnet::Ipv4Net;
@@ -15,8 +16,8 @@ use crate::wire::{DefaultRoute, LinkPlan, SandboxPlan, remove_veth};
 pub(crate) struct Plan {
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) sandbox: SandboxPlan,
-    /// The endpoint that takes the published ports, and its address.
-    pub(crate) gateway: Option<(EndpointId, Ipv4Addr)>,
+    /// The endpoint that takes the published ports, and its addresses.
+    pub(crate) gateway: Option<(EndpointId, Targets)>,
     /// Where ports are published that name no address.
     pub(crate) host_binding: Option<Ipv4Addr>,
 }
@@ -34,9 +35,14 @@ impl Plan {
         let host_binding = gateway
             .and_then(|endpoint| state.networks.get(&endpoint.network_id))
             .and_then(|network| network.record.bridge.as_ref()?.host_binding);
-        let gateway =
-            gateway.and_then(|endpoint| Some((endpoint.endpoint_id.clone(), endpoint.ip?)));
-        let sandbox = SandboxPlan { links, default_route: default_route(&endpoints), resolver };
+        let gateway = gateway
+            .and_then(|endpoint| Some((endpoint.endpoint_id.clone(), Targets::of(endpoint)?)));
+        let sandbox = SandboxPlan {
+            links,
+            default_route: default_route(&endpoints),
+            default_route6: default_route6(&endpoints),
+            resolver,
+        };
         Self { endpoints, sandbox, gateway, host_binding }
     }
 
@@ -67,6 +73,7 @@ fn link_plan(state: &State, endpoint: &Endpoint) -> Option<LinkPlan> {
         mac: endpoint.mac?,
         ip,
         subnet: Ipv4Net::new(ip, endpoint.prefix_len),
+        v6: endpoint.v6.map(|v6| (v6.ip, v6.prefix_len)),
     })
 }
 
@@ -78,6 +85,12 @@ pub(crate) fn default_route(endpoints: &[Endpoint]) -> DefaultRoute {
             Some(DefaultRoute::Via(endpoint.gateway?, interface.name.clone()))
         })
         .unwrap_or(DefaultRoute::None)
+}
+
+/// The way out of IPv6.
+pub(crate) fn default_route6(endpoints: &[Endpoint]) -> Option<(Ipv6Addr, String)> {
+    let endpoint = gateway6_endpoint(endpoints)?;
+    Some((endpoint.v6?.gateway?, endpoint.interface.as_ref()?.name.clone()))
 }
 
 /// Names the interfaces that have no name yet: the first free `ethN`.

@@ -6,24 +6,28 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use brig_types::error::ErrorKind;
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
 use rustix::net::{
     AddressFamily, Shutdown, SocketFlags, SocketType, bind, ipproto, listen, shutdown, socket_with,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::endpoint::Endpoint;
 use crate::netlink::nftables::PortKey;
 
 /// Where the kernel says which ports are for clients and may be given away.
 const EPHEMERAL_RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// The IANA's dynamic ports, used when the kernel's answer cannot be read.
 const DEFAULT_EPHEMERAL: (u16, u16) = (49_153, 65_535);
+
+/// How many ports that are free at one family's addresses only are passed over.
+const MAX_PASSED_OVER: usize = 64;
 
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,18 +37,20 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP, where the kernel has it.
+    Sctp,
 }
 
 impl Protocol {
-    /// Reads `tcp` or `udp`, in any case.
+    /// Reads `tcp`, `udp` or `sctp`, in any case.
     ///
     /// # Errors
-    /// [`PortError::Sctp`] for SCTP, [`PortError::InvalidProtocol`] for anything else.
+    /// [`PortError::InvalidProtocol`] for anything else.
     pub fn parse(text: &str) -> Result<Self, PortError> {
         match text.to_ascii_lowercase().as_str() {
             "tcp" | "" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
-            "sctp" => Err(PortError::Sctp),
+            "sctp" => Ok(Self::Sctp),
             _ => Err(PortError::InvalidProtocol(text.chars().take(40).collect())),
         }
     }
@@ -55,6 +61,7 @@ impl Protocol {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 
@@ -63,6 +70,7 @@ impl Protocol {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }
@@ -118,7 +126,7 @@ pub struct PortRequest {
     pub container_port: u16,
     /// Its protocol.
     pub protocol: Protocol,
-    /// The address of the host; `None` or unspecified means all of them.
+    /// The address of the host; `None` means all of them, unspecified all of its family.
     pub host_ip: Option<IpAddr>,
     /// The port at the host.
     pub host_port: HostPort,
@@ -131,8 +139,8 @@ pub struct PortBound {
     pub container_port: u16,
     /// Its protocol.
     pub protocol: Protocol,
-    /// The address of the host; unspecified means all of them.
-    pub host_ip: Ipv4Addr,
+    /// The address of the host; unspecified means all of its family.
+    pub host_ip: IpAddr,
     /// The port at the host.
     pub host_port: u16,
 }
@@ -140,9 +148,32 @@ pub struct PortBound {
 impl PortBound {
     pub(crate) fn key(self) -> PortKey {
         PortKey {
+            v6: self.host_ip.is_ipv6(),
             address: (!self.host_ip.is_unspecified()).then_some(self.host_ip),
             protocol: self.protocol,
             port: self.host_port,
+        }
+    }
+}
+
+/// Where a container's published ports lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Targets {
+    pub(crate) v4: Ipv4Addr,
+    pub(crate) v6: Option<Ipv6Addr>,
+}
+
+impl Targets {
+    /// The addresses of an endpoint.
+    pub(crate) fn of(endpoint: &Endpoint) -> Option<Self> {
+        Some(Self { v4: endpoint.ip?, v6: endpoint.v6.map(|v6| v6.ip) })
+    }
+
+    /// Where a port leads: an address of the same family.
+    pub(crate) fn of_port(self, port: PortBound) -> Option<IpAddr> {
+        match port.host_ip {
+            IpAddr::V4(_) => Some(self.v4.into()),
+            IpAddr::V6(_) => self.v6.map(IpAddr::V6),
         }
     }
 }
@@ -152,10 +183,10 @@ impl PortBound {
 #[non_exhaustive]
 pub enum PortError {
     /// Another container has it.
-    #[error("Bind for {host_ip}:{port} failed: port is already allocated")]
+    #[error("Bind for {} failed: port is already allocated", SocketAddr::new(*host_ip, *port))]
     Allocated {
         /// The address it was wanted at.
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
         /// The port.
         port: u16,
     },
@@ -163,27 +194,32 @@ pub enum PortError {
     #[error("Bind for {host_ip} failed: all ports are allocated")]
     AllAllocated {
         /// The address it was wanted at.
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
     },
     /// The host refused it, mostly because a program has it.
-    #[error("listen {protocol}4 {host_ip}:{port}: bind")]
+    #[error("listen {protocol}{family} {at}: bind", family = if host_ip.is_ipv4() { 4 } else { 6 },
+        at = SocketAddr::new(*host_ip, *port))]
     Bind {
         /// The protocol.
         protocol: Protocol,
         /// The address it was wanted at.
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
         /// The port.
         port: u16,
         /// The system's reason.
         #[source]
         source: BindError,
     },
-    /// IPv6 addresses of the host.
-    #[error("publishing a port at an IPv6 address of the host ({0}) is not implemented")]
-    Ipv6(IpAddr),
-    /// SCTP.
-    #[error("publishing SCTP ports is not implemented")]
-    Sctp,
+    /// An IPv6 address of the host, and a container without one.
+    #[error(
+        "a port at the host's IPv6 address {0} can only lead to a container that has one; create its network with --ipv6"
+    )]
+    Ipv6(Ipv6Addr),
+    /// The host's own IPv6 loopback address.
+    #[error(
+        "a port cannot be published at ::1, whose packets the kernel keeps to itself; publish it at 127.0.0.1"
+    )]
+    Loopback6,
     /// No protocol that ports have.
     #[error("invalid protocol {0:?}")]
     InvalidProtocol(String),
@@ -223,8 +259,10 @@ impl From<Errno> for BindError {
 impl PortError {
     pub(crate) const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Ipv6(_) | Self::Sctp => ErrorKind::NotImplemented,
-            Self::InvalidProtocol(_) | Self::InvalidHostPort(_) => ErrorKind::InvalidParameter,
+            Self::Ipv6(_)
+            | Self::Loopback6
+            | Self::InvalidProtocol(_)
+            | Self::InvalidHostPort(_) => ErrorKind::InvalidParameter,
             Self::Allocated { .. } | Self::AllAllocated { .. } | Self::Bind { .. } => {
                 ErrorKind::System
             }
@@ -245,7 +283,7 @@ pub(crate) struct PortRegistry(Arc<Mutex<Registered>>);
 #[derive(Debug, Default)]
 struct Registered {
     /// The addresses at which each port is taken.
-    taken: BTreeMap<(Protocol, u16), Vec<Ipv4Addr>>,
+    taken: BTreeMap<(Protocol, u16), Vec<IpAddr>>,
     /// The ephemeral port given last; the next search starts after it.
     last_ephemeral: Option<u16>,
 }
@@ -266,17 +304,44 @@ impl Drop for HeldPort {
 }
 
 impl PortRegistry {
-    /// Finds and holds a port of the host for a request.
+    /// Finds and holds a port of the host for a request: one that names no address gets the same
+    /// port at both families' addresses if the container has both.
     pub(crate) fn hold(
         &self,
         request: &PortRequest,
         default_ip: Option<Ipv4Addr>,
-    ) -> Result<HeldPort, PortError> {
+        has_v6: bool,
+    ) -> Result<Vec<HeldPort>, PortError> {
         let host_ip = match request.host_ip {
-            None => default_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
-            Some(IpAddr::V4(ip)) => ip,
-            Some(ip @ IpAddr::V6(_)) => return Err(PortError::Ipv6(ip)),
+            None => default_ip.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+            Some(IpAddr::V6(Ipv6Addr::LOCALHOST)) => return Err(PortError::Loopback6),
+            Some(IpAddr::V6(ip)) if !has_v6 => return Err(PortError::Ipv6(ip)),
+            Some(ip) => ip,
         };
+        let both = request.host_ip.is_none() && default_ip.is_none() && has_v6;
+        if !both {
+            return Ok(vec![self.hold_at(request, host_ip)?]);
+        }
+        let mut passed_over = Vec::new();
+        loop {
+            let four = self.hold_at(request, host_ip)?;
+            let bound = PortBound { host_ip: Ipv6Addr::UNSPECIFIED.into(), ..four.bound };
+            match self.hold_one(bound) {
+                Ok(six) => return Ok(vec![four, six]),
+                // Free at one family only; held meanwhile, so that another one is found.
+                Err(
+                    PortError::Allocated { .. } | PortError::Bind { source: BindError::InUse, .. },
+                ) if !matches!(request.host_port, HostPort::Fixed(_))
+                    && passed_over.len() < MAX_PASSED_OVER =>
+                {
+                    passed_over.push(four);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn hold_at(&self, request: &PortRequest, host_ip: IpAddr) -> Result<HeldPort, PortError> {
         let bound = |host_port| PortBound {
             container_port: request.container_port,
             protocol: request.protocol,
@@ -347,7 +412,10 @@ impl PortRegistry {
         let mut registered = self.lock();
         let taken = registered.taken.entry((bound.protocol, bound.host_port)).or_default();
         let conflict = taken.iter().any(|other| {
-            other.is_unspecified() || bound.host_ip.is_unspecified() || *other == bound.host_ip
+            other.is_ipv4() == bound.host_ip.is_ipv4()
+                && (other.is_unspecified()
+                    || bound.host_ip.is_unspecified()
+                    || *other == bound.host_ip)
         });
         if conflict {
             return Err(PortError::Allocated { host_ip: bound.host_ip, port: bound.host_port });
@@ -379,9 +447,17 @@ fn reserve(bound: PortBound) -> Result<OwnedFd, Errno> {
     let (kind, protocol) = match bound.protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+        Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
-    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(protocol))?;
-    let address = SocketAddrV4::new(bound.host_ip, bound.host_port);
+    let family = match bound.host_ip {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol))?;
+    if bound.host_ip.is_ipv6() {
+        set_ipv6_v6only(&socket, true)?;
+    }
+    let address = SocketAddr::new(bound.host_ip, bound.host_port);
     if bound.protocol == Protocol::Tcp {
         // With SO_REUSEADDR, connections that a former server left in TIME-WAIT do not count.
         // Listening once makes the kernel check that nobody else does, and forbid it to others;
@@ -438,14 +514,15 @@ mod tests {
         for text in ["-", "1-", "-1", "+1", "65536", "9-8", "0-8", "a"] {
             assert!(HostPort::parse(text).is_err(), "{text}");
         }
-        assert!(matches!(Protocol::parse("SCTP"), Err(PortError::Sctp)));
+        assert_eq!(Protocol::parse("SCTP").unwrap(), Protocol::Sctp);
     }
 
     #[test]
     fn a_held_port_refuses_others_and_connections() {
         let registry = PortRegistry::default();
-        let held = registry.hold(&request(Protocol::Tcp, HostPort::Ephemeral), None).unwrap();
-        let port = held.bound.host_port;
+        let held =
+            registry.hold(&request(Protocol::Tcp, HostPort::Ephemeral), None, false).unwrap();
+        let port = held[0].bound.host_port;
         // The standard library sets SO_REUSEADDR on listeners.
         let error = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
@@ -460,17 +537,18 @@ mod tests {
     #[test]
     fn a_port_of_another_container() {
         let registry = PortRegistry::default();
-        let held = registry.hold(&request(Protocol::Udp, HostPort::Ephemeral), None).unwrap();
-        let port = held.bound.host_port;
+        let held =
+            registry.hold(&request(Protocol::Udp, HostPort::Ephemeral), None, false).unwrap();
+        let port = held[0].bound.host_port;
         let mut again = request(Protocol::Udp, HostPort::Fixed(port));
         again.host_ip = None;
-        let error = registry.hold(&again, None).unwrap_err();
+        let error = registry.hold(&again, None, false).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("Bind for 0.0.0.0:{port} failed: port is already allocated")
         );
         // Another protocol is another port.
-        drop(registry.hold(&request(Protocol::Tcp, HostPort::Fixed(port)), None).unwrap());
+        drop(registry.hold(&request(Protocol::Tcp, HostPort::Fixed(port)), None, false).unwrap());
     }
 
     #[test]
@@ -479,14 +557,14 @@ mod tests {
         let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = server.local_addr().unwrap().port();
         let error =
-            registry.hold(&request(Protocol::Udp, HostPort::Fixed(port)), None).unwrap_err();
+            registry.hold(&request(Protocol::Udp, HostPort::Fixed(port)), None, false).unwrap_err();
         assert_eq!(
             chain(&error),
             format!("listen udp4 127.0.0.1:{port}: bind: address already in use")
         );
         drop(server);
         // The failed attempt left nothing registered.
-        registry.hold(&request(Protocol::Udp, HostPort::Fixed(port)), None).unwrap();
+        registry.hold(&request(Protocol::Udp, HostPort::Fixed(port)), None, false).unwrap();
     }
 
     #[test]
@@ -499,18 +577,21 @@ mod tests {
         drop(server);
         drop(client);
         let registry = PortRegistry::default();
-        registry.hold(&request(Protocol::Tcp, HostPort::Fixed(address.port())), None).unwrap();
+        registry
+            .hold(&request(Protocol::Tcp, HostPort::Fixed(address.port())), None, false)
+            .unwrap();
     }
 
     #[test]
     fn ranges_skip_what_is_taken() {
         let registry = PortRegistry::default();
-        let first = registry.hold(&request(Protocol::Udp, HostPort::Ephemeral), None).unwrap();
-        let port = first.bound.host_port;
+        let first =
+            registry.hold(&request(Protocol::Udp, HostPort::Ephemeral), None, false).unwrap();
+        let port = first[0].bound.host_port;
         let range = request(Protocol::Udp, HostPort::Range(port, port.saturating_add(20)));
-        let second = registry.hold(&range, None).unwrap();
-        assert!(second.bound.host_port > port);
+        let second = registry.hold(&range, None, false).unwrap();
+        assert!(second[0].bound.host_port > port);
         let one = request(Protocol::Udp, HostPort::Range(port, port));
-        assert!(registry.hold(&one, None).is_err());
+        assert!(registry.hold(&one, None, false).is_err());
     }
 }

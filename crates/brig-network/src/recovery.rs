@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use brig_sys::ns::{self, NsKind};
 use brig_types::error::chain;
@@ -15,10 +16,14 @@ use crate::netlink::route::RouteSocket;
 use crate::networks::{Inner, NetworkConfig, Networks, ensure_bridge, joined, now_nanos, rules};
 use crate::ports::PortRegistry;
 use crate::sandbox::release_sandbox;
-use crate::spec::{BRIDGE, Driver, HOST, Ipam, NONE, NetworkRecord, NetworkSpec};
+use crate::spec::{BRIDGE, Driver, HOST, Ipam, Ipam6, NONE, NetworkRecord, NetworkSpec};
 use crate::state::{Network, Sandbox, State};
 use crate::store::Store;
+use crate::subnet6::Ipv6Net;
 use crate::wire;
+
+/// How often the packet rules are looked at.
+const GUARD_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Networks {
     /// Starts the network service: bridges and rules are there when it returns, and published ports
@@ -28,7 +33,10 @@ impl Networks {
     /// When a program is missing, the state cannot be read, or the kernel refuses.
     pub async fn start(config: NetworkConfig) -> Result<Self, NetworkError> {
         let inner = joined(tokio::task::spawn_blocking(move || open(config)).await)?;
-        Ok(Self { inner: Arc::new(inner) })
+        let networks = Self { inner: Arc::new(inner) };
+        let guard = Arc::clone(&networks.inner);
+        networks.inner.tracker.spawn(async move { guard_rules(&guard).await });
+        Ok(networks)
     }
 
     /// Takes over the containers that kept running and drops everything of all others: names are
@@ -112,6 +120,22 @@ impl Networks {
     }
 }
 
+/// Restores the rules whenever another program has taken them away: `nft flush ruleset` and restarts
+/// of other firewalls do, and nobody tells.
+async fn guard_rules(inner: &Arc<Inner>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(GUARD_INTERVAL) => {}
+            () = inner.stop.cancelled() => return,
+        }
+        let this = Arc::clone(inner);
+        let restored = joined(tokio::task::spawn_blocking(move || this.firewall().restore()).await);
+        if let Err(error) = restored {
+            tracing::warn!(error = %chain(&error), "the packet rules cannot be looked after");
+        }
+    }
+}
+
 fn open(config: NetworkConfig) -> Result<Inner, NetworkError> {
     config.check()?;
     let store = Store::open(&config.state_dir)?;
@@ -121,6 +145,7 @@ fn open(config: NetworkConfig) -> Result<Inner, NetworkError> {
         state.networks.insert(record.id.clone(), Network::new(record));
     }
     bridge::enable_forwarding()?;
+    bridge::remove_left_behind(&config.instance, |id| state.networks.contains_key(id))?;
     for (name, driver) in [(HOST, Driver::Host), (NONE, Driver::Null)] {
         if state.find(name).is_err() {
             let record = predefined(name, driver);
@@ -174,7 +199,10 @@ fn ensure_default_bridge(
     let fits = old.as_ref().is_some_and(|record| {
         let named = record.bridge.as_ref().is_some_and(|bridge| bridge.name == name);
         let subnet = record.ipam.as_ref().map(|ipam| ipam.subnet);
-        named && config.default_subnet.is_none_or(|wanted| subnet == Some(wanted))
+        let subnet6 = record.ipam.as_ref().and_then(|ipam| Some(ipam.v6.as_ref()?.subnet));
+        let six = config.default_ipv6 == subnet6.is_some()
+            && config.default_subnet6.is_none_or(|wanted| subnet6 == Some(wanted));
+        named && six && config.default_subnet.is_none_or(|wanted| subnet == Some(wanted))
     });
     if fits {
         return Ok(());
@@ -194,12 +222,13 @@ fn ensure_default_bridge(
     let lock = SubnetLock::acquire()?;
     let subnet = match config.default_subnet {
         Some(subnet) => {
-            bridge::check_subnet(subnet, &ours)?;
+            bridge::check_subnet(subnet, &ours, "--bip")?;
             subnet
         }
         None => bridge::choose_subnet(&config.pools, &ours, &lock)?,
     };
     let mut record = old.unwrap_or_else(|| predefined(BRIDGE, Driver::Bridge));
+    let subnet6 = config.default_subnet6.unwrap_or_else(|| Ipv6Net::unique_local(&record.id));
     record.bridge = Some(NetworkSpec::default().bridge_settings(&name)?);
     record.options = default_bridge_options(&name);
     record.ipam = Some(Ipam {
@@ -210,6 +239,7 @@ fn ensure_default_bridge(
         user_subnet: false,
         user_gateway: false,
         options: Default::default(),
+        v6: config.default_ipv6.then(|| Ipam6::plain(subnet6)),
     });
     store.save_network(&record)?;
     ensure_bridge(&config.instance, &record)?;

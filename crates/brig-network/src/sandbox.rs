@@ -264,20 +264,22 @@ impl Inner {
         plan: &Plan,
         ports: &[PortRequest],
     ) -> Result<Vec<HeldPort>, NetworkError> {
-        let Some((id, _)) = &plan.gateway else { return Ok(Vec::new()) };
+        let Some((id, targets)) = &plan.gateway else { return Ok(Vec::new()) };
         let name = plan
             .endpoints
             .iter()
             .find(|endpoint| endpoint.endpoint_id == *id)
             .map(|endpoint| endpoint.container_name.clone())
             .unwrap_or_default();
-        ports
-            .iter()
-            .map(|request| {
-                self.ports.hold(request, plan.host_binding).map_err(|source| {
-                    NetworkError::Publish { endpoint: name.clone(), id: id.clone(), source }
-                })
-            })
-            .collect()
+        let mut held = Vec::with_capacity(ports.len());
+        for request in ports {
+            let one = self.ports.hold(request, plan.host_binding, targets.v6.is_some());
+            held.extend(one.map_err(|source| NetworkError::Publish {
+                endpoint: name.clone(),
+                id: id.clone(),
+                source,
+            })?);
+        }
+        Ok(held)
     }
 }

@@ -1,7 +1,7 @@
 //! What a network is asked to be, and the checks that turn the request into a record.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use brig_types::id::NetworkId;
 use brig_types::{Labels, name};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::NetworkError;
 use crate::subnet::{Ipv4Net, MAX_PREFIX_LEN};
+use crate::subnet6::{self, Ipv6Net};
 
 /// Name of the network that containers join when nobody says otherwise.
 pub const BRIDGE: &str = "bridge";
@@ -67,13 +68,13 @@ pub struct NetworkSpec {
     pub ipam_driver: String,
     /// Options of the IPAM driver, kept for inspection.
     pub ipam_options: BTreeMap<String, String>,
-    /// At most one IPv4 subnet; none means one from the pools.
+    /// At most one subnet of each family; none means one from the pools.
     pub subnets: Vec<SubnetSpec>,
     /// Whether containers are cut off from everything outside the network.
     pub internal: bool,
     /// Kept for inspection; containers may attach to any local network.
     pub attachable: bool,
-    /// Asks for IPv6, which is refused.
+    /// Whether containers get IPv6 addresses too.
     pub ipv6: bool,
     /// Free-form labels.
     pub labels: Labels,
@@ -111,6 +112,37 @@ pub struct Ipam {
     pub user_gateway: bool,
     /// IPAM driver options as given.
     pub options: BTreeMap<String, String>,
+    /// The IPv6 side, if the network has one.
+    #[serde(default)]
+    pub v6: Option<Ipam6>,
+}
+
+/// The IPv6 addresses of a bridge network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipam6 {
+    /// The subnet.
+    pub subnet: Ipv6Net,
+    /// The part of it that addresses are taken from, if it was narrowed.
+    pub ip_range: Option<Ipv6Net>,
+    /// The bridge's own address, the containers' gateway.
+    pub gateway: Ipv6Addr,
+    /// Addresses that are never given to containers, by name.
+    pub aux_addresses: BTreeMap<String, Ipv6Addr>,
+    /// Whether the user chose the subnet; only then may containers choose addresses.
+    pub user_subnet: bool,
+}
+
+impl Ipam6 {
+    /// A subnet's addresses without anything special about them.
+    pub(crate) fn plain(subnet: Ipv6Net) -> Self {
+        Self {
+            subnet,
+            ip_range: None,
+            gateway: Ipv6Addr::from_bits(subnet.network().to_bits().saturating_add(1)),
+            aux_addresses: BTreeMap::new(),
+            user_subnet: false,
+        }
+    }
 }
 
 /// What the driver options say.
@@ -181,6 +213,16 @@ pub(crate) struct CheckedSpec {
     pub(crate) ip_range: Option<Ipv4Net>,
     pub(crate) gateway: Option<Ipv4Addr>,
     pub(crate) aux_addresses: BTreeMap<String, Ipv4Addr>,
+    pub(crate) v6: Checked6,
+}
+
+/// What is asked for of IPv6.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Checked6 {
+    No,
+    /// With a subnet that is still to be chosen.
+    AnySubnet,
+    Chosen(Ipam6),
 }
 
 impl NetworkSpec {
@@ -206,19 +248,27 @@ impl NetworkSpec {
             "" | "default" => {}
             driver => return Err(NetworkError::UnknownDriver(driver.chars().take(80).collect())),
         }
-        if self.ipv6 {
-            return Err(NetworkError::NotImplemented("IPv6 on bridge networks".to_owned()));
-        }
-        let subnet = match self.subnets.as_slice() {
-            [] => SubnetSpec::default(),
-            [one] => one.clone(),
-            _ => {
-                return Err(NetworkError::NotImplemented(
-                    "more than one subnet per bridge network".to_owned(),
+        let (six, four): (Vec<_>, Vec<_>) =
+            self.subnets.iter().partition(|subnet| subnet.is_ipv6());
+        let only = |subnets: &[&SubnetSpec]| match subnets {
+            [] => Ok(None),
+            [one] => Ok(Some((*one).clone())),
+            _ => Err(NetworkError::NotImplemented(
+                "more than one subnet of a family per bridge network".to_owned(),
+            )),
+        };
+        let (four, six) = (only(&four)?, only(&six)?);
+        let v6 = match six {
+            Some(_) if !self.ipv6 => {
+                return Err(NetworkError::Config(
+                    "an IPv6 subnet needs IPv6: create the network with --ipv6".to_owned(),
                 ));
             }
+            Some(subnet) => Checked6::Chosen(subnet.check6()?),
+            None if self.ipv6 => Checked6::AnySubnet,
+            None => Checked6::No,
         };
-        subnet.check(&self.name)
+        four.unwrap_or_default().check(&self.name, v6)
     }
 
     /// Reads the driver options; `default_name` is the bridge's name if they give none.
@@ -269,20 +319,53 @@ impl NetworkSpec {
 }
 
 impl SubnetSpec {
-    fn check(&self, name: &str) -> Result<CheckedSpec, NetworkError> {
-        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let net = |text: String| {
-            if text.contains(':') {
-                return Err(NetworkError::NotImplemented("IPv6 on bridge networks".to_owned()));
-            }
-            text.parse::<Ipv4Net>().map_err(NetworkError::Subnet)
+    fn is_ipv6(&self) -> bool {
+        self.subnet.contains(':') || (self.subnet.is_empty() && self.gateway.contains(':'))
+    }
+
+    fn check6(&self) -> Result<Ipam6, NetworkError> {
+        let net = |text: &str| text.parse::<Ipv6Net>().map_err(NetworkError::Subnet);
+        let invalid = |what: &str, text: &str| {
+            NetworkError::Config(format!("invalid {what} {text}: it is not within the subnet"))
         };
+        if self.subnet.is_empty() {
+            return Err(NetworkError::Config(
+                "gateway, ip-range and auxiliary addresses need a subnet".to_owned(),
+            ));
+        }
+        let subnet = net(&self.subnet)?;
+        if subnet.prefix_len() > subnet6::MAX_PREFIX_LEN || subnet.prefix_len() == 0 {
+            return Err(NetworkError::Config(format!("invalid subnet {subnet}: its size")));
+        }
+        let address = |what: &str, text: &str| match text.parse::<IpAddr>() {
+            Ok(IpAddr::V6(ip)) if subnet.contains(ip) && ip != subnet.network() => Ok(ip),
+            _ => Err(invalid(what, text)),
+        };
+        let mut ipam = Ipam6 { user_subnet: true, ..Ipam6::plain(subnet) };
+        if !self.ip_range.is_empty() {
+            let range = net(&self.ip_range)?;
+            if !subnet.contains_net(range) {
+                return Err(invalid("ip-range", &self.ip_range));
+            }
+            ipam.ip_range = Some(range);
+        }
+        if !self.gateway.is_empty() {
+            ipam.gateway = address("gateway", &self.gateway)?;
+        }
+        ipam.aux_addresses = self
+            .aux_addresses
+            .iter()
+            .map(|(key, text)| Ok((key.clone(), address("auxiliary address", text)?)))
+            .collect::<Result<_, NetworkError>>()?;
+        Ok(ipam)
+    }
+
+    fn check(&self, name: &str, v6: Checked6) -> Result<CheckedSpec, NetworkError> {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let net = |text: String| text.parse::<Ipv4Net>().map_err(NetworkError::Subnet);
         let address = |text: &str| match text.parse() {
             Ok(IpAddr::V4(address)) => Ok(address),
-            Ok(IpAddr::V6(_)) => {
-                Err(NetworkError::NotImplemented("IPv6 on bridge networks".to_owned()))
-            }
-            Err(_) => Err(NetworkError::Config(format!("invalid address {text:?}"))),
+            _ => Err(NetworkError::Config(format!("invalid address {text:?}"))),
         };
         let subnet = given(&self.subnet).map(net).transpose()?;
         let ip_range = given(&self.ip_range).map(net).transpose()?;
@@ -328,13 +411,18 @@ impl SubnetSpec {
             }
             None => {}
         }
-        Ok(CheckedSpec { name: name.to_owned(), subnet, ip_range, gateway, aux_addresses })
+        Ok(CheckedSpec { name: name.to_owned(), subnet, ip_range, gateway, aux_addresses, v6 })
     }
 }
 
 impl CheckedSpec {
     /// The addresses of the network in `subnet`.
-    pub(crate) fn ipam(self, subnet: Ipv4Net, options: BTreeMap<String, String>) -> Ipam {
+    pub(crate) fn ipam(
+        self,
+        subnet: Ipv4Net,
+        v6: Option<Ipam6>,
+        options: BTreeMap<String, String>,
+    ) -> Ipam {
         let first = |net: Ipv4Net| Ipv4Addr::from_bits(net.network().to_bits().saturating_add(1));
         Ipam {
             subnet,
@@ -344,6 +432,7 @@ impl CheckedSpec {
             ip_range: self.ip_range,
             aux_addresses: self.aux_addresses,
             options,
+            v6,
         }
     }
 }
@@ -390,7 +479,7 @@ mod tests {
     #[test]
     fn the_gateway_is_the_first_address() {
         let checked = spec("10.5.0.0/16", "10.5.4.0/24", "").check().unwrap();
-        let ipam = checked.ipam("10.5.0.0/16".parse().unwrap(), BTreeMap::new());
+        let ipam = checked.ipam("10.5.0.0/16".parse().unwrap(), None, BTreeMap::new());
         assert_eq!(ipam.gateway, Ipv4Addr::new(10, 5, 0, 1));
         assert!(ipam.user_subnet);
     }
@@ -410,7 +499,37 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidParameter, "{subnet} {range} {gateway}");
         }
         let error = spec("fd00::/64", "", "").check().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotImplemented);
+        assert!(error.to_string().contains("--ipv6"), "{error}");
+    }
+
+    #[test]
+    fn both_families() {
+        let six = |subnet: &str, range: &str, gateway: &str| {
+            let spec = NetworkSpec { ipv6: true, ..spec(subnet, range, gateway) };
+            spec.check().map(|checked| (checked.subnet, checked.v6))
+        };
+        let chosen = |answer: Result<(Option<Ipv4Net>, Checked6), NetworkError>| match answer {
+            Ok((None, Checked6::Chosen(ipam))) => ipam,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(chosen(six("fd00::/64", "", "")).gateway.to_string(), "fd00::1");
+        let narrowed = chosen(six("fd00::/64", "fd00::8000/113", "fd00::9"));
+        assert_eq!(
+            (narrowed.gateway.to_string().as_str(), narrowed.ip_range.is_some()),
+            ("fd00::9", true)
+        );
+        let four = six("10.5.0.0/16", "", "").unwrap();
+        assert_eq!(four, ("10.5.0.0/16".parse().ok(), Checked6::AnySubnet));
+        for (subnet, range, gateway) in [
+            ("fd00::/64", "fd01::/65", ""),
+            ("fd00::/64", "", "fd01::1"),
+            ("fd00::/64", "", "10.0.0.1"),
+            ("fd00::/127", "", ""),
+            ("", "", "fd00::1"),
+        ] {
+            let error = six(subnet, range, gateway).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidParameter, "{subnet} {range} {gateway}");
+        }
     }
 
     #[test]

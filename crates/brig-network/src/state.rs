@@ -1,26 +1,28 @@
 //! What is known in memory: networks, their addresses, and what each container has.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use brig_types::id::{ContainerId, EndpointId, NetworkId};
 use tokio::time::Instant;
 
 use crate::dns::Resolver;
-use crate::endpoint::{Endpoint, EndpointRequest, by_priority};
+use crate::endpoint::{Address6, Endpoint, EndpointRequest, by_priority};
 use crate::error::NetworkError;
 use crate::ipam::{AddressPool, TakeError};
 use crate::mac::MacAddr;
-use crate::ports::{HeldPort, PortBound};
+use crate::ports::{HeldPort, PortBound, Targets};
 use crate::spec::{BRIDGE, DEFAULT, Driver, NetworkRecord};
 use crate::store::SandboxRecord;
 use crate::subnet::Ipv4Net;
+use crate::subnet6::Ipv6Net;
 
 /// A network and its addresses.
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) record: NetworkRecord,
-    pool: Option<AddressPool>,
+    pool: Option<AddressPool<Ipv4Addr>>,
+    pool6: Option<AddressPool<Ipv6Addr>>,
 }
 
 /// What a container has.
@@ -47,9 +49,14 @@ impl Network {
     pub(crate) fn new(record: NetworkRecord) -> Self {
         let pool = record.ipam.as_ref().map(|ipam| {
             let reserved = ipam.aux_addresses.values().copied().chain([ipam.gateway]);
-            AddressPool::new(ipam.subnet, ipam.ip_range, reserved)
+            AddressPool::<Ipv4Addr>::new(ipam.subnet, ipam.ip_range, reserved)
         });
-        Self { record, pool }
+        let v6 = record.ipam.as_ref().and_then(|ipam| ipam.v6.as_ref());
+        let pool6 = v6.map(|ipam| {
+            let reserved = ipam.aux_addresses.values().copied().chain([ipam.gateway]);
+            AddressPool::<Ipv6Addr>::new(ipam.subnet, ipam.ip_range, reserved)
+        });
+        Self { record, pool, pool6 }
     }
 
     /// Finds an address for a request.
@@ -76,14 +83,45 @@ impl Network {
         }
         match pool.take(wanted) {
             Ok(()) => Ok(Some(wanted)),
-            Err(TakeError::Outside) => Err(NetworkError::AddressOutside(wanted)),
-            Err(TakeError::InUse) => Err(NetworkError::AddressInUse(wanted)),
+            Err(TakeError::Outside) => Err(NetworkError::AddressOutside(wanted.into())),
+            Err(TakeError::InUse) => Err(NetworkError::AddressInUse(wanted.into())),
         }
     }
 
-    fn release(&mut self, address: Option<Ipv4Addr>) {
+    /// Finds an IPv6 address for a request; networks without have none to give.
+    fn address6(&mut self, wanted: Option<Ipv6Addr>) -> Result<Option<Address6>, NetworkError> {
+        let v6 = self.record.ipam.as_ref().and_then(|ipam| ipam.v6.as_ref());
+        let (Some(pool), Some(ipam)) = (&mut self.pool6, v6) else {
+            return match wanted {
+                None => Ok(None),
+                Some(ip) => Err(NetworkError::NoIpv6 { ip, network: self.record.name.clone() }),
+            };
+        };
+        let ip = match wanted {
+            None => {
+                pool.allocate(Instant::now()).ok_or_else(|| NetworkError::AddressesExhausted {
+                    name: self.record.name.clone(),
+                    id: self.record.id.clone(),
+                })?
+            }
+            Some(_) if self.record.predefined() => return Err(NetworkError::AddressOnPredefined),
+            Some(_) if !ipam.user_subnet => return Err(NetworkError::AddressNeedsSubnet),
+            Some(ip) => match pool.take(ip) {
+                Ok(()) => ip,
+                Err(TakeError::Outside) => return Err(NetworkError::AddressOutside(ip.into())),
+                Err(TakeError::InUse) => return Err(NetworkError::AddressInUse(ip.into())),
+            },
+        };
+        let gateway = (!self.record.internal).then_some(ipam.gateway);
+        Ok(Some(Address6 { ip, prefix_len: ipam.subnet.prefix_len(), gateway }))
+    }
+
+    fn release(&mut self, address: Option<Ipv4Addr>, v6: Option<Address6>) {
         if let (Some(pool), Some(address)) = (&mut self.pool, address) {
             pool.release(address, Instant::now());
+        }
+        if let (Some(pool), Some(v6)) = (&mut self.pool6, v6) {
+            pool.release(v6.ip, Instant::now());
         }
     }
 }
@@ -115,6 +153,12 @@ impl State {
     pub(crate) fn subnets(&self) -> Vec<Ipv4Net> {
         let ipam = |network: &Network| network.record.ipam.as_ref().map(|ipam| ipam.subnet);
         self.networks.values().filter_map(ipam).collect()
+    }
+
+    /// The IPv6 subnets of all our networks.
+    pub(crate) fn subnets6(&self) -> Vec<Ipv6Net> {
+        let v6 = |network: &Network| Some(network.record.ipam.as_ref()?.v6.as_ref()?.subnet);
+        self.networks.values().filter_map(v6).collect()
     }
 
     /// Whether a container has or will have an interface on the network.
@@ -154,6 +198,13 @@ impl State {
             .get_mut(&id)
             .ok_or_else(|| NetworkError::NotFound(request.network.clone()))?;
         let ip = network.address(request.ip)?;
+        let v6 = match network.address6(request.ip6) {
+            Ok(v6) => v6,
+            Err(error) => {
+                network.release(ip, None);
+                return Err(error);
+            }
+        };
         let ipam = network.record.ipam.as_ref();
         let endpoint = Endpoint {
             network_id: id,
@@ -163,6 +214,7 @@ impl State {
             ip,
             prefix_len: ipam.map_or(0, |ipam| ipam.subnet.prefix_len()),
             gateway: ipam.filter(|_| !network.record.internal).map(|ipam| ipam.gateway),
+            v6,
             mac: ip.map(|ip| request.mac.unwrap_or_else(|| MacAddr::from_ip(ip))),
             container_name: request.container_name,
             hostname: request.hostname,
@@ -177,11 +229,16 @@ impl State {
     /// Takes a place that a container had before a restart.
     pub(crate) fn restore(&mut self, endpoint: &Endpoint) -> bool {
         let Some(network) = self.networks.get_mut(&endpoint.network_id) else { return false };
-        match (&mut network.pool, endpoint.ip) {
+        let taken = match (&mut network.pool, endpoint.ip) {
             (Some(pool), Some(ip)) => pool.take(ip).is_ok(),
             (None, None) => true,
             _ => false,
+        };
+        if let (true, Some(pool), Some(v6)) = (taken, &mut network.pool6, endpoint.v6) {
+            // The other family still works if this one was taken away from the network.
+            let _ = pool.take(v6.ip);
         }
+        taken
     }
 
     /// Removes one of a container's endpoints and frees its address.
@@ -203,7 +260,7 @@ impl State {
     /// Frees an endpoint's address.
     pub(crate) fn free_address(&mut self, endpoint: &Endpoint) {
         if let Some(network) = self.networks.get_mut(&endpoint.network_id) {
-            network.release(endpoint.ip);
+            network.release(endpoint.ip, endpoint.v6);
         }
     }
 
@@ -236,10 +293,10 @@ impl Sandbox {
         }
     }
 
-    /// The address that the published ports lead to.
-    pub(crate) fn ports_target(&self) -> Option<Ipv4Addr> {
+    /// The addresses that the published ports lead to.
+    pub(crate) fn ports_target(&self) -> Option<Targets> {
         let id = self.ports_endpoint.as_ref()?;
-        self.endpoints.iter().find(|endpoint| endpoint.endpoint_id == *id)?.ip
+        Targets::of(self.endpoints.iter().find(|endpoint| endpoint.endpoint_id == *id)?)
     }
 }
 
@@ -260,6 +317,7 @@ mod tests {
             labels: BTreeMap::new(),
             options: BTreeMap::new(),
             ipam: bridge.then(|| Ipam {
+                v6: None,
                 subnet: "10.0.0.0/29".parse().unwrap(),
                 ip_range: None,
                 gateway: Ipv4Addr::new(10, 0, 0, 1),

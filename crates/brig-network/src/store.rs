@@ -156,6 +156,10 @@ fn write<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result
         }
         fs::rename(&temporary, path)
     })();
+    if written.is_err() {
+        // A disk that is full is not to be filled with halves.
+        let _ = fs::remove_file(&temporary);
+    }
     written.map_err(file_error("cannot write", path))?;
     if durability == Durability::PowerCut { sync_dir(dir) } else { Ok(()) }
 }
@@ -234,12 +238,18 @@ mod tests {
             dns_servers: Vec::new(),
         };
         store.save_sandbox(&container, &sandbox).unwrap();
+        let sandbox_again = sandbox.clone();
         let torn = dir.path().join(format!("sandboxes/{}.json", ContainerId::generate()));
         fs::write(&torn, b"{\"endpoints\":[").unwrap();
         fs::write(dir.path().join("sandboxes/.tmp-x.json"), b"").unwrap();
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(store.sandboxes().unwrap(), [(container, sandbox)]);
         assert_eq!(fs::read_dir(dir.path().join("sandboxes")).unwrap().count(), 1);
+        // What cannot be put in its place leaves nothing.
+        let taken = ContainerId::generate();
+        fs::create_dir(dir.path().join(format!("sandboxes/{taken}.json"))).unwrap();
+        store.save_sandbox(&taken, &sandbox_again).unwrap_err();
+        assert_eq!(fs::read_dir(dir.path().join("sandboxes")).unwrap().count(), 2);
         fs::write(dir.path().join("networks/x.json"), b"{").unwrap();
         assert!(matches!(store.networks(), Err(NetworkError::Damaged { .. })));
     }

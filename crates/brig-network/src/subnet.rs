@@ -19,6 +19,13 @@ pub struct Ipv4Net {
 #[error("invalid CIDR address: {0}")]
 pub struct InvalidSubnet(String);
 
+impl InvalidSubnet {
+    /// The beginning of the text that is none.
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.chars().take(80).collect())
+    }
+}
+
 /// Longest prefix that leaves room for a gateway and a container.
 pub(crate) const MAX_PREFIX_LEN: u8 = 30;
 
@@ -102,7 +109,7 @@ impl FromStr for Ipv4Net {
     type Err = InvalidSubnet;
 
     fn from_str(text: &str) -> Result<Self, InvalidSubnet> {
-        let invalid = || InvalidSubnet(text.chars().take(80).collect());
+        let invalid = || InvalidSubnet::new(text);
         let (address, length) = text.split_once('/').ok_or_else(invalid)?;
         let address: Ipv4Addr = address.parse().map_err(|_| invalid())?;
         if length.is_empty() || length.len() > 2 || !length.bytes().all(|b| b.is_ascii_digit()) {

@@ -4,7 +4,7 @@
 //! namespace; what has to be done inside is done on one thread that enters it.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::dns::{ResolverSockets, SERVER_ADDRESS};
@@ -29,6 +29,8 @@ pub(crate) struct LinkPlan {
     pub(crate) mac: MacAddr,
     pub(crate) ip: Ipv4Addr,
     pub(crate) subnet: Ipv4Net,
+    /// The IPv6 address and the length of its prefix.
+    pub(crate) v6: Option<(Ipv6Addr, u8)>,
 }
 
 /// What is to be done about the default route.
@@ -45,6 +47,8 @@ pub(crate) enum DefaultRoute {
 pub(crate) struct SandboxPlan {
     pub(crate) links: Vec<LinkPlan>,
     pub(crate) default_route: DefaultRoute,
+    /// The way out of IPv6: the gateway, and the interface's name.
+    pub(crate) default_route6: Option<(Ipv6Addr, String)>,
     /// Whether a name server is to be opened.
     pub(crate) resolver: bool,
 }
@@ -113,14 +117,18 @@ fn set_up_inside(plan: &SandboxPlan) -> Result<Option<ResolverSockets>, NetworkE
     socket.loopback_up().map_err(failed())?;
     for link in &plan.links {
         let index = socket.index_of(&link.container_name).map_err(failed())?;
-        prepare_interface(&link.container_name);
+        prepare_interface(&link.container_name, link.v6.is_some());
         let gateway = match &plan.default_route {
             DefaultRoute::Via(gateway, name) if *name == link.container_name => Some(*gateway),
             _ => None,
         };
         socket.configure(index, link.ip, link.subnet, gateway).map_err(failed())?;
+        if let Some((ip, prefix_len)) = link.v6 {
+            socket.ensure_address6(index, ip, prefix_len).map_err(failed())?;
+        }
     }
     apply_route(&mut socket, plan).map_err(failed())?;
+    apply_route6(&mut socket, plan).map_err(failed())?;
     plan.resolver.then(|| open_resolver(Batch::new())).transpose()
 }
 
@@ -140,12 +148,27 @@ fn apply_route(socket: &mut RouteSocket, plan: &SandboxPlan) -> io::Result<()> {
     }
 }
 
+fn apply_route6(socket: &mut RouteSocket, plan: &SandboxPlan) -> io::Result<()> {
+    match &plan.default_route6 {
+        Some((gateway, name)) => {
+            let index = socket.index_of(name)?;
+            socket.replace_default_route6(*gateway, index)
+        }
+        None if !plan.links.is_empty() => Ok(()),
+        None => socket.remove_default_route6(),
+    }
+}
+
 /// Settings of a new interface, before it comes up. The files may be missing, then there is nothing
 /// to set.
-fn prepare_interface(name: &str) {
+fn prepare_interface(name: &str, ipv6: bool) {
     let settings = [
-        // Bridges carry IPv4; without this the interface would take part in IPv6 by itself.
-        (format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1"),
+        // On networks without IPv6 the interface would take part in it by itself.
+        (format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), if ipv6 { "0" } else { "1" }),
+        // Addresses and routes are ours to give: a neighbour that calls itself a router gets none.
+        (format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0"),
+        // Its addresses are its own: nobody is asked first, which would take a second.
+        (format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0"),
         // Announces the address when it comes up, so that neighbours forget who had it before.
         (format!("/proc/sys/net/ipv4/conf/{name}/arp_notify"), "1"),
     ];
@@ -179,15 +202,17 @@ pub(crate) fn reopen_resolver(ns: BorrowedFd<'_>) -> Result<ResolverSockets, Net
     .map_err(NetworkError::kernel("cannot enter the container's network namespace"))?
 }
 
-/// Changes the default route of a running container.
-pub(crate) fn set_default_route(
+/// Changes the default routes of a running container.
+pub(crate) fn set_default_routes(
     ns: BorrowedFd<'_>,
-    route: &DefaultRoute,
+    default_route: DefaultRoute,
+    default_route6: Option<(Ipv6Addr, String)>,
 ) -> Result<(), NetworkError> {
-    let plan = SandboxPlan { links: Vec::new(), default_route: route.clone(), resolver: false };
+    let plan = SandboxPlan { links: Vec::new(), default_route, default_route6, resolver: false };
     brig_sys::ns::in_net(ns, || {
         let mut socket = RouteSocket::open()?;
-        apply_route(&mut socket, &plan)
+        apply_route(&mut socket, &plan)?;
+        apply_route6(&mut socket, &plan)
     })
     .map_err(NetworkError::kernel("cannot change the container's default route"))
 }

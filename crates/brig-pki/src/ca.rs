@@ -210,6 +210,45 @@ impl RootCa {
         Ok(x509::to_pem(CERTIFICATE_TAG, cert.der()).into_bytes())
     }
 
+    /// What another authority has to be asked so that it signs this root: a request that proves
+    /// possession of the key, and the subject.
+    ///
+    /// # Errors
+    /// [`PkiError::NoSigner`], [`PkiError::Certificate`] for subjects that a request cannot
+    /// express, [`PkiError::Issue`].
+    pub fn cross_sign_request(&self) -> Result<CrossSignRequest, PkiError> {
+        let key = self.key.as_ref().ok_or(PkiError::NoSigner)?;
+        let own = x509::parse(&self.cert)?;
+        let mut subject = RootName::default();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        for attribute in own.subject().iter_attributes() {
+            let kind = attribute.attr_type().iter();
+            let kind: Vec<u64> = kind
+                .ok_or(PkiError::Certificate { reason: "subject attribute out of range" })?
+                .collect();
+            let kind = DnType::from_oid(&kind);
+            let value = attribute
+                .as_str()
+                .map_err(|_| PkiError::Certificate { reason: "subject is not text" })?
+                .to_owned();
+            match kind {
+                DnType::CommonName => subject.common_name = value,
+                DnType::OrganizationName => subject.organizations.push(value),
+                DnType::OrganizationalUnitName => subject.units.push(value),
+                _ => {
+                    return Err(PkiError::Certificate {
+                        reason: "the subject of a root that is cross-signed may have CN, O and OU only",
+                    });
+                }
+            }
+            params.distinguished_name.push(kind, same_encoding(attribute)?);
+        }
+        let request = params.serialize_request(key).map_err(failed("make a signing request"))?;
+        let csr_pem = x509::to_pem("CERTIFICATE REQUEST", request.der()).into_bytes();
+        Ok(CrossSignRequest { csr_pem, subject })
+    }
+
     fn issuer(&self) -> Result<Issuer<'static, &KeyPair>, PkiError> {
         let key = self.key.as_ref().ok_or(PkiError::NoSigner)?;
         Issuer::from_ca_cert_der(&self.cert, key).map_err(failed("read the issuer"))
@@ -231,6 +270,37 @@ impl fmt::Debug for RootCa {
             .field("can_sign", &self.can_sign())
             .finish_non_exhaustive()
     }
+}
+
+/// What an authority is asked that is to sign another root.
+#[derive(Clone, Debug)]
+pub struct CrossSignRequest {
+    /// The signing request, PEM.
+    pub csr_pem: Vec<u8>,
+    /// The root's subject.
+    pub subject: RootName,
+}
+
+/// A root's subject, as far as signing requests can tell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootName {
+    /// The common name.
+    pub common_name: String,
+    /// The organizations.
+    pub organizations: Vec<String>,
+    /// The organizational units.
+    pub units: Vec<String>,
+}
+
+/// The certificates of a PEM text without anything around them, so that texts with the same
+/// certificates are equal.
+///
+/// # Errors
+/// [`PkiError::Pem`].
+pub fn normalize(bundle_pem: &[u8]) -> Result<Vec<u8>, PkiError> {
+    let certificates = x509::certificates(bundle_pem)?;
+    let text: String = certificates.iter().map(|der| x509::to_pem(CERTIFICATE_TAG, der)).collect();
+    Ok(text.into_bytes())
 }
 
 /// Checks a downloaded root bundle: every certificate is a self-signed root that is valid now.
@@ -266,20 +336,20 @@ fn signing_key(pem: &SecretBytes, cert: &[u8]) -> Result<KeyPair, PkiError> {
 }
 
 /// The public key of a signing request whose signature was checked.
-fn requested_key(csr_pem: &[u8]) -> Result<SubjectPublicKeyInfo, PkiError> {
+pub(crate) fn requested_key(csr_pem: &[u8]) -> Result<SubjectPublicKeyInfo, PkiError> {
     let der = x509::single_block(csr_pem, "CERTIFICATE REQUEST")?;
     let request = match X509CertificationRequest::from_der(&der) {
         Ok(([], request)) => request,
         _ => return Err(PkiError::Csr { reason: "not PKCS#10 DER" }),
     };
-    request
-        .verify_signature()
-        .map_err(|_| PkiError::Csr { reason: "the signature does not verify" })?;
     let key = &request.certification_request_info.subject_pki;
     match key.parsed() {
         Ok(PublicKey::EC(_)) => {}
         Ok(PublicKey::RSA(rsa)) if rsa.key_size() >= MIN_RSA_BITS => {}
         _ => return Err(PkiError::Csr { reason: "keys must be ECDSA or RSA of 2048 bits" }),
+    }
+    if !x509::is_signed_by_its_key(&request) {
+        return Err(PkiError::Csr { reason: "the signature does not verify" });
     }
     SubjectPublicKeyInfo::from_der(key.raw)
         .map_err(|_| PkiError::Csr { reason: "unknown kind of key" })

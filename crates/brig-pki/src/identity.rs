@@ -133,6 +133,14 @@ impl CertInfo {
         Err(PkiError::NoRoots)
     }
 
+    /// Reads every certificate of a PEM text.
+    ///
+    /// # Errors
+    /// [`PkiError::Pem`], [`PkiError::Certificate`].
+    pub fn all_from_pem(pem_text: &[u8]) -> Result<Vec<Self>, PkiError> {
+        x509::certificates(pem_text)?.iter().map(|der| Self::from_cert_der(der)).collect()
+    }
+
     /// Whether `now` lies inside the validity.
     #[must_use]
     pub fn is_valid_at(&self, now: OffsetDateTime) -> bool {

@@ -111,7 +111,12 @@ impl KeyFile {
         }
     }
 
-    fn parse(text: &[u8]) -> Result<Self, PkiError> {
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// [`PkiError::Pem`], [`PkiError::PrivateKey`]; [`PkiError::Locked`] when the unlock key is
+    /// needed.
+    pub fn parse(text: &[u8]) -> Result<Self, PkiError> {
         const BROKEN: PkiError = PkiError::Pem { expected: "node key" };
         let block = pem::parse(text).map_err(|_| BROKEN)?;
         let mut other: BTreeMap<String, String> = block
@@ -147,7 +152,11 @@ impl KeyFile {
         Ok(Self { node_key, kek_version, store_keys, other })
     }
 
-    fn to_pem(&self) -> Result<Zeroizing<String>, PkiError> {
+    /// The file's text.
+    ///
+    /// # Errors
+    /// [`PkiError::Pem`] when a header cannot be written.
+    pub fn to_pem(&self) -> Result<Zeroizing<String>, PkiError> {
         const BROKEN: PkiError = PkiError::Pem { expected: "header" };
         let mut block = pem::Pem::new(PLAIN_TAG, self.node_key.key_der());
         let headers = block.headers_mut();

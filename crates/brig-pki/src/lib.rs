@@ -16,6 +16,7 @@ pub mod engine;
 pub mod error;
 pub mod hash;
 pub mod identity;
+pub mod issued;
 pub mod keyfile;
 pub mod random;
 pub mod seal;

@@ -330,6 +330,43 @@ pub fn server_certificate<IO>(stream: &ClientStream<IO>) -> Option<CertInfo> {
     CertInfo::from_cert_der(leaf).ok()
 }
 
+/// Whose certificate a handshake found outside its validity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// The peer's, by our clock.
+    Theirs,
+    /// Ours, by the peer's clock.
+    Ours,
+}
+
+/// Whether a connection failed because a certificate is not valid yet or any more; looks through
+/// whatever libraries wrapped the failure in.
+#[must_use]
+pub fn validity_failure(error: &(dyn std::error::Error + 'static)) -> Option<Validity> {
+    use rustls::{AlertDescription, CertificateError};
+    let mut next = Some(error);
+    while let Some(error) = next {
+        match error.downcast_ref::<rustls::Error>() {
+            Some(rustls::Error::InvalidCertificate(
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. },
+            )) => return Some(Validity::Theirs),
+            Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) => {
+                return Some(Validity::Ours);
+            }
+            _ => {}
+        }
+        // What an I/O error was made of is not its source, the source of that is.
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
 pub(crate) fn client_builder()
 -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, PkiError> {
     ClientConfig::builder_with_provider(provider())
@@ -404,6 +441,8 @@ impl ServerCertVerifier for AnyServer {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+mod https;
 
 #[cfg(test)]
 mod tests;

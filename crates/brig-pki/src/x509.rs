@@ -2,7 +2,10 @@
 
 use brig_types::secret::SecretBytes;
 use rustls_pki_types::CertificateDer;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::der_parser::asn1_rs::ToDer as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::x509::AlgorithmIdentifier;
 
 use crate::PkiError;
 
@@ -35,11 +38,11 @@ pub(crate) fn single_block(pem_text: &[u8], tag: &'static str) -> Result<Vec<u8>
     if pem_text.len() > MAX_PEM {
         return Err(missing());
     }
-    let block = pem::parse(pem_text).map_err(|_| missing())?;
-    if block.tag() != tag {
-        return Err(missing());
+    let blocks = pem::parse_many(pem_text).map_err(|_| missing())?;
+    match <[_; 1]>::try_from(blocks) {
+        Ok([block]) if block.tag() == tag => Ok(block.into_contents()),
+        _ => Err(missing()),
     }
-    Ok(block.into_contents())
 }
 
 /// The one private key of a PEM text; parameters of its curve may stand before it.
@@ -77,6 +80,39 @@ pub(crate) fn is_signed_by(certificate: &X509Certificate<'_>, issuer_der: &[u8])
     webpki::ALL_VERIFICATION_ALGS.iter().any(|algorithm| {
         issuer.verify_signature(*algorithm, message, &certificate.signature_value.data).is_ok()
     })
+}
+
+/// Whether a request proves that whoever made it has its key. What counts is what counts for
+/// certificates too: curves by name, RSA of 2048 to 8192 bits, no SHA-1.
+pub(crate) fn is_signed_by_its_key(request: &X509CertificationRequest<'_>) -> bool {
+    let info = &request.certification_request_info;
+    let key = &info.subject_pki;
+    let Some(key_algorithm) = algorithm(&key.algorithm) else {
+        return false;
+    };
+    let Some(signature_algorithm) = algorithm(&request.signature_algorithm) else {
+        return false;
+    };
+    webpki::ALL_VERIFICATION_ALGS.iter().any(|verifier| {
+        *verifier.public_key_alg_id() == *key_algorithm
+            && *verifier.signature_alg_id() == *signature_algorithm
+            && verifier
+                .verify_signature(
+                    &key.subject_public_key.data,
+                    info.raw,
+                    &request.signature_value.data,
+                )
+                .is_ok()
+    })
+}
+
+/// What stands inside an algorithm's sequence.
+fn algorithm(identifier: &AlgorithmIdentifier<'_>) -> Option<Vec<u8>> {
+    let mut der = identifier.algorithm.to_der_vec().ok()?;
+    if let Some(parameters) = &identifier.parameters {
+        der.extend(parameters.to_der_vec().ok()?);
+    }
+    Some(der)
 }
 
 /// Parses one certificate that fills its DER completely.

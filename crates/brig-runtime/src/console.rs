@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use fanout::{ConsoleOutput, STALL_LIMIT, SUBSCRIBER_BUFFER};
+pub use fanout::{ConsoleOutput, PIECE_COST, STALL_LIMIT, SUBSCRIBER_BUFFER};
 
 use fanout::Fanout;
 use resize::Resizer;

@@ -1,6 +1,7 @@
 //! Starting, signalling, pausing and deleting containers.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ const CONMON_LIMIT: Duration = Duration::from_secs(5);
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks at that.
 const PAUSE_POLL: Duration = Duration::from_millis(5);
+
+/// In the bundle, while limits are changed.
+const RESOURCES_FILE: &str = "resources.json";
 
 /// What the OCI runtime says about a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +154,29 @@ impl Runtime {
     /// [`RuntimeError::Oci`].
     pub async fn resume(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         self.inner.oci("resume", [id.as_str()]).await.map(drop)
+    }
+
+    /// Changes the limits of a container that runs; `document` is from
+    /// [`crate::spec::resources_document`].
+    ///
+    /// # Errors
+    /// [`RuntimeError::Oci`] with what the kernel refused.
+    pub async fn update(
+        &self,
+        id: &ContainerId,
+        bundle: &Path,
+        document: Vec<u8>,
+    ) -> Result<(), RuntimeError> {
+        let path = bundle.join(RESOURCES_FILE);
+        tokio::fs::write(&path, document)
+            .await
+            .map_err(|error| RuntimeError::file("writing", &path, error))?;
+        let text = path.to_string_lossy().into_owned();
+        let updated = self.inner.oci("update", ["--resources", &text, id.as_str()]).await;
+        if let Err(error) = tokio::fs::remove_file(&path).await {
+            tracing::debug!(%error, "a file of limits stays in the bundle");
+        }
+        updated.map(drop)
     }
 
     /// Runs something to its end even if the caller does not wait for it.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use brig_sys::cgroup::CgroupMode;
 
+use crate::apparmor::AppArmor;
+
 /// The facts that a container's configuration depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFacts {
@@ -23,6 +25,8 @@ pub struct HostFacts {
     pub oom_score_floor: Option<i32>,
     /// A static init for `--init`.
     pub init: Option<PathBuf>,
+    /// What there is of AppArmor.
+    pub apparmor: AppArmor,
     /// The control group that containers are put below unless they ask for another.
     pub cgroup_parent: String,
 }
@@ -76,6 +80,7 @@ impl HostFacts {
             hard_limits,
             oom_score_floor,
             init,
+            apparmor: AppArmor::set_up(),
             cgroup_parent,
         }
     }

@@ -9,6 +9,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod apparmor;
 mod config;
 mod conmon;
 mod console;
@@ -26,9 +27,11 @@ mod seccomp;
 pub mod spec;
 mod supervise;
 
+pub use apparmor::AppArmor;
 pub use config::{Flavor, RuntimeConfig};
 pub use console::{
-    Console, ConsoleError, ConsoleOutput, OutputChunk, STALL_LIMIT, SUBSCRIBER_BUFFER, StdStream,
+    Console, ConsoleError, ConsoleOutput, OutputChunk, PIECE_COST, STALL_LIMIT, SUBSCRIBER_BUFFER,
+    StdStream,
 };
 pub use control::{OciState, OciStatus};
 pub use create::{CreateRequest, Created, LogTarget};

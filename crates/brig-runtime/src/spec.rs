@@ -29,6 +29,7 @@ pub use input::{
     Propagation, Resources, Rlimit, SeccompProfile, Shm, ThrottleDevice, UserSpec, WeightDevice,
 };
 pub use mounts::tmpfs_options;
+pub use resources::resources_document;
 
 /// The version of the OCI runtime specification that the configuration claims to follow.
 const OCI_VERSION: &str = "1.0.2-dev";

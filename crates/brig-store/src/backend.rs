@@ -79,6 +79,9 @@ pub trait Backend: Send + Sync + 'static {
     /// [`BackendError::Conflict`] when an expectation does not hold or `first` is not the next
     /// revision. After any error but [`BackendError::Fatal`] nothing has changed.
     fn commit(&self, first: Revision, group: &[Batch]) -> Result<(), BackendError>;
+
+    /// Lets go of what it holds, so that somebody else can open it. What comes after fails.
+    fn close(&self);
 }
 
 /// Why a backend did not do what it was asked.

@@ -99,6 +99,8 @@ pub enum Index {
     Config,
     /// Tasks and services that are attached to a network.
     Network,
+    /// Nodes that are managers, all under the empty key.
+    Manager,
 }
 
 pub(crate) mod sealed {
@@ -283,7 +285,8 @@ macro_rules! objects {
 
 objects! {
     // Nodes are found by host name too, but that one need not be unique.
-    Node, nodes, |_| "", |_| Vec::new();
+    Node, nodes, |_| "",
+        |o| o.manager_status.iter().map(|_| (Index::Manager, "")).collect();
     Service, services, |o| name_of(o.spec.as_ref().and_then(|s| s.annotations.as_ref())),
         service_indexes;
     Task, tasks, |_| "", task_indexes;

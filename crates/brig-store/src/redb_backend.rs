@@ -41,7 +41,7 @@ const WRITE_AMPLIFICATION: u64 = 4;
 /// One file. A second process cannot open it at the same time.
 pub struct RedbBackend {
     path: PathBuf,
-    /// `None` after a failure that left the file's state unknown.
+    /// `None` once it is closed, and after a failure that left the file's state unknown.
     database: Mutex<Option<Database>>,
 }
 
@@ -83,6 +83,10 @@ impl RedbBackend {
 }
 
 impl Backend for RedbBackend {
+    fn close(&self) {
+        drop(self.database.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     fn load(&self) -> Result<Loaded, BackendError> {
         let slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         let database = slot.as_ref().ok_or_else(|| fatal("the file is closed"))?;

@@ -74,6 +74,11 @@ impl State {
         ids.into_iter().flatten().filter_map(|id| table.objects.get(id))
     }
 
+    /// The nodes that are managers.
+    pub fn managers(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.indexed::<Node>(Index::Manager, "")
+    }
+
     /// The tasks of a service.
     pub fn tasks_by_service(&self, service: &str) -> impl Iterator<Item = &Arc<Task>> {
         self.indexed::<Task>(Index::Service, service)

@@ -13,7 +13,7 @@ use crate::object::Object;
 use crate::sealer::Sealer;
 use crate::state::State;
 use crate::tx::Tx;
-use crate::watch::{Change, Commit, WATCH_BACKLOG, Watcher};
+use crate::watch::{Change, Commit, NodeWatchers, WATCH_BACKLOG, Watcher};
 use crate::writer;
 
 /// The cluster store. Clones share it; the last one closes it.
@@ -33,6 +33,7 @@ pub(crate) struct Shared {
     /// What readers see; never ahead of what is durable.
     pub(crate) committed: RwLock<State>,
     pub(crate) commits: broadcast::Sender<Arc<Commit>>,
+    pub(crate) node_watchers: Mutex<NodeWatchers>,
 }
 
 /// The state that the next transaction builds on, and the transactions that are not durable yet.
@@ -53,6 +54,10 @@ impl Shared {
     pub(crate) fn lock_head(&self) -> MutexGuard<'_, Head> {
         // A panic inside a transaction undid that transaction while it unwound.
         self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_node_watchers(&self) -> MutexGuard<'_, NodeWatchers> {
+        self.node_watchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn read_committed(&self) -> State {
@@ -107,6 +112,7 @@ impl Store {
             wake: Condvar::new(),
             committed: RwLock::new(state),
             commits,
+            node_watchers: Mutex::default(),
         });
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -117,6 +123,12 @@ impl Store {
                 StoreError::Open(Arc::new(fatal))
             })?;
         Ok(Self(Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) })))
+    }
+
+    /// Ends writing, whoever still has a clone of this: what was accepted becomes durable, later
+    /// transactions fail with [`StoreError::Closed`], and the file can be opened anew. Blocks.
+    pub fn close(&self) {
+        self.0.close();
     }
 
     /// The state as of now.
@@ -172,7 +184,7 @@ impl Store {
     /// Watches from now on.
     #[must_use]
     pub fn watch(&self) -> Watcher {
-        Watcher(self.0.shared.commits.subscribe())
+        Watcher::all(self.0.shared.commits.subscribe())
     }
 
     /// Looks at the state and watches everything after it: nothing is missed, nothing seen twice.
@@ -180,7 +192,17 @@ impl Store {
         let shared = &self.0.shared;
         let (view, watcher) = {
             let committed = shared.committed.read().unwrap_or_else(PoisonError::into_inner);
-            (View(committed.clone()), Watcher(shared.commits.subscribe()))
+            (View(committed.clone()), Watcher::all(shared.commits.subscribe()))
+        };
+        (f(&view), watcher)
+    }
+
+    /// The same for what concerns one node: its object, its tasks, the managers and the cluster.
+    pub fn view_and_watch_node<R>(&self, node: &str, f: impl FnOnce(&View) -> R) -> (R, Watcher) {
+        let shared = &self.0.shared;
+        let (view, watcher) = {
+            let committed = shared.committed.read().unwrap_or_else(PoisonError::into_inner);
+            (View(committed.clone()), shared.lock_node_watchers().add(node))
         };
         (f(&view), watcher)
     }
@@ -192,13 +214,20 @@ impl fmt::Debug for Store {
     }
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
+impl Handle {
+    fn close(&self) {
         self.shared.lock_head().closing = true;
         self.shared.wake.notify_one();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the store's writing thread panicked");
         }
+        self.shared.backend.close();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -111,9 +111,10 @@ fn publish(shared: &Shared, before: &State, after: State, group: Vec<Staged>) {
         for staged in group {
             if !staged.changes.is_empty() {
                 revision += 1;
-                let commit = Commit { revision, changes: staged.changes };
+                let commit = Arc::new(Commit { revision, changes: staged.changes });
+                shared.lock_node_watchers().send(&commit);
                 // Nobody watching is fine.
-                let _ = shared.commits.send(Arc::new(commit));
+                let _ = shared.commits.send(commit);
             }
             acknowledged.push(staged.done);
         }

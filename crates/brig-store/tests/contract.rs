@@ -7,7 +7,7 @@ mod common;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use brig_proto::swarm::{Secret, Service, Task};
+use brig_proto::swarm::{Cluster, ManagerStatus, Node, Secret, Service, Task};
 use brig_store::{
     Backend, BackendError, Batch, Change, Index, Kind, NameClaim, RedbBackend, Store, StoreError,
     WatchError, Write,
@@ -265,6 +265,53 @@ async fn watchers_see_every_change_once() {
     assert!(matches!(watcher.next().await, Err(WatchError::Closed)));
 }
 
+fn node(id: &str, manager: bool) -> Node {
+    let manager_status = manager.then(ManagerStatus::default);
+    Node { id: id.to_owned(), manager_status, ..Node::default() }
+}
+
+#[tokio::test]
+async fn a_nodes_watcher_hears_of_its_own_affairs_only() {
+    let place = RedbPlace::new();
+    let store = open(&place);
+    store.update(|tx| tx.create(node("a", false))).await.unwrap();
+    let (seen, mut watcher) = store.view_and_watch_node("a", |view| view.revision());
+    assert_eq!(seen, 1);
+
+    let task = |node: &str| Task {
+        id: format!("task-{node}"),
+        node_id: node.to_owned(),
+        ..Task::default()
+    };
+    for other in ["b", "c"] {
+        store.update(|tx| tx.create(node(other, false))).await.unwrap();
+        store.update(|tx| tx.create(task(other))).await.unwrap();
+    }
+    store.update(|tx| tx.create(service("s"))).await.unwrap();
+    assert!(watcher.try_next().unwrap().is_none());
+
+    let own = store.update(|tx| tx.create(task("a"))).await.unwrap();
+    let mut moved = own.as_ref().clone();
+    moved.node_id = "b".to_owned();
+    store.update(|tx| tx.update(moved)).await.unwrap();
+    store.update(|tx| tx.create(node("m", true))).await.unwrap();
+    let changed = store.view().get::<Node>("a").unwrap().as_ref().clone();
+    store.update(|tx| tx.update(changed)).await.unwrap();
+    store
+        .update(|tx| tx.create(Cluster { id: "x".to_owned(), ..Cluster::default() }))
+        .await
+        .unwrap();
+    for id in [&own.id, &own.id, "m", "a", "x"] {
+        let commit = watcher.next().await.unwrap();
+        assert!(matches!(&commit.changes[..], [change] if change.object().id() == id), "{id}");
+    }
+    assert!(watcher.try_next().unwrap().is_none());
+    let managers: Vec<String> = store.view().managers().map(|node| node.id.clone()).collect();
+    assert_eq!(managers, ["m"]);
+    drop(store);
+    assert!(matches!(watcher.next().await, Err(WatchError::Closed)));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_writers_share_syncs_and_keep_their_own_results() {
     let place = RedbPlace::new();
@@ -400,6 +447,26 @@ impl<B: Backend> Backend for FailsAfter<B> {
         }
         self.inner.commit(first, group)
     }
+
+    fn close(&self) {
+        self.inner.close();
+    }
+}
+
+#[tokio::test]
+async fn a_closed_store_lets_go_of_its_file_whoever_still_has_a_clone() {
+    let place = RedbPlace::new();
+    let store = Store::open(place.open(), sealer()).unwrap();
+    let clone = store.clone();
+    store.update(|tx| tx.create(service("a"))).await.unwrap();
+    store.close();
+    let late = clone.update(|tx| tx.create(service("b"))).await;
+    assert!(matches!(late, Err(StoreError::Closed)), "{late:?}");
+    assert_eq!(clone.view().count::<Service>(), 1, "reading goes on");
+    let again = Store::open(place.open(), sealer()).unwrap();
+    assert_eq!(again.view().count::<Service>(), 1);
+    drop((clone, store));
+    again.update(|tx| tx.create(service("b"))).await.unwrap();
 }
 
 #[tokio::test]

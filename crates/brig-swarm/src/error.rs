@@ -200,6 +200,11 @@ pub enum SwarmError {
         #[source]
         source: brig_pki::PkiError,
     },
+    /// The external authority that the swarm was to begin with did not sign.
+    #[error(
+        "the external CA did not sign this node's certificate. It is asked without a client certificate, because the first node has none yet; for a CA that demands one make the swarm without --external-ca, and move it with \"docker swarm ca --rotate --ca-cert FILE --external-ca ...\""
+    )]
+    ExternalCa(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The cluster's store cannot be used.
     #[error("the cluster's store failed")]
     Store(#[source] brig_store::StoreError),
@@ -219,6 +224,7 @@ impl Categorized for SwarmError {
             | Self::LeaveManager
             | Self::Unreachable { .. }
             | Self::Unanswered(_)
+            | Self::ExternalCa(_)
             | Self::JoinTimeout
             | Self::JoinStopped => ErrorKind::Unavailable,
             Self::InvalidArgument(_)

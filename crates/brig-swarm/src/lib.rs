@@ -15,6 +15,7 @@
 mod agent;
 mod error;
 mod executor;
+mod expiry;
 mod grpc;
 mod manager;
 mod node;
@@ -24,6 +25,10 @@ mod wire_time;
 
 pub use error::{ControlError, SwarmError};
 pub use executor::{Controller, Dependencies, Executor, ExitStatus, TaskError};
+pub use expiry::{Expiry, ExpiryKind, ExpiryState};
+pub use grpc::clock::ClockOffset;
+#[cfg(fuzzing)]
+pub use manager::ca::external::fuzz_answer;
 pub use manager::control::{
     BehindReason, Control, LogStream, NodeBehind, RegistryAuthFrom, TokenRotation, UpdateOptions,
 };

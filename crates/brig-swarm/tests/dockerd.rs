@@ -11,10 +11,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use brig_proto::swarm::{
-    GlobalService, LogSelector, LogSubscriptionOptions, NodeRole, NodeSpec, Placement, ServiceSpec,
-    service_spec,
+    ExternalCa, GlobalService, LogSelector, LogSubscriptionOptions, NodeRole, NodeSpec, Placement,
+    ServiceSpec, service_spec,
 };
 use brig_swarm::{Control, Swarm, TokenRotation};
+use common::cfssl::{Cfssl, openssl_verifies};
 use common::*;
 use engine::{DOCKERD, Dockerd};
 
@@ -152,6 +153,34 @@ async fn a_dockerd_follows_rotations_of_the_root_and_its_task_runs_on() {
     assert_eq!(node.status.as_ref().unwrap().state, 2);
 
     control.remove_service(&id).await.unwrap();
+    dockerd.docker(&["swarm", "leave", "--force"]).unwrap();
+    swarm.leave(true).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dockerd_joins_under_an_external_root_and_follows_from_it() {
+    if is_missing() {
+        return;
+    }
+    let cfssl = Cfssl::start();
+    let temp = tempfile::Builder::new().prefix("brig-dockerd-").tempdir_in("/var/tmp").unwrap();
+    let swarm = open(temp.path(), &Machine::default()).await;
+    let mut request = on_loopback();
+    request.spec.ca_config.get_or_insert_default().external_cas =
+        vec![ExternalCa { url: cfssl.url(), ca_cert: cfssl.root(), ..ExternalCa::default() }];
+    swarm.init(request).await.unwrap();
+    let control = swarm.control().unwrap();
+    let dockerd = Dockerd::start(temp.path());
+    let worker = join(&dockerd, &swarm, &control).await;
+    let certificates = temp.path().join("data/swarm/certificates");
+    let chain = certificates.join("swarm-node.crt");
+    let subject = openssl_verifies(&cfssl.path("ca.pem"), &chain);
+    assert!(subject.starts_with(&format!("subject=CN={worker},OU=swarm-worker,O=")), "{subject}");
+    // The external root cross-signs a root of the swarm's own.
+    rotate(&control).await;
+    let root = root_that_is_followed(&control, &worker).await;
+    assert_ne!(root, cfssl.root());
+    openssl_verifies(&certificates.join("swarm-root-ca.crt"), &chain);
     dockerd.docker(&["swarm", "leave", "--force"]).unwrap();
     swarm.leave(true).await.unwrap();
 }

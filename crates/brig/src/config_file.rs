@@ -100,6 +100,22 @@ impl ConfigFile {
         auth
     }
 
+    /// The credentials for every registry that the file knows of, by their keys.
+    pub(crate) async fn all_credentials(&self) -> BTreeMap<String, RegistryAuth> {
+        let keys = |name: &str| {
+            let object = self.root.get(name).and_then(Value::as_object);
+            object.map(|o| o.keys().cloned().collect::<Vec<_>>()).unwrap_or_default()
+        };
+        let mut all = BTreeMap::new();
+        for key in keys("auths").into_iter().chain(keys("credHelpers")) {
+            let auth = self.credentials(&key).await;
+            if !auth.is_anonymous() {
+                all.insert(key, auth);
+            }
+        }
+        all
+    }
+
     fn stored(&self, registry: &str) -> RegistryAuth {
         let Some(auths) = self.root.get("auths").and_then(Value::as_object) else {
             return RegistryAuth::default();

@@ -283,6 +283,8 @@ fn the_cluster_is_managed_alike() {
         &[
             "swarm init",
             "swarm init --advertise-addr 10.0.0.1 --listen-addr :4000 --cert-expiry 24h --task-history-limit 3 --availability drain --default-addr-pool 10.10.0.0/16 --default-addr-pool-mask-length 26 --data-path-port 7777 --dispatcher-heartbeat 10s --snapshot-interval 5 --max-snapshots 2",
+            "swarm init --external-ca protocol=cfssl,url=https://ca.example:8888/api/v1/cfssl/sign",
+            "swarm update --external-ca protocol=CFSSL,url=https://a/sign,x=y --external-ca \"protocol=cfssl,url=https://b/sign\"",
             "swarm join --token SWMTKN-1-x 10.0.0.1:2377",
             "swarm join-token -q worker",
             "swarm join-token manager",

@@ -135,6 +135,8 @@ actions! {
     SystemEvents = "system.events",
     /// Use of the disk.
     SystemDiskUsage = "system.disk-usage",
+    /// What ends and when.
+    SystemExpiring = "system.expiring",
     /// Check credentials against a registry.
     RegistryLogin = "registry.login",
     /// Ask a registry about an image.

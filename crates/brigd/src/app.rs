@@ -14,6 +14,7 @@ use brig_swarm::Swarm;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::build::Builder;
 use crate::cli::Flags;
 use crate::config::{Config, Host};
 use crate::host::HostFacts;
@@ -48,6 +49,7 @@ pub async fn run(
     let listeners = listen(&state.config, sockets)?;
     let ports = ports(&state.config, remote.as_ref()).await?;
     swarm::events::follow(&state);
+    swarm::expiring::follow(&state);
 
     let service = ApiService::new(Arc::clone(&state), Arc::new(routes::router()));
     let (local_places, remote_places) = (connection::pool(), connection::pool());
@@ -99,12 +101,16 @@ async fn build(config: Config, instance: &Instance) -> anyhow::Result<AppState> 
     let swarm = Swarm::open(parts::swarm_config(&config, executor))
         .await
         .context("cannot open the cluster's state")?;
+    let builder =
+        Builder::open(&config.data_root, &config.exec_root, engine.runtime().program().to_owned())
+            .context("cannot tidy up after the builder")?;
     let engine_id = engine_id::load(&config.data_root)?;
     Ok(Arc::new(State {
         config,
         engine_id,
         host,
         engine,
+        builder,
         swarm,
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),

@@ -49,6 +49,12 @@ pub struct Flags {
     /// Address of the default bridge, IP/PREFIX
     #[arg(long, value_name = "CIDR")]
     bip: Option<String>,
+    /// Give the default bridge IPv6
+    #[arg(long)]
+    ipv6: bool,
+    /// IPv6 subnet of the default bridge
+    #[arg(long, value_name = "CIDR")]
+    fixed_cidr_v6: Option<String>,
     /// Pool for networks without a subnet, base=CIDR,size=PREFIX
     #[arg(long = "default-address-pool", value_name = "POOL", value_parser = address_pool)]
     default_address_pools: Vec<AddressPoolDirective>,
@@ -91,6 +97,9 @@ pub struct Flags {
     /// Layers fetched at a time for each pull
     #[arg(long, value_name = "N")]
     max_concurrent_downloads: Option<u32>,
+    /// Layers sent at a time for each push
+    #[arg(long, value_name = "NUMBER")]
+    max_concurrent_uploads: Option<u32>,
     /// Label of this engine, KEY=VALUE
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<String>,
@@ -134,6 +143,8 @@ impl Flags {
             log_level: self.log_level.clone(),
             cgroup_parent: self.cgroup_parent.clone(),
             bip: self.bip.clone(),
+            ipv6: self.ipv6.then_some(true),
+            fixed_cidr_v6: self.fixed_cidr_v6.clone(),
             default_address_pools: some(&self.default_address_pools),
             dns: some(&self.dns),
             dns_opts: some(&self.dns_opts),
@@ -152,6 +163,7 @@ impl Flags {
                     .collect()
             }),
             max_concurrent_downloads: self.max_concurrent_downloads,
+            max_concurrent_uploads: self.max_concurrent_uploads,
             labels: some(&self.labels),
             live_restore: self.live_restore.then_some(true),
             shutdown_timeout: self.shutdown_timeout,

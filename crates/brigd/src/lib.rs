@@ -13,6 +13,7 @@
 pub mod access;
 pub mod api;
 pub mod app;
+pub mod build;
 pub mod cli;
 pub mod config;
 pub mod engine_id;

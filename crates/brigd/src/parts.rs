@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use brig_engine::EngineConfig;
 use brig_image::{OpenOptions, RegistrySettings};
-use brig_network::{AddressPool, Ipv4Net, NetworkConfig};
+use brig_network::{AddressPool, Ipv4Net, Ipv6Net, NetworkConfig};
 use brig_runtime::RuntimeConfig;
 use brig_swarm::{Executor, SwarmConfig};
 
@@ -25,6 +25,7 @@ pub fn image_options(config: &Config) -> OpenOptions {
             insecure: config.registries.insecure.clone(),
             mirrors: config.registries.mirrors.clone(),
             concurrent_downloads: config.registries.max_concurrent_downloads,
+            concurrent_uploads: config.registries.max_concurrent_uploads,
             ..RegistrySettings::default()
         },
         ..OpenOptions::default()
@@ -34,7 +35,7 @@ pub fn image_options(config: &Config) -> OpenOptions {
 /// How the engine is started.
 ///
 /// # Errors
-/// Networks of IPv6.
+/// Addresses of the wrong family.
 pub fn engine_config(
     config: &Config,
     instance: &Instance,
@@ -59,6 +60,11 @@ pub fn engine_config(
     let mut network = NetworkConfig::new(suffix, config.data_root.join("network"));
     network.default_subnet =
         config.network.bip.map(bridge_subnet).transpose().context("invalid value for bip")?;
+    network.default_ipv6 = config.network.ipv6;
+    network.default_subnet6 = config.network.fixed_cidr_v6.and_then(|cidr| match cidr.address {
+        IpAddr::V6(address) => Some(Ipv6Net::new(address, cidr.prefix)),
+        IpAddr::V4(_) => None,
+    });
     if !config.network.pools.is_empty() {
         network.pools = config
             .network
@@ -93,7 +99,9 @@ fn bridge_subnet(bip: Cidr) -> anyhow::Result<Ipv4Net> {
 fn net(cidr: Cidr) -> anyhow::Result<Ipv4Net> {
     match cidr.address {
         IpAddr::V4(address) => Ok(Ipv4Net::new(address, cidr.prefix)),
-        IpAddr::V6(address) => anyhow::bail!("{address}: IPv6 is not available in this version"),
+        IpAddr::V6(address) => {
+            anyhow::bail!("{address} is no IPv4 address; IPv6 is set with ipv6 and fixed-cidr-v6")
+        }
     }
 }
 

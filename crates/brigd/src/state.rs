@@ -7,6 +7,7 @@ use brig_swarm::Swarm;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::build::Builder;
 use crate::config::Config;
 use crate::host::HostFacts;
 
@@ -24,6 +25,8 @@ pub struct State {
     pub host: HostFacts,
     /// Containers, images, networks and volumes of this node.
     pub engine: Engine,
+    /// Builds images.
+    pub builder: Builder,
     /// This node's part in a cluster.
     pub swarm: Swarm,
     /// Everything that runs for a client; waited for at the end.

@@ -64,6 +64,12 @@ impl Tools {
     }
 }
 
+/// A program that is only needed for some requests, by absolute path.
+#[must_use]
+pub fn find(name: &str) -> Option<PathBuf> {
+    SEARCH.iter().map(|place| Path::new(place).join(name)).find(|path| usable(path))
+}
+
 type Missing = (String, &'static str);
 
 /// The first of several programs that will do.

@@ -98,6 +98,8 @@ impl Client {
             .args(args)
             .env("DOCKER_HOST", &self.host)
             .env("DOCKER_CONFIG", &self.config)
+            // The engine has the classic builder only.
+            .env("DOCKER_BUILDKIT", "0")
             .env_remove("DOCKER_CONTEXT")
             .env_remove("BRIG_HOST")
             .stdin(Stdio::null());

@@ -16,6 +16,7 @@ pub struct Brigd {
     child: Option<Child>,
     port: u16,
     args: Vec<String>,
+    core: Option<usize>,
     quiet: bool,
 }
 
@@ -68,6 +69,16 @@ impl Brigd {
         daemon
     }
 
+    /// Starts a daemon that logs as little as an operator's does and has one processor.
+    #[must_use]
+    pub fn start_pinned(core: usize) -> Self {
+        let mut daemon = Self::prepare(&["--log-level", "warn"]);
+        daemon.quiet = true;
+        daemon.core = Some(core);
+        daemon.spawn();
+        daemon
+    }
+
     /// Starts a daemon with further flags.
     #[must_use]
     pub fn start_with(args: &[&str]) -> Self {
@@ -92,6 +103,7 @@ impl Brigd {
             child: None,
             port: free_port(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            core: None,
             quiet: false,
         }
     }
@@ -133,7 +145,15 @@ impl Brigd {
             .append(true)
             .open(self.log())
             .expect("the daemon's log");
-        let mut command = Command::new(built("brigd"));
+        let brigd = built("brigd");
+        let mut command = match self.core {
+            None => Command::new(brigd),
+            Some(core) => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", &core.to_string()]).arg(brigd);
+                command
+            }
+        };
         command
             .arg("--data-root")
             .arg(self.data_root())
@@ -171,6 +191,23 @@ impl Brigd {
     #[must_use]
     pub fn exec_root(&self) -> PathBuf {
         self.root.path().join("run")
+    }
+
+    /// What tells this daemon's bridges, tables and control groups from another's.
+    ///
+    /// # Panics
+    /// When the daemon has not written down what it is.
+    #[must_use]
+    pub fn instance(&self) -> String {
+        let listed = self.brig().run(&[
+            "network",
+            "inspect",
+            "-f",
+            r#"{{index .Options "com.docker.network.bridge.name"}}"#,
+            "bridge",
+        ]);
+        let name = listed.ok();
+        name.strip_prefix("brig-").expect("a bridge named after the instance").to_owned()
     }
 
     /// Everything the daemon may write to.

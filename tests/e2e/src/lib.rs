@@ -7,9 +7,14 @@
 
 pub mod client;
 pub mod daemon;
+pub mod dockerd;
+pub mod footprint;
+pub mod hosts;
+pub mod http;
 pub mod image;
 pub mod registry;
 pub mod remote;
+pub mod rpc;
 
 pub use client::{Client, Output};
 pub use daemon::Brigd;

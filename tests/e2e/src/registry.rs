@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use crate::eventually;
 
+/// The password file of a registry that takes `u` with `pw`; a cheap hash, as it is checked with
+/// each request.
+pub const LOGIN: &str = "u:$2b$04$abcdefghijklmnopqrstuuyvPXIbu7xe6/CED2DzX8z6Si09MlzlW\n";
+
 /// A running registry.
 #[derive(Debug)]
 pub struct Registry {

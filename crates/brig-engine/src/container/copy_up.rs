@@ -11,20 +11,19 @@ use std::path::Path;
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
     fchmod, fchown, fstat, futimens, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
+    unlinkat,
 };
+use rustix::io::Errno;
 
 /// Directories below each other that are followed.
 const MAX_DEPTH: usize = 128;
 /// Largest list of extended attributes that is taken along.
 const MAX_XATTRS: usize = 64 * 1024;
 
-/// Copies the directory `path` of the root file system `rootfs` into the empty directory
-/// `volume`. Nothing is done when the image has no such directory or the volume isn't empty.
-pub(crate) fn fill(rootfs: &OwnedFd, path: &Path, volume: &Path) -> io::Result<()> {
-    let mut items = std::fs::read_dir(volume)?;
-    if items.next().is_some() {
-        return Ok(());
-    }
+/// Copies the directory `path` of the root file system `rootfs` into the directory `volume`, which
+/// is empty, or has a part of the same that was copied before (`again`): that part is replaced.
+/// Nothing is done when the image has no such directory.
+pub(crate) fn fill(rootfs: &OwnedFd, path: &Path, volume: &Path, again: bool) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let source = match brig_sys::openat::open_in_root(rootfs, path, flags, Mode::empty()) {
         Ok(source) => source,
@@ -36,10 +35,15 @@ pub(crate) fn fill(rootfs: &OwnedFd, path: &Path, volume: &Path) -> io::Result<(
         Err(error) => return Err(error),
     };
     let target = openat(CWD, volume, flags | OFlags::CLOEXEC, Mode::empty())?;
-    copy_dir(source.as_fd(), target.as_fd(), 0)
+    copy_dir(source.as_fd(), target.as_fd(), again, 0)
 }
 
-fn copy_dir(source: BorrowedFd<'_>, target: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
+fn copy_dir(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    again: bool,
+    depth: usize,
+) -> io::Result<()> {
     if depth > MAX_DEPTH {
         return Err(io::Error::other("directories are nested too deep"));
     }
@@ -53,12 +57,21 @@ fn copy_dir(source: BorrowedFd<'_>, target: BorrowedFd<'_>, depth: usize) -> io:
         let kind = FileType::from_raw_mode(stat.st_mode);
         let mode = Mode::from_raw_mode(stat.st_mode);
         let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        if again && !kind.is_dir() {
+            match unlinkat(target, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         match kind {
             FileType::Directory => {
-                mkdirat(target, name, Mode::RWXU)?;
+                match mkdirat(target, name, Mode::RWXU) {
+                    Err(Errno::EXIST) if again => {}
+                    made => made?,
+                }
                 let inner = openat(source, name, read | OFlags::DIRECTORY, Mode::empty())?;
                 let made = openat(target, name, read | OFlags::DIRECTORY, Mode::empty())?;
-                copy_dir(inner.as_fd(), made.as_fd(), depth + 1)?;
+                copy_dir(inner.as_fd(), made.as_fd(), again, depth + 1)?;
             }
             FileType::RegularFile => {
                 let mut from = File::from(openat(source, name, read, Mode::empty())?);
@@ -111,7 +124,7 @@ fn copy_xattrs(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()>
             rustix::fs::fsetxattr(target, CAPABILITY, &value, XattrFlags::empty())?;
             Ok(())
         }
-        Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
@@ -138,7 +151,7 @@ mod tests {
         symlink("../../outside", root.join("data/link")).unwrap();
         symlink("/data", root.join("alias")).unwrap();
         let fd = brig_sys::openat::open_dir(&root).unwrap();
-        fill(&fd, Path::new("/alias"), &volume).unwrap();
+        fill(&fd, Path::new("/alias"), &volume, false).unwrap();
         assert_eq!(fs::read(volume.join("sub/file")).unwrap(), b"x");
         assert_eq!(fs::metadata(volume.join("sub/file")).unwrap().mode() & 0o7777, 0o4751);
         let top = fs::metadata(&volume).unwrap();
@@ -147,17 +160,21 @@ mod tests {
     }
 
     #[test]
-    fn a_used_volume_and_a_missing_directory_are_left_alone() {
+    fn a_missing_directory_is_nothing_and_a_part_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let (root, volume) = (dir.path().join("root"), dir.path().join("volume"));
-        fs::create_dir_all(root.join("data")).unwrap();
-        fs::write(root.join("data/new"), "x").unwrap();
+        fs::create_dir_all(root.join("data/sub")).unwrap();
+        fs::write(root.join("data/sub/file"), "whole").unwrap();
+        symlink("file", root.join("data/sub/link")).unwrap();
         fs::create_dir(&volume).unwrap();
         let fd = brig_sys::openat::open_dir(&root).unwrap();
-        fill(&fd, Path::new("/nope"), &volume).unwrap();
+        fill(&fd, Path::new("/nope"), &volume, false).unwrap();
         assert_eq!(fs::read_dir(&volume).unwrap().count(), 0);
-        fs::write(volume.join("old"), "x").unwrap();
-        fill(&fd, Path::new("/data"), &volume).unwrap();
-        assert!(!volume.join("new").exists());
+        fs::create_dir(volume.join("sub")).unwrap();
+        fs::write(volume.join("sub/file"), "wh").unwrap();
+        symlink("/outside", volume.join("sub/link")).unwrap();
+        fill(&fd, Path::new("/data"), &volume, true).unwrap();
+        assert_eq!(fs::read(volume.join("sub/file")).unwrap(), b"whole");
+        assert_eq!(fs::read_link(volume.join("sub/link")).unwrap(), Path::new("file"));
     }
 }

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::mounts::{self, MountRequest};
 use super::record::{MountKind, MountRecord, Record};
 use super::state::State;
-use super::{Container, image_defaults, logs, networking, ports, spec, validate};
+use super::{Container, image_defaults, links, logs, networking, ports, spec, validate};
 use crate::disk;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -67,7 +67,11 @@ impl Engine {
         spec::Security::parse(&host_config.security_opt)?;
         let id = ContainerId::generate();
         self.fill_defaults(&id, &mut config, &mut host_config);
-        logs::rotate::LogLimits::parse(&host_config.log_config.config)?;
+        logs::rotate::check(&host_config.log_config.kind, &host_config.log_config.config)?;
+        for link in &host_config.links {
+            links::Link::parse(link)?;
+            links::find(self, link)?;
+        }
         let wanted =
             mounts::collect(&config, &host_config, self.volumes_from(&host_config.volumes_from)?)?;
         check_binds(&wanted)?;
@@ -86,6 +90,8 @@ impl Engine {
             restart_count: 0,
             stopped_by_hand: false,
             needs_secrets: false,
+            last_health: None,
+            remove_volumes: false,
             networks: Default::default(),
             ports: Default::default(),
         };
@@ -116,9 +122,15 @@ impl Engine {
         }
         self.snapshots().prepare(&record.id, image)?;
         let dir = self.paths(&record.id).dir;
+        let failed = |source| EngineError::disk("create", &dir, source);
         disk::create_dir(&dir, 0o700)
             .and_then(|()| record.save(&dir, record.durability()))
-            .map_err(|source| EngineError::disk("create", &dir, source))
+            .map_err(failed)?;
+        let anonymous = record.mounts.iter().filter(|m| m.anonymous && m.kind == MountKind::Volume);
+        for mount in anonymous {
+            self.volumes().settle(&mount.name).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn undo_create(&self, record: &Record) {
@@ -151,7 +163,8 @@ impl Engine {
     ) -> Result<MountRecord, EngineError> {
         let mut mount = request.record;
         if mount.kind == MountKind::Volume {
-            let (info, new) = self.volumes().create(
+            let (info, new) = self.volumes().create_for(
+                Some(id),
                 &mount.name,
                 &request.volume_driver,
                 &request.volume_options,
@@ -190,6 +203,13 @@ impl Engine {
     fn fill_defaults(&self, id: &ContainerId, config: &mut ContainerConfig, host: &mut HostConfig) {
         if host.network_mode.is_empty() {
             "default".clone_into(&mut host.network_mode);
+        }
+        // Whose network it shares, by that name it is known in it.
+        if let Some(peer) = host.network_mode.strip_prefix("container:")
+            && let Ok(peer) = self.registry().find(peer)
+        {
+            let peer = peer.record().config;
+            (config.hostname, config.domainname) = (peer.hostname, peer.domainname);
         }
         if config.hostname.is_empty() {
             config.hostname = if host.network_mode == "host" || host.uts_mode == "host" {

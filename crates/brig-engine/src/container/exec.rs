@@ -201,6 +201,7 @@ impl Engine {
             (exec.container.paths.rootfs.clone(), record.clone(), exec.config.clone());
         let user =
             if config.user.is_empty() { record.config.user.clone() } else { config.user.clone() };
+        let apparmor = self.runtime().facts().apparmor;
         let process = self
             .blocking(move || {
                 let root = brig_sys::openat::open_dir(&rootfs)
@@ -209,7 +210,7 @@ impl Engine {
                 let user = stage::resolve_user(&root, &user, groups)?;
                 let mut config = config;
                 config.console_size = how.console_size.or(config.console_size);
-                spec::exec_process(&record_for_user, &config, &user)
+                spec::exec_process(&record_for_user, &config, &user, apparmor)
             })
             .await;
         self.exec_event(&exec, &format!("exec_start: {}", exec.command()), &[]);

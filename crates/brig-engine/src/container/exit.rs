@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::Container;
+use super::health::HealthState;
 use super::io::IoSession;
 use super::record::MountKind;
 use super::restart_policy::Policy;
@@ -47,7 +48,8 @@ impl Engine {
             let record = &cell.record;
             let restarts = policy.restarts(exit.code, record.stopped_by_hand, record.restart_count)
                 && !self.is_shutting_down();
-            let after = match (restarts, record.host_config.auto_remove) {
+            let removes = record.host_config.auto_remove && !cell.stays;
+            let after = match (restarts, removes) {
                 (true, _) => After::Restart(cell.backoff.next(ran)),
                 (false, true) => After::Remove,
                 (false, false) => After::Stay,
@@ -68,7 +70,9 @@ impl Engine {
                 cell.record.restart_count += 1;
                 cell.restart_wait = Some(restart_wait.clone());
             }
-            cell.health = None;
+            // COMPAT: what the checks found stays to be seen, as docker has it: nobody checks any
+            // more, so it counts as unhealthy.
+            cell.record.last_health = cell.health.take().map(HealthState::at_the_end);
             std::mem::replace(&mut cell.io, IoSession::new()).end();
             container.phase.send_modify(|phase| phase.clean = false);
             after

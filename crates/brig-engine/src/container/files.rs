@@ -1,6 +1,6 @@
 //! The generated files of a container: resolv.conf, hostname, hosts.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use brig_network::{DnsOptions, ExtraHost};
@@ -55,7 +55,7 @@ pub(crate) fn write(
     paths: &ContainerPaths,
     resolv_conf: &str,
     extra: &[ExtraHost],
-    addresses: &[Ipv4Addr],
+    addresses: &[IpAddr],
 ) -> Result<(), EngineError> {
     let config = &record.config;
     let hosts = if record.host_config.network_mode == "host" {

@@ -116,6 +116,11 @@ impl HealthState {
         }
     }
 
+    /// As inspect shows it once the container has ended.
+    pub(crate) fn at_the_end(self) -> Health {
+        Health { status: HealthStatus::Unhealthy.as_str().to_owned(), ..self.report() }
+    }
+
     /// Takes a result; the new status if it changed. A failure in the start period counts nothing
     /// until the first success.
     fn take(

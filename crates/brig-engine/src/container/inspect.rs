@@ -10,9 +10,9 @@ use brig_api::container::{
 use brig_api::time::{rfc3339nano, zero};
 use time::OffsetDateTime;
 
-use super::Container;
 use super::record::Record;
 use super::state::Status;
+use super::{Container, spec};
 use crate::engine::Engine;
 use crate::error::EngineError;
 
@@ -36,7 +36,9 @@ impl Engine {
         let (record, health, execs) = {
             let cell = container.cell();
             let execs: Vec<String> = cell.execs.iter().map(ToString::to_string).collect();
-            (cell.record.clone(), cell.health.as_ref().map(|health| health.report()), execs)
+            let last = cell.record.last_health.clone();
+            let health = cell.health.as_ref().map(|health| health.report()).or(last);
+            (cell.record.clone(), health, execs)
         };
         let command = record.command();
         let (path, args) = match command.split_first() {
@@ -59,6 +61,7 @@ impl Engine {
             name: format!("/{}", record.name),
             restart_count: record.restart_count,
             driver: "overlay2".to_owned(),
+            app_armor_profile: self.apparmor_profile(&record),
             platform: "linux".to_owned(),
             exec_ids: execs,
             graph_driver: self.graph_driver(container),
@@ -68,6 +71,15 @@ impl Engine {
             host_config: record.host_config,
             ..ContainerInspect::default()
         }
+    }
+
+    /// The AppArmor profile that the container has, or would have if it were started.
+    fn apparmor_profile(&self, record: &Record) -> String {
+        let host = &record.host_config;
+        // Checked when the container was created.
+        let asked = spec::Security::parse(&host.security_opt).ok().and_then(|s| s.apparmor);
+        let apparmor = self.runtime().facts().apparmor;
+        apparmor.profile_for(asked.as_deref(), host.privileged).unwrap_or_default()
     }
 
     fn graph_driver(&self, container: &Container) -> GraphDriver {
@@ -164,6 +176,9 @@ fn network_settings(record: &Record) -> NetworkSettings {
         settings.ip_address.clone_from(&endpoint.ip_address);
         settings.ip_prefix_len = endpoint.ip_prefix_len;
         settings.mac_address.clone_from(&endpoint.mac_address);
+        settings.ipv6_gateway.clone_from(&endpoint.ipv6_gateway);
+        settings.global_ipv6_address.clone_from(&endpoint.global_ipv6_address);
+        settings.global_ipv6_prefix_len = endpoint.global_ipv6_prefix_len;
     }
     settings
 }

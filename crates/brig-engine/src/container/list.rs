@@ -6,6 +6,7 @@ use std::sync::Arc;
 use brig_api::container::{ContainerSummary, HostConfigSummary, NetworkSettingsSummary};
 use brig_api::filters::{Filters, InvalidFilter};
 use brig_types::digest::Digest;
+use regex::{Regex, RegexBuilder};
 use time::OffsetDateTime;
 
 use super::Container;
@@ -33,6 +34,9 @@ const KNOWN_FILTERS: [&str; 16] = [
     "volume",
     "label!",
 ];
+
+/// Largest automaton that a pattern may become, in bytes.
+const MAX_COMPILED_PATTERN: usize = 1 << 20;
 
 /// What to list.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +118,7 @@ impl Engine {
                 .map(|lists| lists.into_iter().flatten().collect::<Vec<_>>())
         };
         let (published, exposed) = (ports_wanted("publish")?, ports_wanted("expose")?);
+        let (ids, names) = (Patterns::of(filters, "id"), Patterns::of(filters, "name"));
         let stopped_too = options.all || options.limit > 0 || filters.contains("status");
 
         let mut entries: Vec<Entry> = self
@@ -133,8 +138,8 @@ impl Engine {
                 let name = record.name.as_str();
                 let labels = &record.config.labels;
                 (stopped_too || state.status.is_up())
-                    && filters.matches_prefix("id", record.id.as_str())
-                    && name_matches(filters, name)
+                    && ids.as_ref().is_none_or(|ids| ids.matches(record.id.as_str()))
+                    && name_matches(names.as_ref(), name)
                     && filters.matches_labels("label", labels)
                     && filters.matches_no_label("label!", labels)
                     && filters.matches_exactly("status", state.status.as_str())
@@ -211,32 +216,35 @@ fn command_text(words: &[String]) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
-/// COMPAT: docker takes a regular expression here; parts of names with `^` and `$` at their ends
-/// are what people use of it.
-fn name_matches(filters: &Filters, name: &str) -> bool {
-    if !filters.contains("name") {
-        return true;
-    }
-    filters.get("name").any(|pattern| {
-        let (pattern, from_start) = match pattern.strip_prefix('^') {
-            Some(rest) => (rest, true),
-            None => (pattern, false),
-        };
-        let (pattern, to_end) = match pattern.strip_suffix('$') {
-            Some(rest) => (rest, true),
-            None => (pattern, false),
-        };
-        let (pattern, from_start) = match pattern.strip_prefix('/') {
-            Some(rest) => (rest, true),
-            None => (pattern, from_start),
-        };
-        match (from_start, to_end) {
-            (true, true) => name == pattern,
-            (true, false) => name.starts_with(pattern),
-            (false, true) => name.ends_with(pattern),
-            (false, false) => name.contains(pattern),
+/// Docker's filters by name and id: regular expressions that match anywhere in the text.
+struct Patterns {
+    exact: Vec<String>,
+    compiled: Vec<Regex>,
+}
+
+impl Patterns {
+    /// The patterns of a filter; `None` without one. What is no regular expression matches only
+    /// itself, as with docker.
+    fn of(filters: &Filters, key: &str) -> Option<Self> {
+        let exact: Vec<String> = filters.get(key).map(str::to_owned).collect();
+        if exact.is_empty() {
+            return None;
         }
-    })
+        let compile =
+            |text: &String| RegexBuilder::new(text).size_limit(MAX_COMPILED_PATTERN).build().ok();
+        let compiled = exact.iter().filter_map(compile).collect();
+        Some(Self { exact, compiled })
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        self.exact.iter().any(|exact| exact == text)
+            || self.compiled.iter().any(|pattern| pattern.is_match(text))
+    }
+}
+
+/// Names are matched with and without docker's leading slash.
+fn name_matches(patterns: Option<&Patterns>, name: &str) -> bool {
+    patterns.is_none_or(|patterns| patterns.matches(name) || patterns.matches(&format!("/{name}")))
 }
 
 fn volume_matches(filters: &Filters, record: &Record) -> bool {
@@ -294,11 +302,18 @@ mod tests {
             ("/web", true),
             ("web$", false),
             ("b-1$", true),
+            ("w.b-[0-9]+", true),
+            ("^(api|web)", true),
+            ("(", false),
         ] {
             let filters = Filters::new().with("name", pattern);
-            assert_eq!(name_matches(&filters, "web-1"), expected, "{pattern}");
+            let patterns = Patterns::of(&filters, "name");
+            assert_eq!(name_matches(patterns.as_ref(), "web-1"), expected, "{pattern}");
         }
-        assert!(name_matches(&Filters::new(), "x"));
+        assert!(name_matches(None, "x"));
+        // Too large to be compiled: never matches, and takes no time.
+        let filters = Filters::new().with("name", r"(\w{1000}){1000}");
+        assert!(!name_matches(Patterns::of(&filters, "name").as_ref(), "web-1"));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! and one for its facts (`cell`, never held over await). Whoever waits for a change listens on
 //! its [`Phase`].
 
+pub mod archive;
 pub mod attach;
+pub mod commit;
 pub mod detach_keys;
 pub mod exec;
 pub mod health;
@@ -12,17 +14,20 @@ pub mod list;
 pub mod logs;
 pub mod restart_policy;
 pub mod state;
+pub mod stats;
 pub mod status_text;
 pub mod wait;
 
 pub(crate) mod connect;
 pub(crate) mod copy_up;
 pub(crate) mod create;
+pub(crate) mod diff;
 pub(crate) mod exit;
 pub(crate) mod files;
 pub(crate) mod image_defaults;
 pub(crate) mod inspect;
 pub(crate) mod io;
+pub(crate) mod links;
 pub(crate) mod mounts;
 pub(crate) mod names;
 pub(crate) mod networking;
@@ -38,6 +43,7 @@ pub(crate) mod stage;
 pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod top;
+pub(crate) mod update;
 pub(crate) mod validate;
 
 use std::collections::BTreeMap;
@@ -63,6 +69,8 @@ pub(crate) struct Container {
     /// Held by an operation that changes its life, for as long as it takes.
     pub(crate) op: tokio::sync::Mutex<()>,
     cell: Mutex<Cell>,
+    /// Held while the record is written: of two that write, the later has the later facts.
+    saving: Mutex<()>,
     pub(crate) phase: watch::Sender<Phase>,
 }
 
@@ -73,6 +81,9 @@ pub(crate) struct Cell {
     /// A start is under way; an exit that comes meanwhile is kept in `early_exit`.
     pub(crate) starting: bool,
     pub(crate) early_exit: Option<ExitInfo>,
+    /// A restart by hand is under way: one that removes itself stays for it. Not recorded, so that
+    /// it removes itself all the same when the daemon does not come to the start.
+    pub(crate) stays: bool,
     /// The present run.
     pub(crate) run: Option<Run>,
     /// Input and output of the present or the next run.
@@ -105,6 +116,7 @@ impl Container {
                 record,
                 starting: false,
                 early_exit: None,
+                stays: false,
                 run: None,
                 io: IoSession::new(),
                 backoff: Backoff::default(),
@@ -112,6 +124,7 @@ impl Container {
                 health: None,
                 execs: Vec::new(),
             }),
+            saving: Mutex::new(()),
             phase: watch::Sender::new(phase),
         })
     }
@@ -164,9 +177,14 @@ impl Container {
         }
     }
 
+    /// Writes the record for the next engine, and says if that cannot be done.
+    pub(crate) fn try_save(&self, durability: Durability) -> std::io::Result<()> {
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        self.record().save(&self.paths.dir, durability)
+    }
+
     fn save_as(&self, durability: Durability) {
-        let record = self.record();
-        if let Err(error) = record.save(&self.paths.dir, durability) {
+        if let Err(error) = self.try_save(durability) {
             tracing::error!(container = %self.id, %error, "a container's record cannot be written");
         }
     }

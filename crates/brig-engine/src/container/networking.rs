@@ -1,7 +1,7 @@
 //! A container's networks: which it wants, and what it gets at each start.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use brig_api::container::EndpointSettings;
@@ -49,8 +49,8 @@ pub(crate) struct Reserved {
 
 impl Reserved {
     /// The container's own addresses, the default route's network first.
-    pub(crate) fn addresses(&self) -> Vec<Ipv4Addr> {
-        self.endpoints.iter().filter_map(|endpoint| endpoint.ip).collect()
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        self.endpoints.iter().flat_map(Endpoint::addresses).collect()
     }
 
     fn has_interface(&self) -> bool {
@@ -71,6 +71,13 @@ pub(super) fn request(
         .filter(|text| !text.is_empty())
         .map(|text| text.parse().map_err(|_| invalid("IPv4 address", text)))
         .transpose()?;
+    let ip6 = settings
+        .ipam_config
+        .as_ref()
+        .map(|ipam| ipam.ipv6_address.as_str())
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse::<Ipv6Addr>().map_err(|_| invalid("IPv6 address", text)))
+        .transpose()?;
     let mac = [settings.mac_address.as_str(), record.config.mac_address.as_str()]
         .into_iter()
         .find(|text| !text.is_empty())
@@ -79,6 +86,7 @@ pub(super) fn request(
     Ok(EndpointRequest {
         network: name.to_owned(),
         ip,
+        ip6,
         mac,
         container_name: record.name.clone(),
         hostname: Some(record.config.hostname.clone()),
@@ -92,8 +100,13 @@ pub(super) fn shown(
     endpoint: &Endpoint,
     id: &ContainerId,
 ) -> EndpointSettings {
-    let text = |ip: Option<Ipv4Addr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
+    fn text(ip: Option<impl ToString>) -> String {
+        ip.map(|ip| ip.to_string()).unwrap_or_default()
+    }
     EndpointSettings {
+        ipv6_gateway: text(endpoint.v6.and_then(|v6| v6.gateway)),
+        global_ipv6_address: text(endpoint.v6.map(|v6| v6.ip)),
+        global_ipv6_prefix_len: endpoint.v6.map_or(0, |v6| i64::from(v6.prefix_len)),
         network_id: endpoint.network_id.to_string(),
         endpoint_id: endpoint.endpoint_id.to_string(),
         gateway: text(endpoint.gateway),

@@ -7,6 +7,10 @@ use brig_api::container::{ContainerConfig, HostConfig, PortBinding, PortMap, Por
 
 use crate::error::EngineError;
 
+/// Most ports that one container publishes. Each takes a socket on the host: without a limit an
+/// image that exposes everything would take all of the daemon's.
+pub(crate) const MAX_PUBLICATIONS: usize = 4096;
+
 /// A transport protocol that ports are published for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Protocol {
@@ -42,7 +46,7 @@ impl std::fmt::Display for ContainerPort {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Publication {
     pub(crate) port: ContainerPort,
-    /// `None`: on every address.
+    /// `None`: on every address; unspecified: on every one of its family.
     pub(crate) host_ip: Option<IpAddr>,
     /// First and last acceptable port; both 0: any free one.
     pub(crate) host_ports: (u16, u16),
@@ -100,7 +104,7 @@ pub(crate) fn publications(
         let ports = parse_ports(text)?;
         for binding in bindings.iter().flatten() {
             let host_ip = match binding.host_ip.as_str() {
-                "" | "0.0.0.0" => None,
+                "" => None,
                 ip => Some(ip.parse().map_err(|_| {
                     EngineError::Invalid(format!("invalid IP address {ip:?} in a port binding"))
                 })?),
@@ -115,11 +119,15 @@ pub(crate) fn publications(
         }
     }
     if host.publish_all_ports {
-        for port in exposed(config, host)? {
-            if !wanted.iter().any(|publication| publication.port == port) {
-                wanted.push(Publication { port, host_ip: None, host_ports: (0, 0) });
-            }
-        }
+        let named: BTreeSet<ContainerPort> = wanted.iter().map(|one| one.port).collect();
+        let others = exposed(config, host)?.into_iter().filter(|port| !named.contains(port));
+        wanted.extend(others.map(|port| Publication { port, host_ip: None, host_ports: (0, 0) }));
+    }
+    if wanted.len() > MAX_PUBLICATIONS {
+        return Err(EngineError::Invalid(format!(
+            "{} ports to publish are too many: one container may have {MAX_PUBLICATIONS}; publish the ones that are needed with -p",
+            wanted.len()
+        )));
     }
     Ok(wanted)
 }
@@ -219,10 +227,25 @@ mod tests {
             [
                 (80, None, (8080, 8080)),
                 (90, Some("127.0.0.1".to_owned()), (0, 0)),
-                (91, None, (9000, 9010)),
+                (91, Some("0.0.0.0".to_owned()), (9000, 9010)),
                 (53, None, (0, 0)),
             ]
         );
+    }
+
+    #[test]
+    fn an_image_that_exposes_everything() {
+        let range = |text: &str| ContainerConfig {
+            exposed_ports: [(text.to_owned(), Empty {})].into(),
+            ..ContainerConfig::default()
+        };
+        let host = HostConfig { publish_all_ports: true, ..HostConfig::default() };
+        let many = publications(&range("1-4096/tcp"), &host).unwrap();
+        assert_eq!(many.len(), MAX_PUBLICATIONS);
+        let error = publications(&range("1-65535/tcp"), &host).unwrap_err().to_string();
+        assert!(error.starts_with("65535 ports to publish are too many"), "{error}");
+        // Exposing costs nothing.
+        assert!(publications(&range("1-65535/tcp"), &HostConfig::default()).unwrap().is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use brig_api::container::{
-    ContainerConfig, EndpointSettings, HostConfig, MountPoint, NetworkingConfig, PortMap,
+    ContainerConfig, EndpointSettings, Health, HostConfig, MountPoint, NetworkingConfig, PortMap,
 };
 use brig_types::digest::Digest;
 use brig_types::id::ContainerId;
@@ -52,6 +52,12 @@ pub(crate) struct Record {
     /// A start needs secrets handed in; without them it is refused.
     #[serde(default)]
     pub(crate) needs_secrets: bool,
+    /// Its anonymous volumes go with it. Only of meaning while it is being removed.
+    #[serde(default)]
+    pub(crate) remove_volumes: bool,
+    /// What the health checks of the last run found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_health: Option<Health>,
     /// The networks it is in, by name, with the addresses of the present run.
     #[serde(default)]
     pub(crate) networks: BTreeMap<String, EndpointSettings>,
@@ -243,6 +249,8 @@ pub(crate) mod tests {
             restart_count: 0,
             stopped_by_hand: false,
             needs_secrets: false,
+            last_health: None,
+            remove_volumes: false,
             networks: BTreeMap::new(),
             ports: PortMap::new(),
         }

@@ -291,6 +291,7 @@ impl Engine {
                 }
             }
         }
+        self.volumes().remove_unowned(|id| known.contains(id));
         for id in self.snapshots().list() {
             if !known.contains(&id)
                 && let Err(error) = self.snapshots().remove(&id)
@@ -326,13 +327,16 @@ impl Engine {
         };
         let (engine, container) = (self.clone(), Arc::clone(container));
         if remove {
-            let auto_remove = container.cell().record.host_config.auto_remove;
+            let volumes = {
+                let record = &container.cell().record;
+                record.host_config.auto_remove || record.remove_volumes
+            };
             if status != Status::Removing {
                 container.cell().record.state.apply(Transition::Remove);
                 self.registry().remove(&container.id, &container.name());
                 self.container_event(&container, "destroy", &[]);
             }
-            self.spawn(async move { engine.remove_remains(&container, auto_remove).await });
+            self.spawn(async move { engine.remove_remains(&container, volumes).await });
         } else if start {
             if status == Status::Exited {
                 container.cell().record.restart_count = 0;

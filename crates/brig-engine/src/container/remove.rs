@@ -67,6 +67,8 @@ impl Engine {
         let name = {
             let mut cell = container.cell();
             cell.record.state.apply(Transition::Remove);
+            // A daemon that goes on with a removal that was cut off does the same.
+            cell.record.remove_volumes = options.volumes;
             cell.record.name.clone()
         };
         container.save();

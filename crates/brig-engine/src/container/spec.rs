@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use brig_api::container::{ContainerConfig, HostConfig, ThrottleDevice as ApiThrottle};
+use brig_runtime::AppArmor;
 use brig_runtime::spec::{
     BlkioSpec, Capabilities, ConsoleSize, ContainerSpecInput, DeviceNode, DeviceRule, DeviceType,
     MountSpec, Namespace, Namespaces, ProcessSpec, Resources, Rlimit, SeccompProfile, Shm,
@@ -65,12 +66,13 @@ pub(crate) struct Prepared {
 pub(crate) fn container(
     record: &Record,
     prepared: Prepared,
+    apparmor: AppArmor,
 ) -> Result<ContainerSpecInput, EngineError> {
     let (config, host) = (&record.config, &record.host_config);
     let security = Security::parse(&host.security_opt)?;
     let hostname = config.hostname.clone();
     let mut input = ContainerSpecInput::new(record.id.clone(), prepared.rootfs, record.command());
-    input.process = process(record, &security, &prepared.user);
+    input.process = process(record, &security, &prepared.user, apparmor);
     input.readonly_rootfs = host.readonly_rootfs;
     input.init = host.init == Some(true);
     input.hostname = hostname;
@@ -90,7 +92,12 @@ pub(crate) fn container(
     Ok(input)
 }
 
-fn process(record: &Record, security: &Security, user: &ResolvedUser) -> ProcessSpec {
+fn process(
+    record: &Record,
+    security: &Security,
+    user: &ResolvedUser,
+    apparmor: AppArmor,
+) -> ProcessSpec {
     let (config, host) = (&record.config, &record.host_config);
     let mut process = ProcessSpec::new(record.command());
     process.env = image_defaults::environment(config, &config.hostname);
@@ -102,7 +109,7 @@ fn process(record: &Record, security: &Security, user: &ResolvedUser) -> Process
     process.no_new_privileges = security.no_new_privileges;
     process.rlimits = rlimits(host);
     process.oom_score_adj = i32::try_from(host.oom_score_adj).ok();
-    process.apparmor.clone_from(&security.apparmor);
+    process.apparmor = apparmor.profile_for(security.apparmor.as_deref(), host.privileged);
     process
 }
 
@@ -111,9 +118,10 @@ pub(crate) fn exec_process(
     record: &Record,
     exec: &brig_api::exec::ExecConfig,
     user: &ResolvedUser,
+    apparmor: AppArmor,
 ) -> Result<ProcessSpec, EngineError> {
     let security = Security::parse(&record.host_config.security_opt)?;
-    let mut spec = process(record, &security, user);
+    let mut spec = process(record, &security, user, apparmor);
     spec.args.clone_from(&exec.cmd);
     let mut base = spec.env;
     base.retain(|line| exec.tty || !line.starts_with("TERM=") || record.config.env.contains(line));
@@ -165,7 +173,8 @@ fn set(value: i64) -> Option<i64> {
     (value != 0).then_some(value)
 }
 
-fn resources(host: &HostConfig) -> Result<Resources, EngineError> {
+/// The limits of a container.
+pub(crate) fn resources(host: &HostConfig) -> Result<Resources, EngineError> {
     let throttle = |devices: &[ApiThrottle]| -> Result<Vec<ThrottleDevice>, EngineError> {
         devices
             .iter()
@@ -344,14 +353,17 @@ mod tests {
             env: words(&["A=2"]),
             ..Default::default()
         };
-        let spec = exec_process(&record, &exec, &ResolvedUser::default()).unwrap();
+        let user = ResolvedUser::default();
+        let spec = exec_process(&record, &exec, &user, AppArmor::Ready).unwrap();
+        assert_eq!(spec.apparmor.as_deref(), Some("docker-default"));
         assert_eq!(spec.args, ["id"]);
         assert!(spec.env.contains(&"A=2".to_owned()));
         assert!(!spec.env.iter().any(|line| line.starts_with("TERM=")) && !spec.tty);
         assert_eq!(spec.cwd, Path::new("/w"));
         assert_eq!(spec.capabilities.drop, ["ALL"]);
         let exec = brig_api::exec::ExecConfig { privileged: true, tty: true, ..exec };
-        let spec = exec_process(&record, &exec, &ResolvedUser::default()).unwrap();
+        let spec = exec_process(&record, &exec, &user, AppArmor::Off).unwrap();
+        assert_eq!(spec.apparmor, None);
         assert!(spec.capabilities.privileged && spec.capabilities.drop.is_empty());
         assert!(spec.env.contains(&"TERM=xterm".to_owned()));
     }

@@ -66,7 +66,7 @@ impl Engine {
         Ok(Prepared { rootfs, user, mounts, devices, namespaces, shm })
     }
 
-    fn mount_rootfs(&self, record: &Record, rootfs: &Path) -> Result<(), EngineError> {
+    pub(super) fn mount_rootfs(&self, record: &Record, rootfs: &Path) -> Result<(), EngineError> {
         let volatile = record.host_config.auto_remove;
         match self.snapshots().mount(&record.id, rootfs, volatile) {
             // Nothing was ever written into it, so a loss of power may have taken it.
@@ -100,8 +100,8 @@ impl Engine {
                 if !mount.subpath.is_empty() {
                     source = subpath(&source, &mount.subpath, part)?;
                 } else if !mount.no_copy {
-                    copy_up::fill(root, &target, &source).map_err(|error| {
-                        EngineError::disk("copy the image's content into", &source, error)
+                    self.volumes().fill(&mount.name, |volume, cut_off| {
+                        copy_up::fill(root, &target, volume, cut_off)
                     })?;
                 }
                 self.mount_event(record, mount);
@@ -146,7 +146,7 @@ impl Engine {
     }
 
     /// The files that are bound to /etc: its own, or those of the container whose network it has.
-    fn generated_files(
+    pub(super) fn generated_files(
         &self,
         container: &Container,
         record: &Record,
@@ -221,7 +221,8 @@ impl Engine {
         }
         let dns = files::dns_options(record, &self.config().dns)?;
         let resolv_conf = self.networks().resolv_conf(&container.id, &dns);
-        let extra = self.networks().extra_hosts(&record.host_config.extra_hosts)?;
+        let mut extra = self.networks().extra_hosts(&record.host_config.extra_hosts)?;
+        extra.extend(super::links::hosts(self, record)?);
         files::write(record, &container.paths, &resolv_conf, &extra, &reserved.addresses())
     }
 }

@@ -8,11 +8,12 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::io::IoSession;
-use super::logs::rotate::{self, LogLimits};
+use super::logs::rotate;
 use super::record::Record;
 use super::restart_policy::Backoff;
 use super::state::{ProcessFacts, Status, Transition};
 use super::{Container, Run, spec};
+use crate::disk::Durability;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::secrets::{self, SecretFile};
@@ -79,11 +80,11 @@ impl Engine {
             }
             if cell.record.needs_secrets && options.is_empty() {
                 return Err(EngineError::Conflict(format!(
-                    "container {} was given secrets by the swarm and cannot be started without them",
+                    "container {} was given secrets or configs by the swarm and cannot be started without them",
                     container.id
                 )));
             }
-            cell.record.needs_secrets |= !options.secrets.is_empty();
+            cell.record.needs_secrets |= !options.is_empty();
             if !automatic {
                 cell.record.restart_count = 0;
                 cell.record.stopped_by_hand = false;
@@ -115,6 +116,10 @@ impl Engine {
         let (engine, this, wanted) = (self.clone(), Arc::clone(container), record.clone());
         let StartOptions { secrets, configs } = options;
         let stage = self.blocking(move || {
+            // What runs and is not recorded would be taken for lost by the next engine: no start
+            // where nothing can be written.
+            this.try_save(Durability::Cached)
+                .map_err(|source| EngineError::disk("write to", &this.paths.dir, source))?;
             let prepared = engine.stage(&this, &wanted, &secrets, &configs)?;
             Ok((prepared, secrets, configs))
         });
@@ -125,7 +130,7 @@ impl Engine {
         let (spec, reserved) = self
             .blocking(move || {
                 engine.write_files(&this, &wanted, &reserved)?;
-                let input = spec::container(&wanted, prepared)?;
+                let input = spec::container(&wanted, prepared, engine.runtime().facts().apparmor)?;
                 let built = brig_runtime::spec::build(&input, engine.runtime().facts())
                     .map_err(|error| EngineError::Invalid(error.to_string()))?;
                 for warning in built.warnings {
@@ -210,12 +215,13 @@ impl Engine {
     /// Starts health checks and log rotation for a run.
     pub(crate) fn accompany(&self, container: &Arc<Container>, cancel: CancellationToken) {
         let record = container.record();
-        match LogLimits::parse(&record.host_config.log_config.config) {
-            Ok(Some(limits)) if record.host_config.log_config.kind != "none" => {
+        let config = &record.host_config.log_config;
+        match rotate::check(&config.kind, &config.config) {
+            Ok(Some(limits)) => {
                 let (log, bundle) = (container.paths.log(), container.paths.bundle.clone());
                 self.spawn(rotate::keep_within(log, bundle, limits, cancel.clone()));
             }
-            Ok(_) => {}
+            Ok(None) => {}
             Err(error) => {
                 tracing::warn!(container = %container.id, error = chain(&error), "log limits are ignored");
             }
@@ -245,11 +251,11 @@ impl Engine {
             (remove, std::mem::replace(&mut cell.io, IoSession::new()))
         };
         io.end();
+        // Also of one that removes itself: the next daemon goes on with a removal that was cut off.
+        container.save();
         if remove {
             self.registry().remove(&container.id, &container.name());
             self.container_event(container, "destroy", &[]);
-        } else {
-            container.save();
         }
         container.phase.send_modify(|phase| {
             phase.up = false;

@@ -189,17 +189,16 @@ impl Engine {
             // Without its secrets it would not come up again: refuse while it still runs.
             if container.cell().record.needs_secrets {
                 return Err(EngineError::Conflict(format!(
-                    "container {} was given secrets by the swarm; update its service instead of restarting it",
+                    "container {} was given secrets or configs by the swarm; update its service instead of restarting it",
                     container.id
                 )));
             }
             let was_up = container.cell().record.state.status.is_up();
             if was_up {
                 // A container that removes itself would be gone between the two steps.
-                let auto_remove =
-                    std::mem::replace(&mut container.cell().record.host_config.auto_remove, false);
+                container.cell().stays = true;
                 let stopped = engine.stop_locked(&container, timeout, signal).await;
-                container.cell().record.host_config.auto_remove = auto_remove;
+                container.cell().stays = false;
                 stopped?;
                 engine.container_event(&container, "stop", &[]);
             }

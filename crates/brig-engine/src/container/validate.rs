@@ -126,6 +126,24 @@ fn host_settings(config: &ContainerConfig, host: &HostConfig) -> Result<(), Engi
             host.log_config.kind
         ));
     }
+    if !matches!(host.isolation.as_str(), "" | "default") {
+        return invalid(format!(
+            "invalid isolation '{}' on linux: only 'default' is supported",
+            host.isolation
+        ));
+    }
+    if let Some(option) = host.storage_opt.keys().next() {
+        return invalid(match option.as_str() {
+            "size" => {
+                "--storage-opt is not supported: the size of a container's layer cannot be limited"
+                    .to_owned()
+            }
+            option => format!("unknown option {option}"),
+        });
+    }
+    if host.mounts.iter().any(|mount| mount.kind == "npipe" || mount.kind == "cluster") {
+        return invalid("mount type is not supported on this platform");
+    }
     if !host.device_requests.is_empty() {
         return invalid("could not select device driver \"\" with capabilities: [[gpu]]");
     }
@@ -184,7 +202,8 @@ fn network_mode(
     Ok(())
 }
 
-fn resources(
+/// Checks limits by themselves.
+pub(crate) fn resources(
     host: &HostConfig,
     cpus: usize,
     warnings: &mut Vec<String>,
@@ -227,6 +246,9 @@ fn resources(
         return invalid(format!(
             "Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
         ));
+    }
+    if host.blkio_weight > 0 && !(10..=1000).contains(&host.blkio_weight) {
+        return invalid("Range of blkio weight is from 10 to 1000");
     }
     if host.cpu_shares < 0 {
         return invalid("The cpu-shares value must not be negative");

@@ -3,12 +3,14 @@
 //! The store knows which containers use a volume, so that none is removed under them. Everything
 //! here is short blocking file work.
 
+mod gate;
 mod options;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use brig_types::Labels;
 use brig_types::id::{ContainerId, random_hex};
@@ -18,6 +20,7 @@ use time::OffsetDateTime;
 use crate::disk::{self, Durability};
 use crate::error::EngineError;
 
+use gate::Gate;
 pub(crate) use options::MountOptions;
 
 /// The one driver there is.
@@ -30,6 +33,13 @@ const DATA_DIR: &str = "_data";
 /// Largest record that is read back.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
 const REMOVING_PREFIX: &str = ".removing-";
+/// How long a volume's own mount may take, and how long to wait for one that is under way.
+const MOUNT_PATIENCE: Duration = Duration::from_secs(30);
+/// Beside the volume's directory while an image's content is copied into it.
+const FILLING_FILE: &str = "filling";
+/// Beside an anonymous volume's directory until the container that it is made for is recorded:
+/// that container's id.
+const OWNER_FILE: &str = "made-for";
 
 /// A volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,13 +75,31 @@ struct Entry {
     users: BTreeSet<ContainerId>,
     /// Containers that run with it: while there are any, its mount options are in force.
     active: BTreeSet<ContainerId>,
+    /// Whose turn it is to mount, unmount or remove it.
+    gate: Arc<Gate>,
+    /// Held while an image's content is copied into it.
+    filling: Arc<Mutex<()>>,
+}
+
+impl Entry {
+    fn new(info: VolumeInfo) -> Self {
+        Self {
+            info,
+            users: BTreeSet::new(),
+            active: BTreeSet::new(),
+            gate: Arc::default(),
+            filling: Arc::default(),
+        }
+    }
 }
 
 /// All volumes of the node.
 #[derive(Debug)]
 pub struct Volumes {
     root: PathBuf,
+    /// Held for moments only: what may take long is done in the volume's own turn.
     entries: Mutex<BTreeMap<String, Entry>>,
+    patience: Duration,
 }
 
 impl Volumes {
@@ -94,8 +122,7 @@ impl Volumes {
             }
             match read_record(&dir) {
                 Ok(info) if info.name == name => {
-                    let entry = Entry { info, users: BTreeSet::new(), active: BTreeSet::new() };
-                    entries.insert(name, entry);
+                    entries.insert(name, Entry::new(info));
                 }
                 Ok(_) | Err(_) if is_empty(&dir.join(DATA_DIR)) => {
                     if let Err(error) = disk::remove_tree(&dir) {
@@ -107,7 +134,7 @@ impl Volumes {
                 }
             }
         }
-        Ok(Self { root: root.to_owned(), entries: Mutex::new(entries) })
+        Ok(Self { root: root.to_owned(), entries: Mutex::new(entries), patience: MOUNT_PATIENCE })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -126,6 +153,23 @@ impl Volumes {
         options: &BTreeMap<String, String>,
         labels: &Labels,
     ) -> Result<(VolumeInfo, bool), EngineError> {
+        self.create_for(None, name, driver, options, labels)
+    }
+
+    /// Like [`Volumes::create`], for a container that is being created: an anonymous volume goes if
+    /// the daemon dies before it has recorded the container and called [`Volumes::settle`].
+    ///
+    /// # Errors
+    /// As [`Volumes::create`].
+    pub(crate) fn create_for(
+        &self,
+        owner: Option<&ContainerId>,
+        name: &str,
+        driver: &str,
+        options: &BTreeMap<String, String>,
+        labels: &Labels,
+    ) -> Result<(VolumeInfo, bool), EngineError> {
+        let owner = owner.filter(|_| name.is_empty());
         let mut labels = labels.clone();
         let name = if name.is_empty() {
             labels.insert(ANONYMOUS_LABEL.to_owned(), String::new());
@@ -156,6 +200,13 @@ impl Volumes {
             mountpoint: dir.join(DATA_DIR),
         };
         let made = disk::create_dir(&info.mountpoint, 0o755)
+            .and_then(|()| match owner {
+                Some(id) => {
+                    let file = dir.join(OWNER_FILE);
+                    disk::write_file(&file, id.as_str().as_bytes(), 0o600, Durability::Cached)
+                }
+                None => Ok(()),
+            })
             .and_then(|()| serde_json::to_vec(&info).map_err(io::Error::other))
             .and_then(|json| {
                 disk::write_file(&dir.join(RECORD_FILE), &json, 0o600, Durability::Flushed)
@@ -164,9 +215,40 @@ impl Volumes {
             let _ = disk::remove_tree(&dir);
             return Err(EngineError::disk("create", &dir, source));
         }
-        let entry = Entry { info: info.clone(), users: BTreeSet::new(), active: BTreeSet::new() };
-        entries.insert(name, entry);
+        entries.insert(name, Entry::new(info.clone()));
         Ok((info, true))
+    }
+
+    /// The container that the volume was made for is recorded: from now on only its removal, or
+    /// somebody's wish, ends the volume.
+    pub(crate) fn settle(&self, name: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.root.join(name).join(OWNER_FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// After a restart: removes the anonymous volumes of containers that an earlier daemon did not
+    /// come to record. `known` says which containers there are.
+    pub(crate) fn remove_unowned(&self, known: impl Fn(&ContainerId) -> bool) {
+        let names: Vec<String> = self.lock().keys().cloned().collect();
+        for name in names {
+            let file = self.root.join(&name).join(OWNER_FILE);
+            let owner = match disk::read_limited(&file, MAX_RECORD_BYTES) {
+                Ok(text) => ContainerId::parse(String::from_utf8_lossy(&text).trim()),
+                Err(_) => continue,
+            };
+            let outcome = match owner {
+                Ok(id) if known(&id) => {
+                    self.settle(&name).map_err(|error| EngineError::disk("remove", &file, error))
+                }
+                _ => self.remove(&name),
+            };
+            if let Err(error) = outcome {
+                let error = brig_types::error::chain(&error);
+                tracing::warn!(volume = name, error, "a volume of no container stays");
+            }
+        }
     }
 
     /// One volume.
@@ -192,30 +274,36 @@ impl Volumes {
     /// Not found, in use, or disk errors.
     pub fn remove(&self, name: &str) -> Result<(), EngineError> {
         let grave = self.root.join(format!("{REMOVING_PREFIX}{}", random_hex()));
+        let (data, gate) = {
+            let entries = self.lock();
+            let entry = removable(&entries, name)?;
+            (entry.info.mountpoint.clone(), Arc::clone(&entry.gate))
+        };
+        let turn = gate.enter(self.patience).ok_or_else(|| self.busy(name))?;
+        // Never below a mount point: that would delete what is mounted there. A daemon that was
+        // killed may have left one.
+        while brig_sys::mount::is_mountpoint(&data).unwrap_or(false) {
+            brig_sys::mount::unmount(&data, true)
+                .map_err(|source| EngineError::disk("unmount", &data, source))?;
+        }
         {
             let mut entries = self.lock();
-            let entry =
-                entries.get(name).ok_or_else(|| EngineError::NoSuchVolume(name.to_owned()))?;
-            if !entry.users.is_empty() {
-                let users: Vec<&str> = entry.users.iter().map(ContainerId::as_str).collect();
-                return Err(EngineError::VolumeInUse {
-                    name: name.to_owned(),
-                    users: users.join(", "),
-                });
-            }
+            // Somebody may have come to use it, or been faster, in the meantime.
+            removable(&entries, name)?;
             let dir = self.root.join(name);
-            // Never below a mount point: that would delete what is mounted there. A daemon that was
-            // killed may have left one.
-            let data = &entry.info.mountpoint;
-            while brig_sys::mount::is_mountpoint(data).unwrap_or(false) {
-                brig_sys::mount::unmount(data, true)
-                    .map_err(|source| EngineError::disk("unmount", data, source))?;
-            }
             std::fs::rename(&dir, &grave)
                 .map_err(|source| EngineError::disk("remove", &dir, source))?;
             entries.remove(name);
         }
+        drop(turn);
         disk::remove_tree(&grave).map_err(|source| EngineError::disk("remove", &grave, source))
+    }
+
+    fn busy(&self, name: &str) -> EngineError {
+        EngineError::Conflict(format!(
+            "volume {name} is still being mounted, and has been for more than {} seconds: does its file server answer? `docker volume inspect {name}` shows its options",
+            self.patience.as_secs()
+        ))
     }
 
     /// Notes that a container's configuration has the volume.
@@ -235,43 +323,118 @@ impl Volumes {
     }
 
     /// Notes that a container starts with the volume, and puts its mount options in force when it
-    /// is the first. Gives the directory to bind.
+    /// is the first. Gives the directory to bind. Blocking, for a bounded time.
     pub(crate) fn activate(
         &self,
         name: &str,
         container: &ContainerId,
     ) -> Result<PathBuf, EngineError> {
-        let mut entries = self.lock();
-        let entry =
-            entries.get_mut(name).ok_or_else(|| EngineError::NoSuchVolume(name.to_owned()))?;
-        let target = entry.info.mountpoint.clone();
-        if entry.active.is_empty() && !entry.info.options.is_empty() {
-            let options = MountOptions::parse(&entry.info.options).map_err(EngineError::Invalid)?;
-            let mounted = brig_sys::mount::is_mountpoint(&target)
-                .map_err(|source| EngineError::disk("look at", &target, source))?;
-            if let (Some(options), false) = (options, mounted) {
-                options
-                    .mount(&target)
-                    .map_err(|source| EngineError::VolumeMount { name: name.to_owned(), source })?;
-            }
+        let (info, gate, first_use) = {
+            let mut entries = self.lock();
+            let entry =
+                entries.get_mut(name).ok_or_else(|| EngineError::NoSuchVolume(name.to_owned()))?;
+            // Before it is mounted: whoever lets go of it meanwhile must not take the mount away.
+            let first_use = entry.active.insert(container.clone());
+            (entry.info.clone(), Arc::clone(&entry.gate), first_use)
+        };
+        let mounted = self.mount(&info, &gate);
+        if mounted.is_err()
+            && first_use
+            && let Some(entry) = self.lock().get_mut(name)
+        {
+            entry.active.remove(container);
         }
-        entry.active.insert(container.clone());
-        Ok(target)
+        mounted.map(|()| info.mountpoint)
     }
 
-    /// The container stopped; the last one takes the volume's own mount away.
-    pub(crate) fn deactivate(&self, name: &str, container: &ContainerId) {
-        let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(name) else { return };
-        let was = entry.active.remove(container);
-        if was && entry.active.is_empty() && !entry.info.options.is_empty() {
-            let target = &entry.info.mountpoint;
-            if let Err(error) = brig_sys::mount::unmount(target, true)
-                && error.kind() != io::ErrorKind::InvalidInput
-            {
-                tracing::warn!(volume = name, %error, "a volume stays mounted");
-            }
+    fn mount(&self, info: &VolumeInfo, gate: &Arc<Gate>) -> Result<(), EngineError> {
+        let Some(options) = MountOptions::parse(&info.options).map_err(EngineError::Invalid)?
+        else {
+            return Ok(());
+        };
+        let turn = gate.enter(self.patience).ok_or_else(|| self.busy(&info.name))?;
+        let target = info.mountpoint.clone();
+        if brig_sys::mount::is_mountpoint(&target)
+            .map_err(|source| EngineError::disk("look at", &target, source))?
+        {
+            return Ok(());
         }
+        let device = options.device().to_owned();
+        let undo = target.clone();
+        gate::bounded(
+            turn,
+            self.patience,
+            move || options.mount(&target),
+            move || {
+                if let Err(error) = brig_sys::mount::unmount(&undo, true) {
+                    tracing::warn!(target = %undo.display(), %error, "a volume that was mounted too late stays mounted");
+                }
+            },
+        )
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::TimedOut => EngineError::VolumeMountTime {
+                name: info.name.clone(),
+                device,
+                seconds: self.patience.as_secs(),
+            },
+            _ => EngineError::VolumeMount { name: info.name.clone(), source },
+        })
+    }
+
+    /// The container stopped; the last one takes the volume's own mount away. Blocking, for a
+    /// bounded time.
+    pub(crate) fn deactivate(&self, name: &str, container: &ContainerId) {
+        let (target, gate) = {
+            let mut entries = self.lock();
+            let Some(entry) = entries.get_mut(name) else { return };
+            let was = entry.active.remove(container);
+            if !was || !entry.active.is_empty() || entry.info.options.is_empty() {
+                return;
+            }
+            (entry.info.mountpoint.clone(), Arc::clone(&entry.gate))
+        };
+        let Some(_turn) = gate.enter(self.patience) else {
+            // Whoever has the turn came to mount it; that it is nobody's is seen with the next use.
+            tracing::warn!(volume = name, "a volume is still being mounted");
+            return;
+        };
+        if self.lock().get(name).is_none_or(|entry| !entry.active.is_empty()) {
+            return;
+        }
+        if let Err(error) = brig_sys::mount::unmount(&target, true)
+            && error.kind() != io::ErrorKind::InvalidInput
+        {
+            tracing::warn!(volume = name, %error, "a volume stays mounted");
+        }
+    }
+
+    /// Copies an image's content into the volume with `copy`, unless it has content already.
+    /// `copy` is told whether it goes on with a copy that was cut off.
+    ///
+    /// One container at a time: two that start together would be in each other's way.
+    pub(crate) fn fill(
+        &self,
+        name: &str,
+        copy: impl FnOnce(&Path, bool) -> io::Result<()>,
+    ) -> Result<(), EngineError> {
+        let (data, filling) = {
+            let entries = self.lock();
+            let entry =
+                entries.get(name).ok_or_else(|| EngineError::NoSuchVolume(name.to_owned()))?;
+            (entry.info.mountpoint.clone(), Arc::clone(&entry.filling))
+        };
+        let _filling = filling.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |error| EngineError::disk("copy the image's content into", &data, error);
+        let marker = self.root.join(name).join(FILLING_FILE);
+        let cut_off = marker.exists();
+        if !cut_off && !is_empty(&data) {
+            return Ok(());
+        }
+        // There until all is copied: whoever comes after a daemon that was killed, or after a disk
+        // that was full, must not take a part for the whole.
+        disk::write_file(&marker, b"", 0o600, Durability::Cached).map_err(failed)?;
+        copy(&data, cut_off).map_err(failed)?;
+        std::fs::remove_file(&marker).map_err(failed)
     }
 
     /// A container that was adopted runs with the volume already.
@@ -280,6 +443,19 @@ impl Volumes {
             entry.active.insert(container.clone());
         }
     }
+}
+
+/// The volume of this name, if it may be removed.
+fn removable<'a>(
+    entries: &'a BTreeMap<String, Entry>,
+    name: &str,
+) -> Result<&'a Entry, EngineError> {
+    let entry = entries.get(name).ok_or_else(|| EngineError::NoSuchVolume(name.to_owned()))?;
+    if entry.users.is_empty() {
+        return Ok(entry);
+    }
+    let users: Vec<&str> = entry.users.iter().map(ContainerId::as_str).collect();
+    Err(EngineError::VolumeInUse { name: name.to_owned(), users: users.join(", ") })
 }
 
 fn read_record(dir: &Path) -> io::Result<VolumeInfo> {
@@ -297,87 +473,4 @@ fn is_empty(dir: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn none() -> BTreeMap<String, String> {
-        BTreeMap::new()
-    }
-
-    #[test]
-    fn life_of_a_volume() {
-        let dir = tempfile::tempdir().unwrap();
-        let volumes = Volumes::open(dir.path()).unwrap();
-        let labels = Labels::from([("a".to_owned(), "b".to_owned())]);
-        let (made, new) = volumes.create("data", "local", &none(), &labels).unwrap();
-        assert!(new && made.mountpoint.is_dir());
-        let (again, new) = volumes.create("data", "", &none(), &none()).unwrap();
-        assert!(!new);
-        assert_eq!(again, made);
-        let container = ContainerId::generate();
-        volumes.acquire("data", &container).unwrap();
-        let error = volumes.remove("data").unwrap_err();
-        assert_eq!(error.to_string(), format!("remove data: volume is in use - [{container}]"));
-        let reopened = Volumes::open(dir.path()).unwrap();
-        assert_eq!(reopened.get("data").unwrap(), made);
-        volumes.release("data", &container);
-        volumes.remove("data").unwrap();
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert_eq!(volumes.get("data").unwrap_err().to_string(), "get data: no such volume");
-    }
-
-    #[test]
-    fn anonymous_ones_say_so() {
-        let dir = tempfile::tempdir().unwrap();
-        let volumes = Volumes::open(dir.path()).unwrap();
-        let (made, _) = volumes.create("", "local", &none(), &none()).unwrap();
-        assert!(made.is_anonymous());
-        assert_eq!(made.name.len(), 64);
-    }
-
-    #[test]
-    fn bad_requests() {
-        let dir = tempfile::tempdir().unwrap();
-        let volumes = Volumes::open(dir.path()).unwrap();
-        assert!(volumes.create("x y", "", &none(), &none()).is_err());
-        assert!(volumes.create("../x", "", &none(), &none()).is_err());
-        assert!(volumes.create("x1", "nope", &none(), &none()).is_err());
-        let options = BTreeMap::from([("bogus".to_owned(), "1".to_owned())]);
-        let error = volumes.create("x1", "", &options, &none()).unwrap_err();
-        assert_eq!(error.to_string(), "create x1: invalid option: \"bogus\"");
-        assert!(volumes.list().is_empty());
-    }
-
-    #[test]
-    fn what_is_mounted_over_a_removed_volume_is_kept() {
-        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        std::fs::write(outside.path().join("precious"), "x").unwrap();
-        let options = BTreeMap::from([
-            ("type".to_owned(), "none".to_owned()),
-            ("o".to_owned(), "bind".to_owned()),
-            ("device".to_owned(), outside.path().display().to_string()),
-        ]);
-        let before = Volumes::open(dir.path()).unwrap();
-        before.create("data", "", &options, &none()).unwrap();
-        before.activate("data", &ContainerId::generate()).unwrap();
-        // The daemon was killed and the container is gone when the next one comes up.
-        let after = Volumes::open(dir.path()).unwrap();
-        after.remove("data").unwrap();
-        assert!(outside.path().join("precious").exists());
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn what_a_killed_daemon_left_is_cleared_but_data_is_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        for half in ["half/_data", ".removing-1/_data", "kept/_data"] {
-            std::fs::create_dir_all(dir.path().join(half)).unwrap();
-        }
-        std::fs::write(dir.path().join("kept/_data/file"), "x").unwrap();
-        let volumes = Volumes::open(dir.path()).unwrap();
-        assert!(volumes.list().is_empty());
-        let left: Vec<_> =
-            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left, ["kept"]);
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::MountFlags;
@@ -64,12 +65,37 @@ impl MountOptions {
         Ok(Some(Self { kind, device, flags, bind, data: data.join(",") }))
     }
 
-    /// Mounts it at `target`.
+    /// What is mounted.
+    pub(crate) fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// The file system's own options, a file server's name replaced by its address: the kernel
+    /// looks no names up. Blocking.
+    fn resolved_data(&self) -> io::Result<String> {
+        if !matches!(self.kind.as_str(), "nfs" | "nfs4" | "cifs" | "smb3") {
+            return Ok(self.data.clone());
+        }
+        let resolve = |option: &str| match option.strip_prefix("addr=") {
+            Some(host) if host.parse::<IpAddr>().is_err() => {
+                let address = (host, 0).to_socket_addrs()?.next();
+                let address = address.ok_or_else(|| {
+                    io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"))
+                })?;
+                Ok(format!("addr={}", address.ip()))
+            }
+            _ => Ok(option.to_owned()),
+        };
+        let options: io::Result<Vec<String>> = self.data.split(',').map(resolve).collect();
+        Ok(options?.join(","))
+    }
+
+    /// Mounts it at `target`. Blocking, for as long as a file server likes.
     pub(crate) fn mount(&self, target: &Path) -> io::Result<()> {
         match self.bind {
             Some(options) => brig_sys::mount::bind(&PathBuf::from(&self.device), target, options),
             None => {
-                let data = std::ffi::CString::new(self.data.as_str())?;
+                let data = std::ffi::CString::new(self.resolved_data()?)?;
                 rustix::mount::mount(
                     self.device.as_str(),
                     target,
@@ -109,6 +135,16 @@ mod tests {
         assert_eq!(parse(&[("type", "tmpfs")]).unwrap_err(), "missing required option: \"device\"");
         assert_eq!(parse(&[("o", "bind")]).unwrap_err(), "missing required option: \"type\"");
         assert!(parse(&[("type", "none"), ("device", "srv"), ("o", "bind")]).is_err());
+    }
+
+    #[test]
+    fn a_file_server_is_looked_up() {
+        let nfs = |o| parse(&[("type", "nfs"), ("device", ":/x"), ("o", o)]).unwrap().unwrap();
+        assert_eq!(nfs("addr=192.0.2.1,nolock").resolved_data().unwrap(), "addr=192.0.2.1,nolock");
+        let found = nfs("vers=4,addr=localhost").resolved_data().unwrap();
+        assert!(["vers=4,addr=127.0.0.1", "vers=4,addr=::1"].contains(&found.as_str()), "{found}");
+        let tmpfs = parse(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "addr=localhost")]);
+        assert_eq!(tmpfs.unwrap().unwrap().resolved_data().unwrap(), "addr=localhost");
     }
 
     #[test]

@@ -95,6 +95,11 @@ impl Spool {
         Ok(Self { entries: walked?, file: Arc::new(file) })
     }
 
+    /// The archive, decompressed.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Whether the archive has an entry of that name.
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.section(name).is_ok()

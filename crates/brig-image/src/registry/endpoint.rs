@@ -12,6 +12,9 @@ use crate::error::RegistryError;
 /// The host behind `docker.io`.
 const HUB: &str = "registry-1.docker.io";
 
+/// Docker Hub's index.
+const INDEX: &str = "index.docker.io";
+
 /// How much a connection proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reach {
@@ -65,6 +68,18 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Whether a URL is of this server: what it asks for may be sent there.
+    pub(super) fn is_origin_of(&self, url: &Url) -> bool {
+        same_origin(url, &self.base)
+    }
+
+    /// Whether a URL is of this registry.
+    pub(super) fn is_below(&self, url: &Url) -> bool {
+        self.is_origin_of(url) && url.path().starts_with(self.base.path())
+    }
+}
+
 /// A configured mirror of Docker Hub.
 pub(super) fn mirror(url: &str, settings: &RegistrySettings) -> Result<Endpoint, RegistryError> {
     let parsed = Url::parse(url)
@@ -80,6 +95,26 @@ pub(super) fn mirror(url: &str, settings: &RegistrySettings) -> Result<Endpoint,
         }
     };
     Endpoint::new(url, reach, true)
+}
+
+/// Where an index of images is searched, best way first.
+pub(super) fn index_candidates(
+    domain: &str,
+    settings: &RegistrySettings,
+) -> Result<Vec<(Url, Reach)>, RegistryError> {
+    let host = if domain == DEFAULT_DOMAIN { INDEX } else { domain };
+    let url = |scheme: &str| {
+        Url::parse(&format!("{scheme}://{host}/v1/search"))
+            .ok()
+            .filter(|url| url.host_str().is_some() && url.username().is_empty())
+            .ok_or_else(|| RegistryError::Invalid(format!("{host:?} is not a registry's name")))
+    };
+    let secure = url("https")?;
+    if is_insecure(&secure, settings) || is_listed(domain, settings) {
+        Ok(vec![(secure, Reach::UnverifiedTls), (url("http")?, Reach::Plain)])
+    } else {
+        Ok(vec![(secure, Reach::Tls)])
+    }
 }
 
 /// The ways to reach a registry, best first: one for verified TLS, two for insecure hosts.

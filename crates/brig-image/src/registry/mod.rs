@@ -8,9 +8,11 @@ pub mod endpoint;
 
 mod answer;
 mod challenge;
+mod search;
 mod session;
 mod token;
 mod transfer;
+mod upload;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,8 +22,10 @@ use std::time::Duration;
 use brig_types::secret::{SecretBytes, SecretString};
 
 pub use endpoint::Endpoint;
+pub use search::SearchResult;
 pub(crate) use session::{Found, Session};
 pub(crate) use transfer::Transfer;
+pub(crate) use upload::{BlobFile, Upload};
 
 use crate::error::RegistryError;
 use endpoint::{Reach, authority, certificate_dir};
@@ -42,6 +46,8 @@ pub struct RegistrySettings {
     pub mirrors: Vec<String>,
     /// `max-concurrent-downloads`: layers of one pull that are fetched at a time.
     pub concurrent_downloads: usize,
+    /// `max-concurrent-uploads`: layers of one push that are sent at a time.
+    pub concurrent_uploads: usize,
     /// `max-download-attempts`: for each layer.
     pub download_attempts: u32,
     /// Pause before the second attempt; doubled for each one after it.
@@ -57,6 +63,7 @@ impl Default for RegistrySettings {
             insecure: Vec::new(),
             mirrors: Vec::new(),
             concurrent_downloads: 3,
+            concurrent_uploads: 5,
             download_attempts: 5,
             retry_pause: Duration::from_secs(1),
             certificates: vec![PathBuf::from("/etc/docker/certs.d")],
@@ -87,11 +94,27 @@ impl Credentials {
     }
 }
 
+/// What a client is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Use {
+    /// Requests that are answered soon.
+    Ask,
+    /// Requests with a body, which are answered when all of it is there: whoever sends one watches
+    /// over its progress.
+    Send,
+}
+
+impl Use {
+    const fn of(has_body: bool) -> Self {
+        if has_body { Self::Send } else { Self::Ask }
+    }
+}
+
 /// HTTP clients, one for each host and way to reach it, made when first needed.
 #[derive(Debug)]
 pub(crate) struct RegistryClient {
     settings: RegistrySettings,
-    clients: Mutex<HashMap<(String, Reach), reqwest::Client>>,
+    clients: Mutex<HashMap<(String, Reach, Use), reqwest::Client>>,
     /// Which of two ways worked for a host without verified TLS.
     reaches: Mutex<HashMap<String, Reach>>,
 }
@@ -144,7 +167,7 @@ impl RegistryClient {
         let mut last = RegistryError::Invalid("no endpoint".to_owned());
         for endpoint in candidates {
             let url = endpoint.url("")?;
-            match self.client(&url, endpoint.reach).await?.get(url.clone()).send().await {
+            match self.client(&url, endpoint.reach, Use::Ask).await?.get(url.clone()).send().await {
                 Ok(_) => {
                     let mut reaches = self.reaches.lock().unwrap_or_else(PoisonError::into_inner);
                     reaches.insert(domain.to_owned(), endpoint.reach);
@@ -173,8 +196,9 @@ impl RegistryClient {
         &self,
         url: &reqwest::Url,
         reach: Reach,
+        purpose: Use,
     ) -> Result<reqwest::Client, RegistryError> {
-        let key = (authority(url), reach);
+        let key = (authority(url), reach, purpose);
         {
             let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(client) = clients.get(&key) {
@@ -183,9 +207,10 @@ impl RegistryClient {
         }
         let (dirs, host) = (self.settings.certificates.clone(), key.0.clone());
         let loopback = endpoint::is_loopback(url.host_str().unwrap_or_default());
-        let client = tokio::task::spawn_blocking(move || build(&dirs, &host, loopback, reach))
-            .await
-            .map_err(|error| RegistryError::Setup(error.to_string()))??;
+        let client =
+            tokio::task::spawn_blocking(move || build(&dirs, &host, loopback, reach, purpose))
+                .await
+                .map_err(|error| RegistryError::Setup(error.to_string()))??;
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(key, client.clone());
         Ok(client)
     }
@@ -208,6 +233,7 @@ fn build(
     host: &str,
     loopback: bool,
     reach: Reach,
+    purpose: Use,
 ) -> Result<reqwest::Client, RegistryError> {
     use brig_pki::web::{ClientIdentity, WebTrust, client_config};
     let setup =
@@ -222,11 +248,13 @@ fn build(
     let mut builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
         .user_agent(concat!("brig/", env!("CARGO_PKG_VERSION")))
         // Redirects are followed by the session, which knows what may go along.
         .redirect(reqwest::redirect::Policy::none())
         .referer(false);
+    if purpose == Use::Ask {
+        builder = builder.read_timeout(READ_TIMEOUT);
+    }
     if loopback {
         builder = builder.no_proxy();
     }

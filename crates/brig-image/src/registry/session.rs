@@ -9,18 +9,23 @@ use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::Mutex;
 
 use super::endpoint::{Endpoint, same_origin};
-use super::{Credentials, RegistryClient, answer, challenge, token};
+use super::{Credentials, RegistryClient, Use, answer, challenge, token};
 use crate::error::RegistryError;
 use crate::limits::MAX_MANIFEST;
 use crate::manifest::{Descriptor, INDEX_TYPES, MANIFEST_TYPES};
 
 const MAX_REDIRECTS: usize = 5;
+/// Most pages of a list of tags that are followed.
+const MAX_TAG_PAGES: usize = 1_000;
+
+/// Makes the body of a request, as often as it is sent.
+pub(super) type MakeBody<'b> = &'b (dyn Fn() -> Result<reqwest::Body, RegistryError> + Sync);
 
 /// A conversation about one repository.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
-    client: &'a RegistryClient,
-    endpoint: Endpoint,
+    pub(super) client: &'a RegistryClient,
+    pub(super) endpoint: Endpoint,
     pub(super) reference: Reference,
     credentials: Option<Credentials>,
     /// What a token is asked for.
@@ -55,6 +60,16 @@ impl<'a> Session<'a> {
         Self { client, endpoint, reference, credentials, scope, authorization: Mutex::new(ready) }
     }
 
+    /// The conversation may also write, and read what is mounted from other repositories.
+    #[must_use]
+    pub(crate) fn for_push(mut self, mounted: &[String]) -> Self {
+        self.scope.push_str(",push");
+        for repository in mounted {
+            self.scope.push_str(&format!(" repository:{repository}:pull"));
+        }
+        self
+    }
+
     /// Asks the registry whether it takes the credentials, for nothing in particular.
     pub(crate) async fn login(mut self) -> Result<(), RegistryError> {
         self.scope.clear();
@@ -73,6 +88,37 @@ impl<'a> Session<'a> {
 
     pub(super) const fn client(&self) -> &RegistryClient {
         self.client
+    }
+
+    /// All tags of the repository.
+    pub(crate) async fn tags(&self) -> Result<Vec<String>, RegistryError> {
+        #[derive(serde::Deserialize)]
+        struct List {
+            #[serde(default)]
+            tags: Option<Vec<String>>,
+        }
+        let mut url = self.endpoint.url(&format!("{}/tags/list", self.reference.path()))?;
+        let mut tags = Vec::new();
+        for _ in 0..MAX_TAG_PAGES {
+            let mut response = self.send(Method::GET, &url, &HeaderMap::new()).await?;
+            if !response.status().is_success() {
+                return Err(answer::error(response, "Get", url.as_str(), &self.reference).await);
+            }
+            let next = next_page(response.headers());
+            let bytes = answer::read(&mut response, MAX_MANIFEST, "list of tags").await?;
+            let list: List = serde_json::from_slice(&bytes).map_err(|_| {
+                RegistryError::Invalid("the list of tags is not readable".to_owned())
+            })?;
+            tags.extend(list.tags.unwrap_or_default());
+            let Some(next) = next else { return Ok(tags) };
+            // SECURITY: the list goes on below the same registry only.
+            url = url
+                .join(&next)
+                .ok()
+                .filter(|next| self.endpoint.is_below(next))
+                .ok_or_else(|| RegistryError::Redirect(next.chars().take(300).collect()))?;
+        }
+        Err(RegistryError::TooLarge { what: "list of tags", limit: MAX_MANIFEST })
     }
 
     /// What a tag stands for, without fetching it: some registries count fetches. `None` when the
@@ -181,23 +227,34 @@ impl<'a> Session<'a> {
         Err(answer::error(response, "Get", url.as_str(), &self.reference).await)
     }
 
-    fn manifest_url(&self, name: &str) -> Result<Url, RegistryError> {
+    pub(super) fn manifest_url(&self, name: &str) -> Result<Url, RegistryError> {
         self.endpoint.url(&format!("{}/manifests/{name}", self.reference.path()))
     }
 
-    fn blob_url(&self, digest: &Digest) -> Result<Url, RegistryError> {
+    pub(super) fn blob_url(&self, digest: &Digest) -> Result<Url, RegistryError> {
         self.endpoint.url(&format!("{}/blobs/{digest}", self.reference.path()))
     }
 
     /// Sends a request, and once more with what the registry asks for.
-    async fn send(
+    pub(super) async fn send(
         &self,
         method: Method,
         url: &Url,
         headers: &HeaderMap,
     ) -> Result<Response, RegistryError> {
+        self.send_body(method, url, headers, None).await
+    }
+
+    /// [`Session::send`] with a body.
+    pub(super) async fn send_body(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: &HeaderMap,
+        body: Option<MakeBody<'_>>,
+    ) -> Result<Response, RegistryError> {
         let used = self.authorization.lock().await.clone();
-        let response = self.send_as(&method, url, headers, used.as_ref()).await?;
+        let response = self.send_as(&method, url, headers, used.as_ref(), body).await?;
         if response.status() != StatusCode::UNAUTHORIZED
             || !same_origin(response.url(), url)
             || self.credentials.as_ref().is_some_and(|c| c.registry_token.is_some())
@@ -224,7 +281,7 @@ impl<'a> Session<'a> {
             }
             authorization.clone()
         };
-        self.send_as(&method, url, headers, fresh.as_ref()).await
+        self.send_as(&method, url, headers, fresh.as_ref(), body).await
     }
 
     async fn authorize(
@@ -266,17 +323,21 @@ impl<'a> Session<'a> {
         url: &Url,
         headers: &HeaderMap,
         authorization: Option<&SecretString>,
+        body: Option<MakeBody<'_>>,
     ) -> Result<Response, RegistryError> {
         let mut target = url.clone();
         let mut reach = self.endpoint.reach;
         for _ in 0..=MAX_REDIRECTS {
-            let client = self.client.client(&target, reach).await?;
+            let client = self.client.client(&target, reach, Use::of(body.is_some())).await?;
             let mut request =
                 client.request(method.clone(), target.clone()).headers(headers.clone());
+            if let Some(body) = body {
+                request = request.body(body()?);
+            }
             // SECURITY: the registry's credentials are for the registry, not for the storage that
             // it sends its clients to.
             if let Some(authorization) = authorization
-                && same_origin(&target, url)
+                && self.endpoint.is_origin_of(&target)
             {
                 let mut value = HeaderValue::from_str(authorization.expose_secret())
                     .map_err(|_| RegistryError::Invalid("unusable credentials".to_owned()))?;
@@ -335,6 +396,19 @@ fn check_size(what: &'static str, size: Option<u64>, bytes: &[u8]) -> Result<(),
     }
 }
 
-fn method_name(method: &Method) -> &'static str {
-    if *method == Method::HEAD { "Head" } else { "Get" }
+/// The address of the next page (RFC 8288).
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let link = headers.get("link")?.to_str().ok()?;
+    let (address, rest) = link.trim_start().strip_prefix('<')?.split_once('>')?;
+    rest.contains("next").then(|| address.to_owned())
+}
+
+pub(super) fn method_name(method: &Method) -> &'static str {
+    match method.as_str() {
+        "HEAD" => "Head",
+        "POST" => "Post",
+        "PUT" => "Put",
+        "PATCH" => "Patch",
+        _ => "Get",
+    }
 }

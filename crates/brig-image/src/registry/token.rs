@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::challenge::Challenge;
 use super::endpoint::Reach;
-use super::{Credentials, RegistryClient, answer};
+use super::{Credentials, RegistryClient, Use, answer};
 use crate::error::RegistryError;
 use crate::limits::MAX_TOKEN;
 
@@ -39,7 +39,7 @@ pub(super) async fn fetch(
     }
     .filter(|_| url.username().is_empty() && url.password().is_none())
     .ok_or_else(|| RegistryError::Realm(printable(realm)))?;
-    let http = client.client(&url, reach).await?;
+    let http = client.client(&url, reach, Use::Ask).await?;
     let service = challenge.parameters.get("service").map_or("", String::as_str);
 
     let refresh =
@@ -66,7 +66,8 @@ pub(super) async fn fetch(
             {
                 pairs.append_pair("account", &credentials.username);
             }
-            if !scope.is_empty() {
+            // Several scopes are several parameters here, one text in a form.
+            for scope in scope.split_ascii_whitespace() {
                 pairs.append_pair("scope", scope);
             }
             if !service.is_empty() {

@@ -176,9 +176,12 @@ impl Transfer<'_> {
 }
 
 /// Whether the same request may do better a little later.
-fn is_passing(error: &RegistryError) -> bool {
+pub(super) fn is_passing(error: &RegistryError) -> bool {
     match error {
-        RegistryError::Request { .. } | RegistryError::TooManyRequests(_) => true,
+        RegistryError::Request { .. }
+        | RegistryError::NoAnswer { .. }
+        | RegistryError::Broken { .. }
+        | RegistryError::TooManyRequests(_) => true,
         RegistryError::Status { status, .. } => status.starts_with('5'),
         other => other.kind() == ErrorKind::Unavailable,
     }

@@ -24,6 +24,20 @@ pub(super) struct IndexFile {
     pub(super) tags: BTreeMap<String, Digest>,
     /// Full reference with digest to id.
     pub(super) digests: BTreeMap<String, Digest>,
+    /// What layers are in registries, by diff id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) sources: BTreeMap<Digest, Vec<Source>>,
+}
+
+/// A layer as a registry has it: what was pulled or pushed. Only remembered, not kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Source {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    pub(crate) media_type: String,
+    /// Full names of repositories, the newest last.
+    pub(crate) repositories: Vec<String>,
 }
 
 /// What the configuration does not say about an image.
@@ -45,6 +59,7 @@ impl Default for IndexFile {
             images: BTreeMap::new(),
             tags: BTreeMap::new(),
             digests: BTreeMap::new(),
+            sources: BTreeMap::new(),
         }
     }
 }

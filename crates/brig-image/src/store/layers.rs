@@ -1,7 +1,7 @@
 //! Unpacked layers by diff id.
 //!
-//! `layers/<hex>/diff` is the tree, `layers/<hex>/layer.json` its description. A layer is made in
-//! `tmp/<random>`, synced with the whole file system, and renamed; so a name below `layers` always
+//! `layers/<hex>/diff` is the tree, `layer.json` beside it its description, `split.zst` and `attic`
+//! what it takes to put the layer's archive together again. A layer is made in `tmp/<random>`, synced with the whole file system, and renamed; so a name below `layers` always
 //! is a whole layer. Layers do not depend on each other and are shared by every image that names
 //! them.
 
@@ -20,10 +20,12 @@ use super::files::{self, Durability};
 use super::trash::Trash;
 use crate::error::{ImageError, UnpackError};
 use crate::limits::Limits;
-use crate::unpack::{Expected, Unpacked, unpack_layer};
+use crate::unpack::{Expected, LayerTar, Notes, Unpacked, unpack};
 
 const DIFF: &str = "diff";
 const META: &str = "layer.json";
+const SPLIT: &str = "split.zst";
+const ATTIC: &str = "attic";
 const MAX_META: u64 = 4 << 10;
 
 /// What is known of a layer.
@@ -34,6 +36,17 @@ pub(crate) struct LayerMeta {
     /// Sum of the files' sizes, in bytes.
     pub(crate) size: u64,
     pub(crate) entries: u64,
+    /// Size of the uncompressed archive; absent if it cannot be put together again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) archive: Option<u64>,
+    /// Things in the attic.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) replaced: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+const fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 #[derive(Debug, Default)]
@@ -222,9 +235,17 @@ impl Layers {
             File::open(&diff)
         };
         let root = root().map_err(ImageError::io("creating", &diff))?;
-        let Unpacked { diff_id, size, entries } =
-            unpack_layer(source, root.as_fd(), expected, limits)?;
-        let meta = LayerMeta { diff_id, size, entries };
+        let (split, attic) = (path.join(SPLIT), path.join(ATTIC));
+        let log = File::create_new(&split).map_err(ImageError::io("creating", &split))?;
+        files::make_dir(&attic)?;
+        let attic_dir = File::open(&attic).map_err(ImageError::io("opening", &attic))?;
+        let notes = Notes { log, attic: attic_dir.as_fd() };
+        let Unpacked { diff_id, size, entries, archive, replaced } =
+            unpack(source, root.as_fd(), expected, limits, Some(notes))?;
+        if replaced == 0 {
+            std::fs::remove_dir(&attic).map_err(ImageError::io("removing", &attic))?;
+        }
+        let meta = LayerMeta { diff_id, size, entries, archive: Some(archive), replaced };
         let json = serde_json::to_vec(&meta).map_err(|source| {
             StageError::Store(ImageError::Damaged { path: path.join(META), source })
         })?;
@@ -249,6 +270,18 @@ impl Layers {
             self.inner().layers.insert(layer.meta.diff_id.clone(), layer.meta.clone());
         }
         files::sync_dir(&self.dir)
+    }
+
+    /// The archive of a published layer, and its size. Blocks. Pin the layer as long as it is read.
+    pub(crate) fn archive(&self, id: &Digest) -> Result<(LayerTar, u64), ImageError> {
+        let path = self.dir.join(id.hex());
+        let meta = self.get(id).ok_or_else(|| ImageError::LayerGone(id.short().to_owned()))?;
+        let size = meta.archive.ok_or_else(|| ImageError::NoArchive(id.short().to_owned()))?;
+        let attic = path.join(ATTIC);
+        let attic = (meta.replaced > 0).then_some(attic.as_path());
+        let tar = LayerTar::open(&path.join(SPLIT), &path.join(DIFF), attic, id.clone())
+            .map_err(ImageError::io("opening", &path))?;
+        Ok((tar, size))
     }
 
     /// Removes every layer that is neither in `keep` nor pinned; returns what went.

@@ -35,9 +35,13 @@ use crate::limits::Limits;
 use crate::registry::{RegistryClient, RegistrySettings};
 use crate::snapshot::Snapshots;
 use blobs::Blobs;
+pub(crate) use index::Source;
 use layers::{Layers, StagedLayer};
 use state::{Record, State};
 use trash::Trash;
+
+/// Most manifests that are kept for one image by pushes.
+const MAX_MANIFESTS: usize = 32;
 
 /// How to open a store.
 #[derive(Clone, Debug, Default)]
@@ -138,6 +142,8 @@ pub(crate) struct NewImage {
     pub(crate) manifests: Vec<(Digest, Vec<u8>)>,
     pub(crate) tags: Vec<Reference>,
     pub(crate) repo_digests: Vec<Reference>,
+    /// What its layers are in a registry, by diff id.
+    pub(crate) sources: Vec<(Digest, Source)>,
 }
 
 impl ImageStore {
@@ -277,6 +283,10 @@ impl ImageStore {
 }
 
 impl Shared {
+    pub(crate) const fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
     /// [`Blobs::read`] off the async threads.
     pub(crate) async fn read_blob(
         self: &Arc<Self>,
@@ -343,7 +353,7 @@ impl Shared {
             files::sync_dir(self.blobs.dir())?;
             self.layers.publish(staged)?;
         }
-        let NewImage { id, config, raw, manifests, tags, repo_digests } = image;
+        let NewImage { id, config, raw, manifests, tags, repo_digests, sources } = image;
         let result = self.update_as(&writer, |state| {
             let size = self.size_of(&config);
             let record = state.records.entry(id.clone()).or_insert_with(|| Record {
@@ -358,6 +368,9 @@ impl Shared {
                     record.manifests.push(digest);
                 }
             }
+            for (layer, source) in sources {
+                state.remember(&layer, source);
+            }
             Ok(state.name(&id, &tags, &repo_digests))
         });
         if result.is_err()
@@ -366,6 +379,41 @@ impl Shared {
             tracing::warn!(error = %brig_types::error::chain(&error), "unused layers stay");
         }
         result
+    }
+
+    /// Notes what a push made of an image: its manifest, the name by its digest, and what the
+    /// layers are in the registry. Blocks. An image that is gone meanwhile needs no notes.
+    pub(crate) fn note_push(
+        &self,
+        id: &Digest,
+        name: Reference,
+        manifest: (Digest, Vec<u8>),
+        sources: BTreeMap<Digest, Source>,
+    ) -> Result<(), ImageError> {
+        let writer = self.write();
+        if !self.state().records.contains_key(id) {
+            return Ok(());
+        }
+        let (digest, bytes) = manifest;
+        if self.blobs.read(&digest)?.is_none() {
+            self.blobs.write(&digest, &bytes)?;
+            files::sync_file_system(&self.root)?;
+            files::sync_dir(self.blobs.dir())?;
+        }
+        self.update_as(&writer, |state| {
+            for (layer, source) in sources {
+                state.remember(&layer, source);
+            }
+            if let Some(record) = state.records.get_mut(id) {
+                record.manifests.retain(|known| *known != digest);
+                record.manifests.push(digest.clone());
+                // Newer ones say all that older ones of the same registry say.
+                let surplus = record.manifests.len().saturating_sub(MAX_MANIFESTS);
+                record.manifests.drain(..surplus);
+            }
+            state.name(id, &[], &[name]);
+            Ok(())
+        })
     }
 
     fn size_of(&self, config: &ImageConfig) -> u64 {

@@ -145,6 +145,7 @@ fn delete(
     let diff_ids =
         state.records.get(id).map(|r| r.config.rootfs.diff_ids.clone()).unwrap_or_default();
     state.records.remove(id);
+    state.forget_sources();
     lines.push(Deleted::Deleted(id.clone()));
     let chain = chain_ids(&diff_ids);
     lines.extend(own.into_iter().filter_map(|at| chain.get(at).cloned()).map(Deleted::Deleted));

@@ -20,6 +20,22 @@ impl ImageStore {
         let id = find(&state, name)?;
         state.image(&id).map(Arc::new).ok_or_else(|| ImageError::NotFound(name.to_owned()))
     }
+
+    /// The image that has exactly this name.
+    #[must_use]
+    pub fn by_tag(&self, tag: &Reference) -> Option<Arc<Image>> {
+        let state = self.shared.state();
+        state.tags.get(tag).and_then(|id| state.image(id)).map(Arc::new)
+    }
+
+    /// All tags of a repository, in order.
+    #[must_use]
+    pub fn tags_of(&self, repository: &Reference) -> Vec<(Reference, Arc<Image>)> {
+        let state = self.shared.state();
+        let name = repository.name();
+        let tags = state.tags.iter().filter(|(tag, _)| tag.name() == name);
+        tags.filter_map(|(tag, id)| Some((tag.clone(), Arc::new(state.image(id)?)))).collect()
+    }
 }
 
 /// The id of the image that `name` means.

@@ -10,10 +10,14 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Image;
 use super::blobs::Blobs;
-use super::index::{IndexFile, IndexImage};
+use super::index::{IndexFile, IndexImage, Source};
 use super::layers::Layers;
 use crate::config::{ImageConfig, parse_time};
 use crate::error::ImageError;
+
+/// Most forms of one layer that are remembered, and most repositories of each.
+const MAX_SOURCES: usize = 8;
+const MAX_REPOSITORIES: usize = 16;
 
 /// One image without its names.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +36,8 @@ pub(crate) struct State {
     pub(crate) records: BTreeMap<Digest, Record>,
     pub(crate) tags: BTreeMap<Reference, Digest>,
     pub(crate) digests: BTreeMap<Reference, Digest>,
+    /// What layers are in registries, by diff id; the newest last.
+    pub(crate) sources: BTreeMap<Digest, Vec<Source>>,
 }
 
 impl State {
@@ -83,7 +89,34 @@ impl State {
                 }
             }
         }
+        state.sources.clone_from(&index.sources);
+        state.forget_sources();
         Ok(state)
+    }
+
+    /// Remembers what a layer is in a registry.
+    pub(crate) fn remember(&mut self, diff_id: &Digest, source: Source) {
+        let known = self.sources.entry(diff_id.clone()).or_default();
+        let mut source = source;
+        if let Some(at) = known.iter().position(|old| old.digest == source.digest) {
+            let old = known.remove(at);
+            let new = std::mem::take(&mut source.repositories);
+            source.repositories = old.repositories;
+            source.repositories.retain(|name| !new.contains(name));
+            source.repositories.extend(new);
+            let surplus = source.repositories.len().saturating_sub(MAX_REPOSITORIES);
+            source.repositories.drain(..surplus);
+        }
+        known.push(source);
+        let surplus = known.len().saturating_sub(MAX_SOURCES);
+        known.drain(..surplus);
+    }
+
+    /// Drops what is remembered of layers that no image has any more.
+    pub(super) fn forget_sources(&mut self) {
+        let layers: BTreeSet<&Digest> =
+            self.records.values().flat_map(|record| &record.config.rootfs.diff_ids).collect();
+        self.sources.retain(|layer, _| layers.contains(layer));
     }
 
     pub(super) fn index(&self) -> IndexFile {
@@ -98,6 +131,7 @@ impl State {
         let text = |(name, id): (&Reference, &Digest)| (name.to_string(), id.clone());
         index.tags = self.tags.iter().map(text).collect();
         index.digests = self.digests.iter().map(text).collect();
+        index.sources.clone_from(&self.sources);
         index
     }
 

@@ -1,9 +1,10 @@
 //! Walks a layer archive and makes its files.
 //!
-//! SECURITY: parents are opened with `openat2` beneath the layer's root and without following any
-//! symbolic link, the last component is only ever created exclusively, so that no entry reaches
-//! anything outside of the layer whatever came before it. Layers do not depend on each other: a
-//! whiteout becomes overlayfs' own mark, whether or not something below is hidden by it.
+//! SECURITY: parents are opened with `openat2` beneath the layer's root; symbolic links among them
+//! are the layer's own and are resolved as if its root were `/`, as docker's chroot does. The last
+//! component is only ever created exclusively, so that no entry reaches anything outside of the
+//! layer whatever came before it. Layers do not depend on each other: a whiteout becomes overlayfs'
+//! own mark, whether or not something below is hidden by it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 use super::node::{self, Attributes, CopyError, Existing};
 use super::path::{EntryPath, display, invalid};
 use super::pax::{PaxRecords, PaxSparse};
+use super::split::Recording;
 use super::stream::HeaderBudget;
 use crate::error::{UnpackError, is_full};
 use crate::limits::{Limits, MAX_PATH};
@@ -42,17 +44,39 @@ pub(super) struct Extractor<'a> {
     /// Times of directories, set at the end: making files in them changes them.
     directories: BTreeMap<Vec<u8>, Attributes>,
     /// The parent of the last entry, which mostly is the next one's too.
-    parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    parent: Option<(Vec<u8>, Rc<Parent>)>,
+    /// Where it is noted which file holds which bytes of the archive, and where files go that later
+    /// entries replace.
+    notes: Option<(Recording, BorrowedFd<'a>)>,
+}
+
+/// The directory that an entry goes into.
+#[derive(Debug)]
+struct Parent {
+    fd: OwnedFd,
+    /// Its path without symbolic links.
+    path: Vec<u8>,
+}
+
+impl Parent {
+    fn join(&self, name: &[u8]) -> Vec<u8> {
+        if self.path.is_empty() { name.to_vec() } else { [&self.path, &b"/"[..], name].concat() }
+    }
 }
 
 impl<'a> Extractor<'a> {
-    pub(super) const fn new(root: BorrowedFd<'a>, limits: &'a Limits) -> Self {
+    pub(super) const fn new(
+        root: BorrowedFd<'a>,
+        limits: &'a Limits,
+        notes: Option<(Recording, BorrowedFd<'a>)>,
+    ) -> Self {
         Self {
             root,
             limits,
             stats: Stats { size: 0, entries: 0 },
             directories: BTreeMap::new(),
             parent: None,
+            notes,
         }
     }
 
@@ -107,31 +131,34 @@ impl<'a> Extractor<'a> {
         if name.starts_with(WHITEOUT) {
             return self.whiteout(&raw, parent, name);
         }
-        let parent_fd = self.parent(&raw, parent)?;
-        let parent_fd = parent_fd.as_fd();
+        let parent = self.parent(&raw, parent)?;
+        let parent_fd = parent.fd.as_fd();
         // COMPAT: before POSIX a trailing slash was what made a directory.
         if kind.is_dir() || (kind.is_file() && raw.ends_with(b"/")) {
-            return self.directory(&raw, &path, parent_fd, attributes, &pax);
+            return self.directory(&raw, &parent, name, attributes, &pax);
         }
 
         let existing = node::look(parent_fd, name).map_err(create(&raw))?;
-        if existing == Existing::Directory {
-            self.forget_below(&path);
+        match existing {
+            Existing::Nothing => {}
+            Existing::Directory => self.forget_below(&parent.join(name)),
+            // It may be a symbolic link that the known parent was reached by.
+            Existing::Whiteout | Existing::Other => self.parent = None,
         }
         match kind {
             tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
-                node::remove(parent_fd, name, existing).map_err(create(&raw))?;
-                self.file(&raw, parent_fd, name, entry, &attributes, &pax)
+                self.displace(&raw, &parent, name, existing)?;
+                self.file(&raw, &parent, name, entry, &attributes, &pax)
             }
             tar::EntryType::Link => {
                 let target = link_target(entry, &raw)?;
                 let target =
                     EntryPath::parse(&target).map_err(|_| UnpackError::Escapes(display(&raw)))?;
-                self.hard_link(&raw, parent_fd, name, existing, &path, &target)
+                self.hard_link(&raw, &parent, name, existing, &path, &target)
             }
             tar::EntryType::Symlink => {
                 let target = link_target(entry, &raw)?;
-                node::remove(parent_fd, name, existing).map_err(create(&raw))?;
+                self.displace(&raw, &parent, name, existing)?;
                 node::make_symlink(parent_fd, name, &target, &attributes).map_err(create(&raw))
             }
             tar::EntryType::Char | tar::EntryType::Block | tar::EntryType::Fifo => {
@@ -140,7 +167,7 @@ impl<'a> Extractor<'a> {
                     tar::EntryType::Char => (FileType::CharacterDevice, device(entry, &raw)?),
                     _ => (FileType::BlockDevice, device(entry, &raw)?),
                 };
-                node::remove(parent_fd, name, existing).map_err(create(&raw))?;
+                self.displace(&raw, &parent, name, existing)?;
                 node::make_special(parent_fd, name, file_type, device, &attributes)
                     .map_err(create(&raw))
             }
@@ -160,19 +187,20 @@ impl<'a> Extractor<'a> {
     fn directory(
         &mut self,
         raw: &[u8],
-        path: &EntryPath,
-        parent: BorrowedFd<'_>,
+        holder: &Parent,
+        name: &[u8],
         attributes: Attributes,
         pax: &PaxRecords,
     ) -> Result<(), UnpackError> {
-        let (_, name) = path.split();
+        let parent = holder.fd.as_fd();
         let existing = node::look(parent, name).map_err(create(raw))?;
         let dir = match existing {
             Existing::Directory => {
                 node::open_dir(parent, name).map_err(|e| create(raw)(e.into()))?
             }
             other => {
-                node::remove(parent, name, other).map_err(create(raw))?;
+                self.parent = None;
+                self.displace(raw, holder, name, other)?;
                 let dir = node::make_dir(parent, name, IMPLIED_DIR).map_err(create(raw))?;
                 if other == Existing::Whiteout {
                     // Deleted below and made anew: what was below must stay hidden.
@@ -182,14 +210,36 @@ impl<'a> Extractor<'a> {
             }
         };
         node::set_attributes(dir.as_fd(), &attributes, &pax.xattrs).map_err(create(raw))?;
-        self.directories.insert(path.as_bytes().to_vec(), attributes);
+        self.directories.insert(holder.join(name), attributes);
         Ok(())
+    }
+
+    /// Takes away what an entry replaces. What holds bytes of the archive is kept in the attic.
+    fn displace(
+        &self,
+        raw: &[u8],
+        parent: &Parent,
+        name: &[u8],
+        existing: Existing,
+    ) -> Result<(), UnpackError> {
+        let fd = parent.fd.as_fd();
+        if let Some((recording, attic)) = &self.notes
+            && match existing {
+                Existing::Directory => true,
+                Existing::Other => node::is_file(fd, name).map_err(create(raw))?,
+                Existing::Nothing | Existing::Whiteout => false,
+            }
+        {
+            let number = recording.replaced(&parent.join(name)).map_err(UnpackError::Log)?;
+            return node::move_away(fd, name, *attic, &number.to_string()).map_err(create(raw));
+        }
+        node::remove(fd, name, existing).map_err(create(raw))
     }
 
     fn file<R: Read>(
         &mut self,
         raw: &[u8],
-        parent: BorrowedFd<'_>,
+        parent: &Parent,
         name: &[u8],
         entry: &mut tar::Entry<'_, R>,
         attributes: &Attributes,
@@ -205,11 +255,18 @@ impl<'a> Extractor<'a> {
                 what: "bytes of files",
                 limit: self.limits.layer_unpacked,
             })?;
-        let mut file = node::make_file(parent, name).map_err(create(raw))?;
+        let mut file = node::make_file(parent.fd.as_fd(), name).map_err(create(raw))?;
+        let holes = entry.header().entry_type().is_gnu_sparse();
+        // A sparse file does not hold the archive's bytes one to one: those are noted themselves.
+        if let Some((recording, _)) = &self.notes
+            && pax.sparse.is_none()
+            && !holes
+        {
+            recording.file(&parent.join(name), size).map_err(UnpackError::Log)?;
+        }
         if let Some(sparse) = &pax.sparse {
             copy_sparse(entry, &mut file, sparse, raw)?;
         } else {
-            let holes = entry.header().entry_type().is_gnu_sparse();
             node::copy(entry, &mut file, size, holes).map_err(copied(raw))?;
             if holes {
                 node::set_len(&file, size).map_err(create(raw))?;
@@ -222,7 +279,7 @@ impl<'a> Extractor<'a> {
     fn hard_link(
         &mut self,
         raw: &[u8],
-        parent: BorrowedFd<'_>,
+        parent: &Parent,
         name: &[u8],
         existing: Existing,
         path: &EntryPath,
@@ -235,9 +292,13 @@ impl<'a> Extractor<'a> {
         if target_name.is_empty() {
             return Err(invalid(raw, "hard link to a directory"));
         }
-        let target_parent = node::open_dir(self.root, target_parent).map_err(|e| match e {
-            Errno::LOOP => UnpackError::ThroughSymlink(display(raw)),
+        let target_parent = match node::open_dir(self.root, target_parent) {
+            Err(Errno::LOOP) => node::open_dir_in_root(self.root, target_parent),
+            other => other,
+        }
+        .map_err(|error| match error {
             Errno::XDEV => UnpackError::Escapes(display(raw)),
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => invalid(raw, "hard link to nothing"),
             other => create(raw)(other.into()),
         })?;
         match node::look(target_parent.as_fd(), target_name).map_err(create(raw))? {
@@ -245,14 +306,22 @@ impl<'a> Extractor<'a> {
             Existing::Directory => return Err(invalid(raw, "hard link to a directory")),
             Existing::Nothing => return Err(invalid(raw, "hard link to nothing")),
         }
-        node::remove(parent, name, existing).map_err(create(raw))?;
-        node::make_hard_link(target_parent.as_fd(), target_name, parent, name).map_err(create(raw))
+        // By way of a symbolic link the target may be what the link is to replace.
+        if existing != Existing::Nothing
+            && node::same(target_parent.as_fd(), target_name, parent.fd.as_fd(), name)
+                .map_err(create(raw))?
+        {
+            return Ok(());
+        }
+        self.displace(raw, parent, name, existing)?;
+        node::make_hard_link(target_parent.as_fd(), target_name, parent.fd.as_fd(), name)
+            .map_err(create(raw))
     }
 
     fn whiteout(&mut self, raw: &[u8], parent: &[u8], name: &[u8]) -> Result<(), UnpackError> {
         if name == WHITEOUT_OPAQUE {
             let dir = self.parent(raw, parent)?;
-            return node::set_opaque(dir.as_fd()).map_err(create(raw));
+            return node::set_opaque(dir.fd.as_fd()).map_err(create(raw));
         }
         if name.starts_with(WHITEOUT_META) {
             // The first union file system's own notes; nothing of the image.
@@ -263,6 +332,7 @@ impl<'a> Extractor<'a> {
             return Err(UnpackError::Escapes(display(raw)));
         }
         let dir = self.parent(raw, parent)?;
+        let dir = &dir.fd;
         match node::look(dir.as_fd(), hidden).map_err(create(raw))? {
             Existing::Nothing => node::make_whiteout(dir.as_fd(), hidden).map_err(create(raw)),
             // The layer has a file of that name itself, which hides what is below anyway.
@@ -276,29 +346,44 @@ impl<'a> Extractor<'a> {
     }
 
     /// The directory an entry goes into, made with its parents if the layer does not have it.
-    fn parent(&mut self, raw: &[u8], path: &[u8]) -> Result<Rc<OwnedFd>, UnpackError> {
-        if let Some((known, fd)) = &self.parent
+    fn parent(&mut self, raw: &[u8], path: &[u8]) -> Result<Rc<Parent>, UnpackError> {
+        if let Some((known, parent)) = &self.parent
             && known == path
         {
-            return Ok(Rc::clone(fd));
+            return Ok(Rc::clone(parent));
         }
-        let fd = match node::open_dir(self.root, path) {
-            Ok(fd) => fd,
-            Err(Errno::LOOP) => return Err(UnpackError::ThroughSymlink(display(raw))),
-            Err(Errno::NOENT | Errno::NOTDIR) => self.make_parents(raw, path)?,
+        let parent = match node::open_dir(self.root, path) {
+            Ok(fd) => Parent { fd, path: path.to_vec() },
+            Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => self.make_parents(raw, path)?,
             Err(error) => return Err(create(raw)(error.into())),
         };
-        let fd = Rc::new(fd);
-        self.parent = Some((path.to_vec(), Rc::clone(&fd)));
-        Ok(fd)
+        let parent = Rc::new(parent);
+        self.parent = Some((path.to_vec(), Rc::clone(&parent)));
+        Ok(parent)
     }
 
-    fn make_parents(&self, raw: &[u8], path: &[u8]) -> Result<OwnedFd, UnpackError> {
+    fn make_parents(&self, raw: &[u8], path: &[u8]) -> Result<Parent, UnpackError> {
         let mut dir = node::open_dir(self.root, b"").map_err(|e| create(raw)(e.into()))?;
+        let mut walked: Vec<u8> = Vec::new();
+        let mut linked = false;
         for component in path.split(|&b| b == b'/') {
+            if !walked.is_empty() {
+                walked.push(b'/');
+            }
+            walked.extend_from_slice(component);
             dir = match node::open_dir(dir.as_fd(), component) {
                 Ok(next) => next,
-                Err(Errno::LOOP) => return Err(UnpackError::ThroughSymlink(display(raw))),
+                Err(Errno::LOOP) => {
+                    linked = true;
+                    node::open_dir_in_root(self.root, &walked).map_err(|error| match error {
+                        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => invalid(
+                            raw,
+                            "its parent is a symbolic link to no directory of the layer",
+                        ),
+                        Errno::XDEV => UnpackError::Escapes(display(raw)),
+                        other => create(raw)(other.into()),
+                    })?
+                }
                 Err(Errno::NOENT) => {
                     node::make_dir(dir.as_fd(), component, IMPLIED_DIR).map_err(create(raw))?
                 }
@@ -316,13 +401,17 @@ impl<'a> Extractor<'a> {
                 Err(error) => return Err(create(raw)(error.into())),
             };
         }
-        Ok(dir)
+        let path = if linked {
+            node::path_below(self.root, dir.as_fd()).map_err(create(raw))?
+        } else {
+            path.to_vec()
+        };
+        Ok(Parent { fd: dir, path })
     }
 
     /// A directory is about to go: handles and times below it are void.
-    fn forget_below(&mut self, path: &EntryPath) {
+    fn forget_below(&mut self, path: &[u8]) {
         self.parent = None;
-        let path = path.as_bytes();
         let mut below = path.to_vec();
         below.push(b'/');
         self.directories.remove(path);

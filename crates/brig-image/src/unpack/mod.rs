@@ -13,10 +13,12 @@ pub mod stream;
 mod extract;
 mod node;
 mod pax;
+mod split;
 
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 
@@ -26,7 +28,10 @@ use crate::error::UnpackError;
 use crate::limits::Limits;
 use compression::Decoder;
 use extract::Extractor;
+use split::{Recording, RecordingReader};
 use stream::{HashingReader, HeaderBudget};
+
+pub(crate) use split::LayerTar;
 
 /// What a layer must turn out to be.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,6 +51,20 @@ pub struct Unpacked {
     pub size: u64,
     /// Number of entries.
     pub entries: u64,
+    /// Size of the uncompressed archive, in bytes.
+    pub archive: u64,
+    /// How many things of the layer were replaced by its own later entries, as far as they were
+    /// kept.
+    pub replaced: u64,
+}
+
+/// Where to note what the archive has beside its files, so that it can be put together again.
+#[derive(Debug)]
+pub(crate) struct Notes<'a> {
+    /// An empty file.
+    pub(crate) log: File,
+    /// An empty directory of the same file system.
+    pub(crate) attic: BorrowedFd<'a>,
 }
 
 /// Unpacks one layer into the empty directory `root`.
@@ -58,6 +77,23 @@ pub fn unpack_layer<R: Read>(
     expected: Expected<'_>,
     limits: &Limits,
 ) -> Result<Unpacked, UnpackError> {
+    unpack(source, root, expected, limits, None)
+}
+
+/// [`unpack_layer`], taking notes.
+pub(crate) fn unpack<R: Read>(
+    source: R,
+    root: BorrowedFd<'_>,
+    expected: Expected<'_>,
+    limits: &Limits,
+    notes: Option<Notes<'_>>,
+) -> Result<Unpacked, UnpackError> {
+    let (recording, attic) = match notes {
+        Some(Notes { log, attic }) => {
+            (Some(Recording::begin(log).map_err(UnpackError::Log)?), Some(attic))
+        }
+        None => (None, None),
+    };
     let compressed_limit = expected
         .blob
         .map_or(limits.layer_compressed, |(_, size)| size.min(limits.layer_compressed));
@@ -73,8 +109,9 @@ pub fn unpack_layer<R: Read>(
     let content_meter = content.meter();
 
     let budget = HeaderBudget::default();
-    let mut archive = tar::Archive::new(budget.limit(content));
-    let mut extractor = Extractor::new(root, limits);
+    let recorded = RecordingReader { inner: content, recording: recording.clone() };
+    let mut archive = tar::Archive::new(budget.limit(recorded));
+    let mut extractor = Extractor::new(root, limits, recording.clone().zip(attic));
     let walked = extractor.run(&mut archive, &budget);
     // A bound that was passed reaches the extractor as a plain read error.
     if let Some(limit) = compressed_meter.exceeded().or_else(|| content_meter.exceeded()) {
@@ -107,11 +144,15 @@ pub fn unpack_layer<R: Read>(
             });
         }
     }
-    let (diff_id, _) = content_meter.finish();
+    let (diff_id, archive) = content_meter.finish();
     if let Some(expected) = expected.diff_id
         && diff_id != *expected
     {
         return Err(UnpackError::WrongDiffId { expected: expected.clone(), actual: diff_id });
     }
-    Ok(Unpacked { diff_id, size: stats.size, entries: stats.entries })
+    let replaced = match recording {
+        Some(recording) => recording.finish().map_err(UnpackError::Log)?,
+        None => 0,
+    };
+    Ok(Unpacked { diff_id, size: stats.size, entries: stats.entries, archive, replaced })
 }

@@ -56,6 +56,58 @@ pub(super) fn open_dir(at: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<Ow
     )
 }
 
+/// Opens a directory by a path on which symbolic links are followed as if `root` were `/`.
+///
+/// SECURITY: the kernel resolves them within `root`; `..` and absolute targets lead no further up.
+pub(super) fn open_dir_in_root(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    fs::openat2(
+        root,
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
+    )
+}
+
+/// Where an open directory is below `root`, without symbolic links.
+pub(super) fn path_below(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = |fd: BorrowedFd<'_>| {
+        std::fs::read_link(std::path::Path::new(FD_DIR).join(fd.as_raw_fd().to_string()))
+    };
+    let (root, dir) = (path(root)?, path(dir)?);
+    let below = dir.strip_prefix(&root).map_err(io::Error::other)?;
+    Ok(below.as_os_str().as_bytes().to_vec())
+}
+
+/// Moves what is at a name to a new name of another directory of the file system.
+pub(super) fn move_away(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    target: BorrowedFd<'_>,
+    new_name: &str,
+) -> io::Result<()> {
+    Ok(fs::renameat_with(parent, name, target, new_name, fs::RenameFlags::NOREPLACE)?)
+}
+
+/// Whether two names are one file.
+pub(super) fn same(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    other_parent: BorrowedFd<'_>,
+    other_name: &[u8],
+) -> io::Result<bool> {
+    let one = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let other = fs::statat(other_parent, other_name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+}
+
+/// Whether a regular file is at a name.
+pub(super) fn is_file(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
+    let stat = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
 pub(super) fn look(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Existing> {
     match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(match FileType::from_raw_mode(stat.st_mode) {

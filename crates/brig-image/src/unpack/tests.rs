@@ -69,7 +69,21 @@ fn unpack_with(
     fs::create_dir(base.path().join("root")).unwrap();
     fs::write(base.path().join("outside"), "untouched").unwrap();
     let root = File::open(base.path().join("root")).unwrap();
-    let result = unpack_layer(bytes, root.as_fd(), expected, limits);
+    let notes = tempfile::tempdir().unwrap();
+    let (log, attic) = (notes.path().join("log"), notes.path().join("attic"));
+    fs::create_dir(&attic).unwrap();
+    let attic_dir = File::open(&attic).unwrap();
+    let taken = Notes { log: File::create(&log).unwrap(), attic: attic_dir.as_fd() };
+    let result = super::unpack(bytes, root.as_fd(), expected, limits, Some(taken));
+    if let Ok(unpacked) = &result {
+        // Whatever was unpacked can be packed again, to the byte.
+        let mut again = Vec::new();
+        let attic = (unpacked.replaced > 0).then_some(attic.as_path());
+        LayerTar::open(&log, &base.path().join("root"), attic, unpacked.diff_id.clone())
+            .and_then(|mut tar| std::io::Read::read_to_end(&mut tar, &mut again))
+            .unwrap();
+        assert_eq!(u64::try_from(again.len()).unwrap(), unpacked.archive);
+    }
     assert_eq!(fs::read(base.path().join("outside")).unwrap(), b"untouched");
     assert_eq!(fs::read_dir(base.path()).unwrap().count(), 2, "something was made outside");
     (base, result)
@@ -237,18 +251,52 @@ fn absolute_paths_stay_inside() {
 }
 
 #[test]
-fn symbolic_links_are_never_a_way() {
-    let through =
-        |name: &str| format!("layer entry {name:?} escapes the root through a symbolic link");
-    for target in ["/", "..", "/tmp", "../..", "other"] {
-        let way = || Tar::new().dir("other").symlink("way", target);
-        assert_eq!(refused(way().file("way/outside", "x")), through("way/outside"));
-        assert_eq!(refused(way().dir("way/made")), through("way/made"));
-        assert_eq!(refused(way().file("way/a/b/c", "x")), through("way/a/b/c"));
-        assert_eq!(refused(way().file("way/.wh.outside", "")), through("way/.wh.outside"));
-        assert_eq!(refused(way().file("way/.wh..wh..opq", "")), through("way/.wh..wh..opq"));
-        assert_eq!(refused(way().link("l", "way/outside")), through("l"));
+fn symbolic_links_lead_within_the_layer() {
+    // As in docker's chroot: the layer's root is `/`, and above it is itself.
+    for (target, place) in
+        [("/", ""), ("..", ""), ("../..", ""), ("/other", "other/"), ("other", "other/")]
+    {
+        let way = || Tar::new().dir("other").symlink("way", target).symlink("far", "way");
+        let base = good(
+            way()
+                .file("way/outside", "inside")
+                .dir("way/made")
+                .file("far/a/b/c", "deep")
+                .file("way/.wh.gone", "")
+                .link("hard", "way/outside")
+                .file("far/a/b/c", "again"),
+        );
+        let at = root(&base).join(place);
+        assert_eq!(fs::read(at.join("outside")).unwrap(), b"inside", "{target}");
+        assert!(at.join("made").is_dir());
+        assert_eq!(fs::metadata(at.join("made")).unwrap().mtime(), 1_700_000_000);
+        assert_eq!(fs::read(at.join("a/b/c")).unwrap(), b"again");
+        assert!(is_whiteout(&at.join("gone")));
+        assert_eq!(fs::metadata(root(&base).join("hard")).unwrap().nlink(), 2);
+        assert!(opaque(&root(&good(way().file("far/.wh..wh..opq", ""))).join(place)));
     }
+    // Not in the layer: there is nothing to go to, and nothing of the host's either.
+    for target in ["/tmp", "/proc/self/root", "nowhere", "loop"] {
+        let refused =
+            refused(Tar::new().symlink("loop", "loop").symlink("way", target).file("way/x", ""));
+        assert!(refused.contains("symbolic link to no directory"), "{target}: {refused}");
+    }
+    assert!(
+        refused(Tar::new().symlink("way", "/etc").link("l", "way/passwd"))
+            .contains("hard link to nothing")
+    );
+    // The link goes elsewhere in between.
+    let base = good(
+        Tar::new()
+            .dir("one")
+            .dir("two")
+            .symlink("way", "one")
+            .file("way/a", "1")
+            .symlink("way", "two")
+            .file("way/b", "2"),
+    );
+    assert_eq!(fs::read(root(&base).join("one/a")).unwrap(), b"1");
+    assert_eq!(fs::read(root(&base).join("two/b")).unwrap(), b"2");
     // A link to a link links the link.
     let base = good(Tar::new().symlink("way", "/etc/passwd").link("hard", "way"));
     assert!(fs::symlink_metadata(root(&base).join("hard")).unwrap().is_symlink());
@@ -510,4 +558,82 @@ proptest::proptest! {
         let limits = Limits { layer_unpacked: 1 << 20, ..Limits::default() };
         let _ = unpack_with(&bytes, Expected::default(), &limits);
     }
+}
+
+#[test]
+fn archives_come_back_to_the_byte() {
+    let mut sparse = Header::new_gnu();
+    sparse.set_entry_type(EntryType::GNUSparse);
+    sparse.set_path("sparse").unwrap();
+    sparse.set_mode(0o600);
+    sparse.set_uid(0);
+    sparse.set_gid(0);
+    sparse.set_mtime(0);
+    sparse.set_size(3);
+    if let Some(gnu) = sparse.as_gnu_mut() {
+        gnu.set_real_size(4099);
+        gnu.sparse[0].set_offset(4096);
+        gnu.sparse[0].set_length(3);
+    }
+    sparse.set_cksum();
+    let big = "x".repeat(300_000);
+    let mut tar = Tar::new()
+        .dir("d")
+        .file("d/a", "first")
+        .file("d/a", "second, longer")
+        .file("d/b", "below")
+        .symlink("way", "d")
+        .file("way/c", "by the link")
+        .link("hard", "d/a")
+        .file("d", "no directory any more")
+        .dir("d")
+        .file("d/a", "third")
+        .file("big", &big)
+        .pax(&[("SCHILY.xattr.user.x", b"value")])
+        .file("note", "hi")
+        .file(".wh.gone", "")
+        .file("hard", "");
+    tar.0.append(&sparse, &b"end"[..]).unwrap();
+    let mut bytes = tar.bytes();
+    // Tools pad to whole records.
+    bytes.extend_from_slice(&[0; 10_240]);
+    let (_, result) = unpack_with(&bytes, Expected::default(), &Limits::default());
+    let unpacked = result.unwrap();
+    assert_eq!(unpacked.archive, u64::try_from(bytes.len()).unwrap());
+    assert_eq!(unpacked.replaced, 4);
+}
+
+#[test]
+fn a_changed_tree_is_noticed() {
+    let base = tempfile::tempdir().unwrap();
+    let (tree, log, attic) =
+        (base.path().join("tree"), base.path().join("log"), base.path().join("attic"));
+    fs::create_dir(&tree).unwrap();
+    fs::create_dir(&attic).unwrap();
+    let dirs = (File::open(&tree).unwrap(), File::open(&attic).unwrap());
+    let notes = Notes { log: File::create(&log).unwrap(), attic: dirs.1.as_fd() };
+    let bytes = Tar::new().file("a", "content").bytes();
+    let unpacked = super::unpack(
+        &bytes[..],
+        dirs.0.as_fd(),
+        Expected::default(),
+        &Limits::default(),
+        Some(notes),
+    )
+    .unwrap();
+    let read = || {
+        let mut again = Vec::new();
+        LayerTar::open(&log, &tree, None, unpacked.diff_id.clone())
+            .and_then(|mut tar| std::io::Read::read_to_end(&mut tar, &mut again))
+            .map(|_| again)
+    };
+    assert_eq!(read().unwrap(), bytes);
+    fs::write(tree.join("a"), "CONTENT").unwrap();
+    assert!(read().unwrap_err().to_string().contains("was changed on disk"));
+    fs::write(tree.join("a"), "short").unwrap();
+    assert_eq!(read().unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    fs::remove_file(tree.join("a")).unwrap();
+    assert!(read().unwrap_err().to_string().contains("\"a\""));
+    std::os::unix::fs::symlink("/etc/passwd", tree.join("a")).unwrap();
+    assert!(read().is_err());
 }

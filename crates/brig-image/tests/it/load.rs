@@ -253,3 +253,44 @@ async fn a_full_disk_is_said_and_left_clean() {
         std::process::Command::new("umount").arg(mount.path()).status().unwrap().success()
     });
 }
+
+#[tokio::test]
+async fn only_the_platform_that_was_asked_for_is_loaded() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    let archive = docker_archive(&[tar(&[("a", b"1")])], "x", &["x:1"]);
+    let wanted = brig_image::Platform::parse("linux/s390x").unwrap();
+    let error = store.load_for(&archive[..], Some(wanted), &no_progress).await.unwrap_err();
+    assert!(error.to_string().contains("does not match the specified platform"), "{error}");
+    assert!(store.list().is_empty());
+    let host = brig_image::Platform::host();
+    let loaded = store.load_for(&archive[..], Some(host), &no_progress).await.unwrap();
+    assert_eq!(loaded.len(), 1);
+    assert_tidy(root.path());
+}
+
+#[tokio::test]
+async fn saved_images_are_byte_for_byte_the_same_after_a_round_trip() {
+    let layers = [tar(&[("a", b"1"), ("a", b"again"), ("d/b", b"2")]), tar(&[("c", b"3")])];
+    let archive = docker_archive(&layers, "x", &["x:1", "y:2"]);
+    let saved = |store: &brig_image::ImageStore, names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut bytes = Vec::new();
+        store.save(&names).unwrap().write(&mut bytes).unwrap();
+        bytes
+    };
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = store(one.path());
+    first.load(&archive[..], &no_progress).await.unwrap();
+    let bytes = saved(&first, &["x:1", "y:2"]);
+    let second = store(two.path());
+    second.load(&bytes[..], &no_progress).await.unwrap();
+    assert_eq!(saved(&second, &["y:2", "x:1"]), bytes);
+    let image = second.resolve("x:1").unwrap();
+    assert_eq!(image.layers, layers.iter().map(|layer| digest(layer)).collect::<Vec<_>>());
+    // A file of a layer that was changed on disk is noticed, not passed on.
+    let dir = two.path().join("image/layers").join(image.layers[1].hex());
+    std::fs::write(dir.join("diff/c"), "x").unwrap();
+    let error = second.save(&["x:1".to_owned()]).unwrap().write(Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("was changed on disk"), "{error}");
+}

@@ -6,6 +6,7 @@ mod fake_registry;
 mod load;
 mod make;
 mod pull;
+mod push;
 mod real_registry;
 mod remove;
 mod snapshot;

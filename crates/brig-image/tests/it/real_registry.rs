@@ -9,9 +9,9 @@ use brig_image::{ImageStore, OpenOptions, RegistrySettings};
 
 use crate::make::{docker_archive, no_progress, reference, settings, store, tar};
 
-struct Registry {
+pub(crate) struct Registry {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Drop for Registry {
@@ -21,7 +21,7 @@ impl Drop for Registry {
     }
 }
 
-fn start(dir: &Path, host: IpAddr, tls: &str) -> Registry {
+pub(crate) fn start(dir: &Path, host: IpAddr, tls: &str) -> Registry {
     let port = TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().port();
     let address = format!("{host}:{port}");
     let config = dir.join("config.yml");
@@ -51,7 +51,7 @@ fn start(dir: &Path, host: IpAddr, tls: &str) -> Registry {
     registry
 }
 
-fn available(program: &str) -> bool {
+pub(crate) fn available(program: &str) -> bool {
     Command::new(program)
         .arg("--version")
         .stdout(Stdio::null())

@@ -1,10 +1,10 @@
 //! What to do with one packet from a container (RFC 1035, RFC 6891). Pure.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use brig_types::id::NetworkId;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use super::Directory;
@@ -93,30 +93,45 @@ fn answers(
         return Some(vec![record(query, RData::PTR(PTR(target)))]);
     }
     let mut addresses = directory.addresses(view, &name)?;
-    if query.query_type() != RecordType::A {
-        // The name exists, but not with this type (AAAA most of all): an empty answer, so that
-        // nobody outside is asked for it.
-        return Some(Vec::new());
-    }
+    // The name exists: where it has nothing of this type the answer is empty, so that nobody outside
+    // is asked for it.
+    let kind = query.query_type();
+    addresses.retain(|address| match address {
+        IpAddr::V4(_) => kind == RecordType::A,
+        IpAddr::V6(_) => kind == RecordType::AAAA,
+    });
     // Several containers with one alias take turns at being first.
     let count = addresses.len().max(1);
     addresses.rotate_left(rotation % count);
-    Some(addresses.into_iter().map(|ip| record(query, RData::A(A(ip)))).collect())
+    let data = |address| match address {
+        IpAddr::V4(ip) => RData::A(A(ip)),
+        IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
+    };
+    Some(addresses.into_iter().map(|address| record(query, data(address))).collect())
 }
 
 fn record(query: &Query, data: RData) -> Record {
     Record::from_rdata(query.name().clone(), TTL, data)
 }
 
-/// The address in `4.3.2.1.in-addr.arpa.`.
-fn reverse_address(name: &str) -> Option<Ipv4Addr> {
+/// The address in `4.3.2.1.in-addr.arpa.`, or in 32 hexadecimal digits below `ip6.arpa.`.
+fn reverse_address(name: &str) -> Option<IpAddr> {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
+    if let Some(digits) = name.strip_suffix(".ip6.arpa") {
+        let mut bits = 0_u128;
+        let mut labels = digits.split('.').rev();
+        for _ in 0..32 {
+            let label = labels.next().filter(|label| label.len() == 1)?;
+            bits = bits << 4 | u128::from_str_radix(label, 16).ok()?;
+        }
+        return labels.next().is_none().then(|| Ipv6Addr::from_bits(bits).into());
+    }
     let mut octets = [0_u8; 4];
     let mut labels = name.strip_suffix(".in-addr.arpa")?.split('.').rev();
     for octet in &mut octets {
         *octet = labels.next()?.parse().ok()?;
     }
-    labels.next().is_none().then(|| Ipv4Addr::from(octets))
+    labels.next().is_none().then(|| Ipv4Addr::from(octets).into())
 }
 
 /// A response without records.
@@ -177,7 +192,10 @@ mod tests {
                 &network,
                 "net",
                 &EndpointId::generate(),
-                Ipv4Addr::new(172, 18, 0, last),
+                &[
+                    Ipv4Addr::new(172, 18, 0, last).into(),
+                    Ipv6Addr::new(0xfd, 0, 0, 0, 0, 0, 0, last.into()).into(),
+                ],
                 &[format!("c{last}"), "all".to_owned()],
             );
         }
@@ -218,8 +236,21 @@ mod tests {
     }
 
     #[test]
+    fn the_other_family() {
+        let reply = ask(&question("c2.", RecordType::AAAA, None), Transport::Udp, 1).unwrap();
+        let [answer] = reply.answers.as_slice() else { panic!("{reply:?}") };
+        assert_eq!(answer.data, RData::AAAA(AAAA("fd::2".parse().unwrap())));
+        let name = "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.0.0.ip6.arpa.";
+        let reply = ask(&question(name, RecordType::PTR, None), Transport::Udp, 1).unwrap();
+        assert_eq!(reply.answers.len(), 1);
+        for bad in ["2.ip6.arpa", "x.0.ip6.arpa", &format!("0.{name}")] {
+            assert_eq!(reverse_address(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn other_types_are_empty_and_stay_inside() {
-        for kind in [RecordType::AAAA, RecordType::MX, RecordType::TXT] {
+        for kind in [RecordType::SRV, RecordType::MX, RecordType::TXT] {
             let reply = ask(&question("c2.", kind, Some(4096)), Transport::Udp, 1).unwrap();
             assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
             assert!(reply.answers.is_empty());

@@ -9,7 +9,7 @@ mod forward;
 mod server;
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use brig_types::id::{EndpointId, NetworkId};
@@ -29,8 +29,8 @@ struct NetworkNames {
     /// The network's name in lower case, which may follow a container's name.
     name: String,
     /// Names in lower case.
-    addresses: HashMap<String, Vec<(EndpointId, Ipv4Addr)>>,
-    owners: HashMap<Ipv4Addr, Owner>,
+    addresses: HashMap<String, Vec<(EndpointId, IpAddr)>>,
+    owners: HashMap<IpAddr, Owner>,
 }
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Directory {
         network: &NetworkId,
         network_name: &str,
         endpoint: &EndpointId,
-        address: Ipv4Addr,
+        addresses: &[IpAddr],
         names: &[String],
     ) {
         let mut networks = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -55,14 +55,18 @@ impl Directory {
         entry.name = network_name.to_ascii_lowercase();
         entry.forget(endpoint);
         for name in names {
-            let addresses = entry.addresses.entry(name.to_ascii_lowercase()).or_default();
-            if !addresses.iter().any(|(_, known)| *known == address) {
-                addresses.push((endpoint.clone(), address));
+            let known = entry.addresses.entry(name.to_ascii_lowercase()).or_default();
+            for address in addresses {
+                if !known.iter().any(|(_, other)| other == address) {
+                    known.push((endpoint.clone(), *address));
+                }
             }
         }
-        if let Some(first) = names.first() {
+        for (first, address) in
+            names.first().into_iter().flat_map(|n| addresses.iter().map(move |a| (n, a)))
+        {
             let full_name = format!("{first}.{network_name}");
-            entry.owners.insert(address, Owner { endpoint: endpoint.clone(), full_name });
+            entry.owners.insert(*address, Owner { endpoint: endpoint.clone(), full_name });
         }
     }
 
@@ -78,7 +82,7 @@ impl Directory {
     }
 
     /// The addresses of a name on the first of `view`'s networks that knows it.
-    fn addresses(&self, view: &[NetworkId], name: &str) -> Option<Vec<Ipv4Addr>> {
+    fn addresses(&self, view: &[NetworkId], name: &str) -> Option<Vec<IpAddr>> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let networks = self.0.read().unwrap_or_else(PoisonError::into_inner);
         view.iter().filter_map(|id| networks.get(id)).find_map(|network| {
@@ -92,7 +96,7 @@ impl Directory {
     }
 
     /// `container.network` of an address on one of `view`'s networks.
-    fn owner(&self, view: &[NetworkId], address: Ipv4Addr) -> Option<String> {
+    fn owner(&self, view: &[NetworkId], address: IpAddr) -> Option<String> {
         let networks = self.0.read().unwrap_or_else(PoisonError::into_inner);
         view.iter()
             .filter_map(|id| networks.get(id)?.owners.get(&address))
@@ -125,8 +129,8 @@ pub fn fuzz_packet(packet: &[u8]) {
 mod tests {
     use super::*;
 
-    const WEB: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
-    const DB: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
+    const WEB: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 18, 0, 2));
+    const DB: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 18, 0, 3));
 
     #[test]
     fn names_are_seen_from_their_networks_only() {
@@ -135,8 +139,8 @@ mod tests {
         let (web, db) = (EndpointId::generate(), EndpointId::generate());
         let names =
             |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        directory.insert(&front, "Front", &web, WEB, &names(&["Web", "www"]));
-        directory.insert(&front, "Front", &db, DB, &names(&["db", "www"]));
+        directory.insert(&front, "Front", &web, &[WEB], &names(&["Web", "www"]));
+        directory.insert(&front, "Front", &db, &[DB], &names(&["db", "www"]));
         let view = [front.clone()];
         assert_eq!(directory.addresses(&view, "web."), Some(vec![WEB]));
         assert_eq!(directory.addresses(&view, "WEB.front"), Some(vec![WEB]));
@@ -156,8 +160,8 @@ mod tests {
     fn an_endpoint_that_is_inserted_again_loses_its_old_names() {
         let directory = Directory::default();
         let (network, endpoint) = (NetworkId::generate(), EndpointId::generate());
-        directory.insert(&network, "n", &endpoint, WEB, &["old".to_owned()]);
-        directory.insert(&network, "n", &endpoint, WEB, &["new".to_owned()]);
+        directory.insert(&network, "n", &endpoint, &[WEB], &["old".to_owned()]);
+        directory.insert(&network, "n", &endpoint, &[WEB], &["new".to_owned()]);
         let view = [network];
         assert_eq!(directory.addresses(&view, "old"), None);
         assert_eq!(directory.addresses(&view, "new"), Some(vec![WEB]));

@@ -10,16 +10,19 @@ mod render;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use crate::error::NetworkError;
-use crate::netlink::nftables::{Batch, PortKey};
+use crate::netlink::nftables::{self, Batch, PortKey};
 use crate::netlink::{NetfilterSocket, conntrack};
-use crate::ports::{PortBound, Protocol};
+use crate::ports::{PortBound, Protocol, Targets};
 use crate::process;
 use crate::subnet::Ipv4Net;
+use crate::subnet6::Ipv6Net;
 
+/// There on hosts whose kernel speaks IPv6.
+const IPV6_PRESENT: &str = "/proc/net/if_inet6";
 const MAP_ANY: &str = "ports";
 const MAP_ADDRESS: &str = "ports_addr";
 /// Ports per transaction: a message to the kernel is limited by the socket's send buffer.
@@ -30,6 +33,7 @@ const MAX_BATCH: usize = 400;
 pub(crate) struct BridgeRules {
     pub(crate) bridge: String,
     pub(crate) subnet: Ipv4Net,
+    pub(crate) subnet6: Option<Ipv6Net>,
     pub(crate) icc: bool,
     pub(crate) masquerade: bool,
     pub(crate) internal: bool,
@@ -42,7 +46,7 @@ pub(crate) struct Firewall {
     socket: NetfilterSocket,
     table: String,
     bridges: BTreeMap<String, BridgeRules>,
-    ports: BTreeMap<PortKey, (Ipv4Addr, u16)>,
+    ports: BTreeMap<PortKey, (IpAddr, u16)>,
     /// Whether another program's FORWARD policy would drop what we accept.
     marked: bool,
 }
@@ -75,9 +79,12 @@ impl Firewall {
     }
 
     /// Adds ports that were published before a restart; takes effect with the next load.
-    pub(crate) fn set_ports(&mut self, target: Ipv4Addr, ports: &[PortBound]) {
+    pub(crate) fn set_ports(&mut self, targets: Targets, ports: &[PortBound]) {
         for port in ports {
-            self.ports.insert(port.key(), (target, port.container_port));
+            match targets.of_port(*port) {
+                Some(target) => self.ports.insert(port.key(), (target, port.container_port)),
+                None => self.ports.remove(&port.key()),
+            };
         }
     }
 
@@ -96,6 +103,7 @@ impl Firewall {
             self.bridges.values(),
             self.ports.iter().map(|(key, target)| (*key, *target)),
             self.marked,
+            Path::new(IPV6_PRESENT).exists(),
         );
         let output = process::run(&self.nft, &["-f", "-"], text.as_bytes())
             .map_err(NetworkError::kernel("cannot run nft"))?;
@@ -106,10 +114,33 @@ impl Firewall {
         }
     }
 
+    /// Looks whether the rules are still in force, and puts them back if another program has flushed
+    /// them, or has set a policy that drops what we accept.
+    pub(crate) fn restore(&mut self) -> Result<(), NetworkError> {
+        let there = nftables::has_table(&self.socket, &self.table)
+            .map_err(NetworkError::kernel("cannot look at the packet rules"))?;
+        if !there {
+            tracing::warn!(
+                table = self.table,
+                "another program removed the packet rules; loading them again"
+            );
+            return self.load();
+        }
+        let marked = coexist::let_marked_packets_through(render::MARK);
+        if marked != self.marked {
+            tracing::info!(marked, "another firewall changed what it does with forwarded packets");
+            return self.load();
+        }
+        Ok(())
+    }
+
     /// Removes the table, and the exception beside other firewalls once no instance needs it.
     pub(crate) fn unload(&mut self) -> Result<(), NetworkError> {
         let table = &self.table;
-        let text = format!("add table ip {table}\ndelete table ip {table}\n");
+        let mut text = format!("add table ip {table}\ndelete table ip {table}\n");
+        if Path::new(IPV6_PRESENT).exists() {
+            text.push_str(&format!("add table ip6 {table}\ndelete table ip6 {table}\n"));
+        }
         let output = process::run(&self.nft, &["-f", "-"], text.as_bytes())
             .map_err(NetworkError::kernel("cannot run nft"))?;
         if !output.success {
@@ -124,11 +155,13 @@ impl Firewall {
     }
 
     /// Publishes a container's ports: all of them or none.
-    pub(crate) fn publish(&mut self, target: Ipv4Addr, ports: &[PortBound]) -> io::Result<()> {
+    pub(crate) fn publish(&mut self, targets: Targets, ports: &[PortBound]) -> io::Result<()> {
         let result = self.in_batches(ports, |batch, table, port| {
-            batch.add_port(table, map_of(port.key()), port.key(), target, port.container_port);
+            if let Some(target) = targets.of_port(port) {
+                batch.add_port(table, map_of(port.key()), port.key(), target, port.container_port);
+            }
         });
-        self.set_ports(target, ports);
+        self.set_ports(targets, ports);
         if result.is_err() {
             self.unpublish(ports)?;
         }
@@ -136,16 +169,18 @@ impl Firewall {
     }
 
     /// Leads published ports to another address, without a moment in which they lead nowhere.
-    pub(crate) fn redirect(&mut self, target: Ipv4Addr, ports: &[PortBound]) -> io::Result<()> {
+    pub(crate) fn redirect(&mut self, targets: Targets, ports: &[PortBound]) -> io::Result<()> {
         let known: BTreeSet<PortKey> = self.ports.keys().copied().collect();
         let result = self.in_batches(ports, |batch, table, port| {
             if known.contains(&port.key()) {
                 batch.remove_port(table, map_of(port.key()), port.key());
             }
-            batch.add_port(table, map_of(port.key()), port.key(), target, port.container_port);
+            if let Some(target) = targets.of_port(port) {
+                batch.add_port(table, map_of(port.key()), port.key(), target, port.container_port);
+            }
         });
         if result.is_ok() {
-            self.set_ports(target, ports);
+            self.set_ports(targets, ports);
         }
         result
     }

@@ -1,7 +1,7 @@
 //! The kernel's memory of connections (ctnetlink, `linux/netfilter/nfnetlink_conntrack.h`).
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustix::net::RecvFlags;
 
@@ -25,6 +25,7 @@ const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const IPV4_DESTINATION: u16 = 2;
+const IPV6_DESTINATION: u16 = 4;
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_DESTINATION: u16 = 3;
 
@@ -83,12 +84,18 @@ fn goes_to(tuple: &[u8], ports: &[PortKey]) -> Option<bool> {
     let port = attribute(protocol, PROTOCOL_DESTINATION)?.value.first_chunk::<2>()?;
     let port = u16::from_be_bytes(*port);
     let ip = attribute(tuple, TUPLE_IP)?.value;
-    let address = Ipv4Addr::from(*attribute(ip, IPV4_DESTINATION)?.value.first_chunk::<4>()?);
-    Some(
-        ports.iter().any(|key| {
-            key.port == port && key.address.is_none_or(|published| published == address)
-        }),
-    )
+    let address: IpAddr = match attribute(ip, IPV4_DESTINATION) {
+        Some(four) => Ipv4Addr::from(*four.value.first_chunk::<4>()?).into(),
+        None => {
+            let six = attribute(ip, IPV6_DESTINATION)?;
+            Ipv6Addr::from(*six.value.first_chunk::<16>()?).into()
+        }
+    };
+    Some(ports.iter().any(|key| {
+        key.port == port
+            && key.v6 == address.is_ipv6()
+            && key.address.is_none_or(|published| published == address)
+    }))
 }
 
 struct Attribute<'a> {
@@ -132,7 +139,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let key = PortKey { address: None, protocol: Protocol::Udp, port: 53 };
+            let key = PortKey { v6: false, address: None, protocol: Protocol::Udp, port: 53 };
             let _ = goes_to(&bytes, &[key]);
             let _ = attribute(&bytes, 1);
         }

@@ -8,7 +8,7 @@
 //! between a batch's begin and end; the whole batch is applied or nothing of it.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use rustix::net::RecvFlags;
 
@@ -17,11 +17,13 @@ use crate::ports::Protocol;
 
 const NFPROTO_UNSPEC: u8 = 0;
 const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
 const SUBSYSTEM_NFTABLES: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
 const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
@@ -63,23 +65,33 @@ pub(crate) struct Batch {
 /// A key of one of the port maps: the host's side of a published port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PortKey {
+    /// Which family's table it is in.
+    pub(crate) v6: bool,
     /// `None` for every address of the host.
-    pub(crate) address: Option<Ipv4Addr>,
+    pub(crate) address: Option<IpAddr>,
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
 }
 
 impl PortKey {
+    const fn family(self) -> u8 {
+        if self.v6 { NFPROTO_IPV6 } else { NFPROTO_IPV4 }
+    }
+
     /// Components of a concatenation are padded to four bytes each.
     fn encode(self) -> Vec<u8> {
-        let mut key = Vec::with_capacity(12);
-        if let Some(address) = self.address {
-            key.extend_from_slice(&address.octets());
-        }
+        let mut key = self.address.map(octets).unwrap_or_default();
         key.extend_from_slice(&[self.protocol.number(), 0, 0, 0]);
         key.extend_from_slice(&self.port.to_be_bytes());
         key.extend_from_slice(&[0, 0]);
         key
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 
@@ -88,6 +100,25 @@ impl PortKey {
 pub(crate) struct ResolverPorts {
     pub(crate) udp: u16,
     pub(crate) tcp: u16,
+}
+
+/// Whether there is a table of IPv4 with this name.
+pub(crate) fn has_table(socket: &NetfilterSocket, table: &str) -> io::Result<bool> {
+    let mut request = Batch { bytes: Vec::new(), messages: 0, last: 0 };
+    let kind = (SUBSYSTEM_NFTABLES << 8) | GET_TABLE;
+    request.raw(kind, FLAG_REQUEST | FLAG_ACK, NFPROTO_IPV4, 0, |nla| nla.string(1, table));
+    socket.0.send(&request.bytes)?;
+    let mut buffer = Vec::new();
+    while socket.0.receive(&mut buffer, RecvFlags::DONTWAIT)? {
+        if let Some(errno) = frames(&buffer).find_map(|frame| frame.error_number()) {
+            return match io::Error::from_raw_os_error(errno) {
+                _ if errno == 0 => Ok(true),
+                error if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                error => Err(error),
+            };
+        }
+    }
+    Err(io::Error::other("the kernel did not answer"))
 }
 
 impl Batch {
@@ -102,26 +133,28 @@ impl Batch {
         self.messages == 0
     }
 
-    /// Adds an element to a map whose values are `ipv4_addr . inet_service`.
+    /// Adds an element to a map whose values are an address of the key's family and a port.
     pub(crate) fn add_port(
         &mut self,
         table: &str,
         map: &str,
         key: PortKey,
-        target: Ipv4Addr,
+        target: IpAddr,
         port: u16,
     ) {
-        let mut value = target.octets().to_vec();
+        let mut value = octets(target);
         value.extend_from_slice(&port.to_be_bytes());
         value.extend_from_slice(&[0, 0]);
-        self.message(NEW_ELEMENT, FLAG_CREATE, |nla| {
+        self.message_of(key.family(), NEW_ELEMENT, FLAG_CREATE, |nla| {
             element(nla, table, map, &key.encode(), Some(&value));
         });
     }
 
     /// Removes an element; the whole batch fails with ENOENT if there is none.
     pub(crate) fn remove_port(&mut self, table: &str, map: &str, key: PortKey) {
-        self.message(DELETE_ELEMENT, 0, |nla| element(nla, table, map, &key.encode(), None));
+        self.message_of(key.family(), DELETE_ELEMENT, 0, |nla| {
+            element(nla, table, map, &key.encode(), None);
+        });
     }
 
     /// Removes a table, if there is one, with everything in it.
@@ -181,10 +214,20 @@ impl Batch {
     }
 
     fn message(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
+        self.message_of(NFPROTO_IPV4, kind, flags, fill);
+    }
+
+    fn message_of(
+        &mut self,
+        family: u8,
+        kind: u16,
+        flags: u16,
+        fill: impl FnOnce(&mut Attributes<'_>),
+    ) {
         self.messages += 1;
         self.last = self.bytes.len();
         let kind = (SUBSYSTEM_NFTABLES << 8) | kind;
-        self.raw(kind, FLAG_REQUEST | flags, NFPROTO_IPV4, 0, fill);
+        self.raw(kind, FLAG_REQUEST | flags, family, 0, fill);
     }
 
     fn control(&mut self, kind: u16) {
@@ -375,9 +418,14 @@ mod tests {
 
     #[test]
     fn keys_are_padded_by_component() {
-        let any = PortKey { address: None, protocol: Protocol::Tcp, port: 8080 };
+        let any = PortKey { v6: false, address: None, protocol: Protocol::Tcp, port: 8080 };
         assert_eq!(any.encode(), [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
-        let one = PortKey { address: Some(Ipv4Addr::LOCALHOST), protocol: Protocol::Udp, port: 53 };
+        let one = PortKey {
+            v6: false,
+            address: Some(Ipv4Addr::LOCALHOST.into()),
+            protocol: Protocol::Udp,
+            port: 53,
+        };
         assert_eq!(one.encode(), [127, 0, 0, 1, 17, 0, 0, 0, 0, 53, 0, 0]);
     }
 

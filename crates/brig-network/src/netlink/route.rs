@@ -1,7 +1,7 @@
 //! Links, addresses and routes (rtnetlink).
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
     NetlinkMessage, NetlinkPayload,
 };
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage, State,
 };
@@ -94,6 +94,44 @@ impl RouteSocket {
     ) -> io::Result<()> {
         let message = address_message(index, address, subnet);
         self.run([(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)])
+    }
+
+    /// Adds an IPv6 address that is usable at once; one that is there already is fine.
+    pub(crate) fn ensure_address6(
+        &mut self,
+        index: u32,
+        address: Ipv6Addr,
+        prefix_len: u8,
+    ) -> io::Result<()> {
+        let message = address6_message(index, address, prefix_len);
+        self.run([(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)])
+    }
+
+    /// Makes `gateway` the way out of IPv6, instead of whatever was before.
+    pub(crate) fn replace_default_route6(
+        &mut self,
+        gateway: Ipv6Addr,
+        index: u32,
+    ) -> io::Result<()> {
+        // The kernel would keep several beside each other.
+        self.remove_default_route6()?;
+        let route =
+            RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).output_interface(index).build();
+        self.run([(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_REPLACE)])
+    }
+
+    /// Removes the default routes of IPv6; none is fine.
+    pub(crate) fn remove_default_route6(&mut self) -> io::Result<()> {
+        const GONE: [Errno; 2] = [Errno::SRCH, Errno::OPNOTSUPP];
+        let route = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        match self.run([(RouteNetlinkMessage::DelRoute(route), 0)]) {
+            Err(error)
+                if GONE.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Removes an address.
@@ -324,6 +362,19 @@ fn address_message(index: u32, address: Ipv4Addr, subnet: Ipv4Net) -> AddressMes
         AddressAttribute::Local(IpAddr::V4(address)),
         AddressAttribute::Address(IpAddr::V4(address)),
         AddressAttribute::Broadcast(subnet.broadcast()),
+    ];
+    message
+}
+
+fn address6_message(index: u32, address: Ipv6Addr, prefix_len: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet6;
+    message.header.prefix_len = prefix_len;
+    message.header.index = index;
+    message.attributes = vec![
+        AddressAttribute::Address(IpAddr::V6(address)),
+        // Nobody else has it: no need to ask the neighbours first, which takes a second.
+        AddressAttribute::Flags(AddressFlags::Nodad),
     ];
     message
 }

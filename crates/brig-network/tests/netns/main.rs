@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod connectivity;
+mod dual_stack;
 mod lifecycle;
 mod names;
 mod support;

@@ -95,12 +95,17 @@ impl Namespace {
 
     /// Serves `text` and the client's address to everybody who connects.
     pub(crate) fn serve(&self, port: u16, text: &str) {
+        self.serve_at("0.0.0.0", port, text);
+    }
+
+    /// Like [`Namespace::serve`], at an address.
+    pub(crate) fn serve_at(&self, address: &str, port: u16, text: &str) {
         let listener =
-            ns::in_net(self.ns().as_fd(), || TcpListener::bind(("0.0.0.0", port))).unwrap();
+            ns::in_net(self.ns().as_fd(), || TcpListener::bind((address, port))).unwrap();
         let text = text.to_owned();
         std::thread::spawn(move || {
             while let Ok((mut stream, peer)) = listener.accept() {
-                let _ = write!(stream, "{text} {}", peer.ip());
+                let _ = write!(stream, "{text} {}", peer.ip().to_canonical());
             }
         });
     }

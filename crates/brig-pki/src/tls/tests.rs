@@ -62,11 +62,13 @@ async fn nodes_know_each_other() {
     let (peer, root) = served.peer.unwrap();
     assert_eq!((peer.identity, root), (worker.identity(), Root::Present));
     assert_eq!(server_identity(&asked).unwrap().unwrap(), manager.identity());
-    assert_eq!(served.stream.get_ref().1.alpn_protocol(), Some(ALPN_H2));
-    assert_eq!(
-        served.stream.get_ref().1.protocol_version(),
-        Some(rustls::ProtocolVersion::TLSv1_3)
-    );
+    let (served, asked) = (served.stream.get_ref().1, asked.get_ref().1);
+    assert_eq!(served.alpn_protocol(), Some(ALPN_H2));
+    assert_eq!(served.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    // What is recorded today stays closed to the quantum computers of tomorrow.
+    for group in [served.negotiated_key_exchange_group(), asked.negotiated_key_exchange_group()] {
+        assert_eq!(group.map(|group| group.name()), Some(rustls::NamedGroup::X25519MLKEM768));
+    }
 }
 
 #[tokio::test]

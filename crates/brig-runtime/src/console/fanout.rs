@@ -7,8 +7,12 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{ConsoleError, OutputChunk};
 
-/// Bytes that may wait for one subscriber before the process has to wait for it.
+/// Bytes that may wait for one subscriber before the process has to wait for it, with
+/// [`PIECE_COST`] for each piece.
 pub const SUBSCRIBER_BUFFER: usize = 1 << 20;
+/// What a piece takes beside its bytes: its place in the queue, and the allocation of the bytes. A
+/// process that writes a byte at a time would else fill the memory with pieces.
+pub const PIECE_COST: usize = 128;
 /// How long a subscriber with a full buffer may read nothing before it is cut off.
 pub const STALL_LIMIT: Duration = Duration::from_secs(60);
 
@@ -28,7 +32,7 @@ struct State {
 struct Subscriber {
     number: u64,
     chunks: mpsc::UnboundedSender<Result<OutputChunk, ConsoleError>>,
-    /// One permit per free byte of the buffer; closed when the reader is gone.
+    /// One permit for each byte that is free in the buffer; closed when the reader is gone.
     room: Arc<Semaphore>,
 }
 
@@ -78,13 +82,15 @@ impl Fanout {
     }
 }
 
-fn size(chunk: &OutputChunk) -> u32 {
-    u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX)
+/// What a piece takes of the buffer: never more than all of it, for it must fit an empty one.
+fn cost(chunk: &OutputChunk) -> u32 {
+    let cost = chunk.bytes.len().saturating_add(PIECE_COST).min(SUBSCRIBER_BUFFER);
+    u32::try_from(cost).unwrap_or(u32::MAX)
 }
 
 impl Subscriber {
     fn try_send(&self, chunk: &OutputChunk) -> bool {
-        match self.room.try_acquire_many(size(chunk)) {
+        match self.room.try_acquire_many(cost(chunk)) {
             Ok(permit) => {
                 // Given back by the reader.
                 permit.forget();
@@ -98,7 +104,7 @@ impl Subscriber {
 
     /// Whether it still reads.
     async fn send(&self, chunk: &OutputChunk, limit: Duration) -> bool {
-        match tokio::time::timeout(limit, self.room.acquire_many(size(chunk))).await {
+        match tokio::time::timeout(limit, self.room.acquire_many(cost(chunk))).await {
             Ok(Ok(permit)) => {
                 permit.forget();
                 self.chunks.send(Ok(chunk.clone())).is_ok()
@@ -127,7 +133,7 @@ impl ConsoleOutput {
     pub async fn recv(&mut self) -> Option<Result<OutputChunk, ConsoleError>> {
         let next = self.chunks.recv().await;
         if let Some(Ok(chunk)) = &next {
-            self.room.add_permits(chunk.bytes.len());
+            self.room.add_permits(usize::try_from(cost(chunk)).unwrap_or(SUBSCRIBER_BUFFER));
         }
         next
     }
@@ -201,8 +207,22 @@ mod tests {
             }
         };
         assert!(matches!(last, Some(Err(ConsoleError::Stalled))));
-        assert_eq!(got, SUBSCRIBER_BUFFER);
+        assert_eq!(got, SUBSCRIBER_BUFFER / (8192 + PIECE_COST) * 8192);
         assert!(stuck.recv().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_small_pieces_fill_a_buffer_too() {
+        let fanout = Fanout::default();
+        let mut stuck = fanout.subscribe();
+        for _ in 0..2 * SUBSCRIBER_BUFFER / PIECE_COST {
+            fanout.send(&chunk(1)).await;
+        }
+        let mut pieces = 0;
+        while let Some(Ok(_)) = stuck.recv().await {
+            pieces += 1;
+        }
+        assert_eq!(pieces, SUBSCRIBER_BUFFER / (PIECE_COST + 1));
     }
 
     #[tokio::test]

@@ -24,6 +24,21 @@ pub(super) fn build(input: &ContainerSpecInput) -> Result<LinuxResources, SpecEr
     Ok(resources)
 }
 
+/// Limits to change of a container that runs, as the OCI runtimes read them; nothing else in it.
+///
+/// # Errors
+/// Values that the runtime specification cannot hold.
+pub fn resources_document(wanted: &Resources) -> Result<Vec<u8>, SpecError> {
+    let mut resources = LinuxResources::default();
+    resources
+        .set_devices(None)
+        .set_memory(memory(wanted))
+        .set_cpu(cpu(wanted))
+        .set_pids(pids(wanted))
+        .set_block_io(block_io(&wanted.blkio)?);
+    serde_json::to_vec(&resources).map_err(SpecError::oci)
+}
+
 fn set(value: Option<i64>) -> Option<i64> {
     value.filter(|value| *value != 0)
 }

@@ -17,6 +17,7 @@ pub(crate) fn host() -> HostFacts {
         bounding: brig_sys::caps::known().iter().map(|name| (*name).to_owned()).collect(),
         hard_limits: BTreeMap::from([("RLIMIT_NOFILE".to_owned(), 20_000)]),
         oom_score_floor: None,
+        apparmor: crate::AppArmor::Off,
         init: Some("/usr/bin/tini-static".into()),
         cgroup_parent: "/<CGROUP_PARENT>".to_owned(),
     }

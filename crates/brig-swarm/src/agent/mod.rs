@@ -14,7 +14,7 @@ pub(crate) mod worker;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use brig_pki::seal::KeyRing;
 use brig_pki::tls::TlsCredentials;
@@ -31,6 +31,7 @@ use self::session::SessionError;
 use self::task_manager::Context;
 use self::worker::Worker;
 use crate::executor::Executor;
+use crate::grpc::clock::{self, ClockOffset, OtherClock};
 
 /// First and longest pause before a new session; each is twice the one before and 100 ms more.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -79,6 +80,8 @@ pub(crate) struct Shared {
     node: watch::Sender<Option<Node>>,
     roots: watch::Sender<Vec<u8>>,
     certificates: watch::Sender<u64>,
+    /// The clock of the manager of the current session.
+    clock: Mutex<Option<OtherClock>>,
 }
 
 /// A running agent.
@@ -112,6 +115,7 @@ impl Agent {
             state: watch::Sender::default(),
             node: watch::Sender::default(),
             certificates: watch::Sender::default(),
+            clock: Mutex::default(),
         });
         let sessions = CancellationToken::new();
         let tracker = TaskTracker::new();
@@ -143,6 +147,11 @@ impl Agent {
     /// The managers that are known.
     pub(crate) fn managers(&self) -> Vec<Peer> {
         self.shared.managers().peers()
+    }
+
+    /// How far this node's clock is from its manager's, if that tells its time.
+    pub(crate) fn clock(&self) -> Option<ClockOffset> {
+        self.shared.clock().as_ref().map(|clock| clock.offset().reversed())
     }
 
     /// The manager to ask for a certificate.
@@ -239,6 +248,25 @@ impl Shared {
             if let Err(error) = written {
                 tracing::error!(error = %error, "cannot remember the managers");
             }
+        }
+    }
+
+    fn clock(&self) -> std::sync::MutexGuard<'_, Option<OtherClock>> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of what a manager's answer says about its clock.
+    fn see_clock(&self, manager: &str, there: SystemTime, sent: SystemTime) {
+        let received = SystemTime::now();
+        let offset = ClockOffset::measured(there, sent, received);
+        let worth_telling =
+            self.clock().get_or_insert_default().observe(offset, tokio::time::Instant::now());
+        if worth_telling && offset.is_off() {
+            let (here, there) = (clock::text(received), clock::text(there));
+            let own = offset.reversed();
+            tracing::warn!(manager, here, there, "this node's clock is {own} of its manager's");
+        } else if worth_telling {
+            tracing::info!(manager, "this node's clock agrees with its manager's again");
         }
     }
 

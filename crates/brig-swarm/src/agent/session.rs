@@ -2,9 +2,10 @@
 //! whole session is given up and made anew.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use brig_pki::identity::CertInfo;
+use brig_pki::tls;
 use brig_proto::swarm::{
     AssignmentsRequest, HeartbeatRequest, NodeDescription, NodeTlsInfo, SessionMessage,
     SessionRequest, dispatcher_client::DispatcherClient, log_broker_client::LogBrokerClient,
@@ -16,6 +17,7 @@ use tonic::{Status, Streaming};
 use super::Shared;
 use super::log_subscriptions;
 use crate::grpc::client::{self, MANAGER_NAME};
+use crate::grpc::clock::{self, WrongClock};
 use crate::wire_time;
 
 /// How long the first message of a session may take, and every short call.
@@ -45,6 +47,9 @@ pub(crate) enum SessionError {
     /// A call failed, or a stream ended.
     #[error("manager: {}", .0.message())]
     Rpc(Status),
+    /// A certificate is not valid now, by one of the two clocks.
+    #[error(transparent)]
+    Clock(WrongClock),
     /// The manager is too slow.
     #[error("the manager does not answer")]
     Timeout,
@@ -71,23 +76,35 @@ pub(crate) async fn run(
     id: &mut String,
     opened: impl FnOnce(),
 ) -> SessionError {
-    match session(shared, address, id, opened).await {
-        Ok(never) => match never {},
-        Err(reason) => reason,
-    }
+    let credentials = Arc::clone(&shared.credentials);
+    let chain = credentials.chain_pem();
+    let (reason, failure) = match client::connect(address, credentials, MANAGER_NAME).await {
+        Ok((channel, broken)) => {
+            match session(shared, address, channel, &chain, id, opened).await {
+                Ok(never) => match never {},
+                Err(reason) => (reason, broken.validity()),
+            }
+        }
+        Err(source) => {
+            let failure = tls::validity_failure(&source);
+            (SessionError::Connect { address: address.to_owned(), source }, failure)
+        }
+    };
+    let Some(failure) = failure else {
+        return reason;
+    };
+    let wrong = clock::diagnose(address, &shared.credentials, failure).await;
+    wrong.map_or(reason, SessionError::Clock)
 }
 
 async fn session(
     shared: &Shared,
     address: &str,
+    channel: Channel,
+    chain: &[u8],
     id: &mut String,
     opened: impl FnOnce(),
 ) -> Result<std::convert::Infallible, SessionError> {
-    let credentials = Arc::clone(&shared.credentials);
-    let chain = credentials.chain_pem();
-    let channel = client::connect(address, credentials, MANAGER_NAME)
-        .await
-        .map_err(|source| SessionError::Connect { address: address.to_owned(), source })?;
     let mut dispatcher =
         DispatcherClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
     let description = describe(shared).await;
@@ -113,11 +130,11 @@ async fn session(
     );
     Err(tokio::select! {
         reason = listen(shared, messages) => reason,
-        reason = heartbeats(dispatcher.clone(), id) => reason,
+        reason = heartbeats(shared, address, dispatcher.clone(), id) => reason,
         reason = assignments(shared, dispatcher.clone(), id) => reason,
         status = shared.context.reporter.run(dispatcher.clone(), id) => status.into(),
         status = logs => status.into(),
-        reason = watch_description(shared, &description, &chain) => reason,
+        reason = watch_description(shared, &description, chain) => reason,
     })
 }
 
@@ -162,12 +179,24 @@ fn replace_if_other(current: &mut Vec<u8>, new: Vec<u8>) -> bool {
     other
 }
 
-async fn heartbeats(mut dispatcher: DispatcherClient<Channel>, session: &str) -> SessionError {
+async fn heartbeats(
+    shared: &Shared,
+    manager: &str,
+    mut dispatcher: DispatcherClient<Channel>,
+    session: &str,
+) -> SessionError {
     loop {
-        let request = HeartbeatRequest { session_id: session.to_owned() };
+        let mut request = tonic::Request::new(HeartbeatRequest { session_id: session.to_owned() });
+        clock::stamp(request.metadata_mut());
+        let sent = SystemTime::now();
         let answer = tokio::time::timeout(PATIENCE, dispatcher.heartbeat(request)).await;
         let period = match answer {
-            Ok(Ok(answer)) => answer.into_inner().period,
+            Ok(Ok(answer)) => {
+                if let Some(there) = clock::read(answer.metadata()) {
+                    shared.see_clock(manager, there, sent);
+                }
+                answer.into_inner().period
+            }
             Ok(Err(status)) => return status.into(),
             Err(_) => return SessionError::Timeout,
         };

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use brig_pki::identity::CertInfo;
-use brig_pki::tls::{self, ClientStream, Connector, TlsCredentials};
+use brig_pki::tls::{self, Connector, TlsCredentials, Validity};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -22,20 +22,11 @@ pub(crate) const CA_NAME: &str = "swarm-ca";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects to the manager at `host:port`, with the node's certificate; the other side has to
-/// prove to be `name`.
-pub(crate) async fn connect(
-    address: &str,
-    credentials: Arc<TlsCredentials>,
-    name: &'static str,
-) -> Result<Channel, Error> {
-    connect_heedfully(address, credentials, name).await.map(|(channel, _)| channel)
-}
-
-/// As [`connect`]; answers as well what the connection broke with, once it does.
+/// prove to be `name`. Answers as well what the connection broke with, once it does.
 ///
 /// With TLS 1.3 a client has finished its handshake before the server looks at its certificate:
 /// a refusal is an alert on a connection that stands, and the layers above only say that it ended.
-pub(crate) async fn connect_heedfully(
+pub(crate) async fn connect(
     address: &str,
     credentials: Arc<TlsCredentials>,
     name: &'static str,
@@ -55,26 +46,40 @@ pub(crate) async fn connect_heedfully(
 
 /// What a connection broke with.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Broken(Arc<OnceLock<String>>);
+pub(crate) struct Broken(Arc<OnceLock<Failure>>);
+
+#[derive(Debug)]
+struct Failure {
+    text: String,
+    validity: Option<Validity>,
+}
 
 impl Broken {
     /// The TLS library's text; `None` while the connection stands, or after it was closed in peace.
     pub(crate) fn reason(&self) -> Option<&str> {
-        self.0.get().map(String::as_str)
+        self.0.get().map(|failure| failure.text.as_str())
+    }
+
+    /// Whose certificate is not valid now, if that is why.
+    pub(crate) fn validity(&self) -> Option<Validity> {
+        self.0.get().and_then(|failure| failure.validity)
     }
 
     fn set(&self, error: &io::Error) {
-        self.0.get_or_init(|| error.to_string());
+        self.0.get_or_init(|| Failure {
+            text: error.to_string(),
+            validity: tls::validity_failure(error),
+        });
     }
 }
 
 /// A connection that remembers what it broke with.
-struct Noted {
-    stream: ClientStream<TcpStream>,
+struct Noted<S> {
+    stream: S,
     broken: Broken,
 }
 
-impl AsyncRead for Noted {
+impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -88,7 +93,7 @@ impl AsyncRead for Noted {
     }
 }
 
-impl AsyncWrite for Noted {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -129,13 +134,14 @@ pub(crate) async fn connect_anonymously(
 }
 
 /// No HTTP/2 pings: managers of Docker Engine take them for an attack.
-async fn dial<F>(
+async fn dial<F, S>(
     address: &str,
     broken: Broken,
     shake: impl Fn(TcpStream) -> F + Clone + Send + Sync + 'static,
 ) -> Result<Channel, Error>
 where
-    F: Future<Output = io::Result<ClientStream<TcpStream>>> + Send + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)

@@ -3,6 +3,7 @@
 
 pub(crate) mod authorize;
 pub(crate) mod client;
+pub(crate) mod clock;
 pub(crate) mod connections;
 pub(crate) mod refusals;
 pub(crate) mod server;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use brig_pki::tls::{AcceptError, ServerStream, TlsCredentials};
+use brig_pki::tls::{self, AcceptError, ServerStream, TlsCredentials};
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
 use super::authorize::{Membership, identify};
+use super::clock;
 use super::connections::{ConnectionPeer, Connections, Shown, Ticket};
 use super::refusals::Refusals;
 
@@ -98,16 +99,28 @@ pub(crate) fn incoming(
                     Ok(Err(AcceptError::Refused { subject, refusal })) => {
                         door.refusals.handshake(address, &subject, &refusal);
                     }
-                    Ok(Err(error)) => {
-                        let error = brig_types::error::chain(&error);
-                        tracing::debug!(peer = %address, error, "TLS handshake failed");
-                    }
+                    Ok(Err(error)) => failed(address, &error, &door.refusals),
                     Err(_) => tracing::debug!(peer = %address, "TLS handshake timed out"),
                 }
             });
         }
     });
     ReceiverStream::new(receiver).map(Ok)
+}
+
+/// Tells of a handshake that the peer ended. That it takes our certificate for one that is not
+/// valid now means that a clock may be wrong, here or there.
+fn failed(peer: SocketAddr, error: &AcceptError, refusals: &Refusals) {
+    if tls::validity_failure(error).is_some() {
+        let here = clock::text(std::time::SystemTime::now());
+        let reason = format!(
+            "it says that this manager's certificate is not valid now, and here it is {here}: one of the clocks is wrong"
+        );
+        refusals.handshake(peer, "", &reason);
+    } else {
+        let error = brig_types::error::chain(error);
+        tracing::debug!(%peer, error, "TLS handshake failed");
+    }
 }
 
 async fn handshake(

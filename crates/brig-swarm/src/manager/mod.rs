@@ -19,6 +19,7 @@ pub(crate) mod orchestrator;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ use self::gate::Gate;
 use self::logbroker::LogBroker;
 use self::resource::{Health, ResourceAllocator};
 use crate::grpc::authorize::AuthorizeLayer;
+use crate::grpc::clock::{ClockOffset, StampLayer};
 use crate::grpc::connections::Connections;
 use crate::grpc::refusals::Refusals;
 use crate::grpc::server::{self, Door};
@@ -66,7 +68,9 @@ pub(crate) struct ManagerConfig {
 
 /// A running manager.
 pub(crate) struct Manager {
+    store: Store,
     control: Control,
+    dispatcher: Dispatcher,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -80,8 +84,9 @@ impl Manager {
         let dispatcher =
             Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
         let logs = LogBroker::new(tracker.clone(), stop.clone());
-        let control = Control::new(store.clone(), logs.clone(), own.id);
-        let manager = Self { control, tracker, stop };
+        let control = Control::new(store.clone(), logs.clone(), own.id, Arc::clone(&credentials));
+        let manager =
+            Self { store: store.clone(), control, dispatcher: dispatcher.clone(), tracker, stop };
         manager.spawn(orchestrator::run(store.clone()));
         manager.spawn(allocator::run(store.clone()));
         manager.spawn(scheduler::run(store.clone()));
@@ -100,8 +105,12 @@ impl Manager {
         };
         let waiting = Arc::new(Notify::new());
         manager.spawn(ca::reconciler::run(store.clone()));
-        manager.spawn(ca::pending::run(store.clone(), Arc::clone(&waiting)));
-        let ca = CaServer::new(store, waiting, manager.stop.clone());
+        manager.spawn(ca::pending::run(
+            store.clone(),
+            Arc::clone(&credentials),
+            Arc::clone(&waiting),
+        ));
+        let ca = CaServer::new(store, Arc::clone(&credentials), waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };
         let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());
         manager.serve(incoming, authorize, ca, dispatcher, logs);
@@ -113,12 +122,22 @@ impl Manager {
         &self.control
     }
 
+    /// How far the nodes' clocks are from this manager's.
+    pub(crate) fn clocks(&self) -> BTreeMap<String, ClockOffset> {
+        self.dispatcher.clocks()
+    }
+
     /// Ends the sessions and stops everything.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
         self.tracker.close();
         if tokio::time::timeout(STOP_PATIENCE * 2, self.tracker.wait()).await.is_err() {
             tracing::warn!("parts of the manager did not stop in time");
+        }
+        // Connections that end slowly have handlers, and those have the store.
+        let store = self.store.clone();
+        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+            tracing::error!("the cluster store was not closed");
         }
     }
 
@@ -141,6 +160,7 @@ impl Manager {
         logs: LogBroker,
     ) {
         let router = tonic::transport::Server::builder()
+            .layer(StampLayer)
             .layer(authorize)
             .add_service(CaService::new(ca.clone()))
             .add_service(NodeCaServer::new(ca))

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use brig_pki::ca::{DEFAULT_NODE_EXPIRY, RootCa};
+use brig_pki::csr::NodeKey;
 use brig_pki::hash;
+use brig_pki::identity::NodeIdentity;
 use brig_proto::swarm::{
     Annotations, CaConfig, Certificate, Cluster, ClusterSpec, DispatcherConfig, EncryptionConfig,
     IssuanceStatus, JoinTokens, ManagerStatus, Node, NodeRole, NodeSpec, NodeStatus,
@@ -12,9 +14,11 @@ use brig_proto::swarm::{
 };
 use brig_store::{Store, StoreError};
 
-use super::InitRequest;
-use crate::error::ControlError;
+use super::running::pki;
+use super::{InitRequest, blocking};
+use crate::error::{ControlError, SwarmError};
 use crate::manager::allocator::networks;
+use crate::manager::ca::{external, rotation};
 use crate::manager::control::cluster::{new_token, without_signer};
 use crate::manager::dispatcher::DEFAULT_PERIOD;
 use crate::wire_time;
@@ -32,6 +36,54 @@ pub(crate) struct FirstNode {
     pub(crate) address: String,
     pub(crate) csr: Vec<u8>,
     pub(crate) chain: Vec<u8>,
+}
+
+/// The first node's certificate and the root that it leads to.
+pub(crate) struct FirstCertificate {
+    /// The cluster's root; without its key when somebody else signs.
+    pub(crate) root: RootCa,
+    pub(crate) key: NodeKey,
+    pub(crate) csr: Vec<u8>,
+    pub(crate) chain: Vec<u8>,
+}
+
+/// Gets the certificate that everything begins with: from a root that is made for it, or from the
+/// external authorities of the settings, whose root the cluster takes over. Then there is no key
+/// of the root in the cluster at any time.
+pub(crate) async fn first_certificate(
+    spec: &ClusterSpec,
+    identity: &NodeIdentity,
+) -> Result<FirstCertificate, SwarmError> {
+    let settings = spec.ca_config.clone().unwrap_or_default();
+    let control = |error| SwarmError::Control(Box::new(error));
+    // Whoever gives a root with its key lets the cluster sign, at first at least.
+    let external = if settings.signing_ca_key.is_empty() {
+        external::initial(&settings).map_err(control)?
+    } else {
+        None
+    };
+    let (key, csr) = blocking(|| {
+        let key = NodeKey::generate().map_err(pki("make a node key"))?;
+        let csr = key.csr_pem().map_err(pki("make a certificate request"))?;
+        Ok((key, csr))
+    })
+    .await?;
+    if let Some((root, external)) = external {
+        let chain = external
+            .issue(&csr, identity)
+            .await
+            .map_err(|error| SwarmError::ExternalCa(Box::new(error)))?;
+        return Ok(FirstCertificate { root, key, csr, chain });
+    }
+    let expiry = wire_time::duration(settings.node_cert_expiry.as_ref(), DEFAULT_NODE_EXPIRY);
+    let (identity, spec) = (identity.clone(), spec.clone());
+    blocking(move || {
+        let root = rotation::first(&spec).map_err(control)?;
+        let chain =
+            root.issue(&csr, &identity, expiry).map_err(pki("issue the node's certificate"))?;
+        Ok(FirstCertificate { root, key, csr, chain })
+    })
+    .await
 }
 
 /// Fills in what the caller left open.

@@ -14,7 +14,7 @@ mod running;
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use brig_proto::swarm::{Cluster, ClusterSpec, Peer, node_spec};
 use tokio::sync::{Mutex, oneshot};
@@ -23,9 +23,12 @@ use tokio_util::task::TaskTracker;
 
 pub use self::join::JoinRequest;
 use self::join::{Joining, Plan};
+pub(crate) use self::renewal::window as renewal_window;
 use self::running::Running;
 use crate::error::SwarmError;
 use crate::executor::Executor;
+use crate::expiry::Expiry;
+use crate::grpc::clock::ClockOffset;
 use crate::manager::control::Control;
 
 /// How long a call waits for the node to have joined. The attempt goes on after that.
@@ -108,6 +111,8 @@ pub struct SwarmStatus {
     pub managers: usize,
     /// The cluster without its keys; only managers know.
     pub cluster: Option<Arc<Cluster>>,
+    /// How far this node's clock is from its manager's, once that is known.
+    pub clock: Option<ClockOffset>,
 }
 
 /// This node's membership in a swarm. Clones share it.
@@ -313,6 +318,19 @@ impl Swarm {
             Membership::None | Membership::JoinFailed(_) => Err(SwarmError::NotInSwarm),
             Membership::Joining(_) => Err(SwarmError::NotManager),
             Membership::Running(running) => running.control().ok_or(SwarmError::NotManager),
+            Membership::Failed(error) => Err(SwarmError::Unusable(error)),
+        }
+    }
+
+    /// Everything of the swarm that ends at a known time, as far as this node knows: on a manager
+    /// the whole cluster's, on a worker its own. Nothing in no swarm.
+    ///
+    /// # Errors
+    /// [`SwarmError::Unusable`].
+    pub fn expiries(&self, now: SystemTime) -> Result<Vec<Expiry>, SwarmError> {
+        match self.membership() {
+            Membership::None | Membership::JoinFailed(_) | Membership::Joining(_) => Ok(Vec::new()),
+            Membership::Running(running) => Ok(running.expiries(now)),
             Membership::Failed(error) => Err(SwarmError::Unusable(error)),
         }
     }

@@ -7,13 +7,12 @@ use std::time::{Duration, SystemTime};
 use brig_pki::csr::NodeKey;
 use brig_pki::identity::{CertInfo, verify_issued_chain};
 use brig_pki::keyfile::{CertificateDir, KeyFile};
-use brig_pki::tls::TlsCredentials;
+use brig_pki::tls::{self, TlsCredentials};
 use brig_pki::{PkiError, admission};
 use brig_proto::swarm::{
     IssueNodeCertificateRequest, Node, NodeCertificateStatusRequest,
     issuance_status::State as IssuanceState, node_ca_client::NodeCaClient,
 };
-
 use brig_store::Store;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -21,7 +20,8 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::agent::{Agent, random};
-use crate::grpc::client::{self, MANAGER_NAME};
+use crate::grpc::client::{self, Broken, MANAGER_NAME};
+use crate::grpc::clock::{self, WrongClock};
 use crate::manager::ca::own::{self, OwnError};
 use crate::wire_time;
 
@@ -72,6 +72,8 @@ enum RenewalError {
     OtherRequest,
     #[error("the certificate cannot be used")]
     Pki(#[from] PkiError),
+    #[error(transparent)]
+    Clock(WrongClock),
 }
 
 impl RenewalError {
@@ -86,7 +88,8 @@ impl RenewalError {
             | Self::Failed(_)
             | Self::Timeout
             | Self::OtherRequest
-            | Self::Pki(_) => false,
+            | Self::Pki(_)
+            | Self::Clock(_) => false,
         }
     }
 }
@@ -118,7 +121,13 @@ impl Renewal {
         // Drawn once for each certificate: every new draw would bring the renewal forward.
         let mut point = random();
         loop {
-            let due = renew_at(&self.credentials.certificate(), point);
+            let certificate = self.credentials.certificate();
+            let due = if certificate.not_before > OffsetDateTime::now_utc() {
+                // A clock was wrong when it was issued, or is wrong now.
+                SystemTime::UNIX_EPOCH
+            } else {
+                renew_at(&certificate, point)
+            };
             let pause = if backoff.is_zero() {
                 wire_time::until(due, SystemTime::now()).min(MAX_SLEEP)
             } else {
@@ -184,14 +193,13 @@ impl Renewal {
         let csr = key.csr_pem()?;
         let chain = match self.own_issuer() {
             Some(store) => {
-                let identity = self.credentials.identity();
                 tracing::warn!(
-                    expired = %self.credentials.certificate().not_after,
-                    "this manager's certificate has expired, issuing another one from the cluster's own key"
+                    valid_until = %self.credentials.certificate().not_after,
+                    "this manager's certificate is not valid now, issuing another one from the cluster's own key"
                 );
-                own::issue(store, &identity, csr).await.map_err(RenewalError::Own)?
+                own::issue(store, &self.credentials, csr).await.map_err(RenewalError::Own)?
             }
-            None => tokio::time::timeout(PATIENCE, self.request(csr))
+            None => tokio::time::timeout(PATIENCE, self.ask(csr))
                 .await
                 .map_err(|_| RenewalError::Timeout)??,
         };
@@ -206,32 +214,37 @@ impl Renewal {
         Ok(())
     }
 
-    /// The store, where it is needed: with an expired certificate this manager is none to anybody,
-    /// itself included.
+    /// The store, where it is needed: with a certificate that has expired, or that a wrong clock
+    /// made for the future, this manager is none to anybody, itself included.
     fn own_issuer(&self) -> Option<&Store> {
-        let expired = self.credentials.certificate().not_after < OffsetDateTime::now_utc();
-        self.store.as_ref().filter(|_| expired)
+        let valid = self.credentials.certificate().is_valid_at(OffsetDateTime::now_utc());
+        self.store.as_ref().filter(|_| !valid)
     }
 
-    async fn request(&self, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
+    async fn ask(&self, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
         let address = self.agent.choose_manager().ok_or(RenewalError::NoManager)?;
         let credentials = Arc::clone(&self.credentials);
-        let (channel, broken) = client::connect_heedfully(&address, credentials, MANAGER_NAME)
-            .await
-            .map_err(RenewalError::Connect)?;
-        let answer = Self::ask(NodeCaClient::new(channel), csr).await;
-        // The alert that says that the certificate is not believed. The other texts of broken
-        // connections say nothing about it.
-        let alert = broken.reason().filter(|reason| reason.contains("fatal alert"));
-        match (answer, alert) {
-            (Err(RenewalError::Refused(_)), Some(alert)) => {
-                Err(RenewalError::Unwelcome(alert.to_owned()))
+        let (error, failure) = match client::connect(&address, credentials, MANAGER_NAME).await {
+            Ok((channel, broken)) => match Self::request(NodeCaClient::new(channel), csr).await {
+                Ok(chain) => return Ok(chain),
+                Err(error) => (unwelcome(error, &broken), broken.validity()),
+            },
+            Err(source) => {
+                let failure = tls::validity_failure(&source);
+                (RenewalError::Connect(source), failure)
             }
-            (answer, _) => answer,
+        };
+        let Some(failure) = failure else {
+            return Err(error);
+        };
+        match clock::diagnose(&address, &self.credentials, failure).await {
+            Some(wrong) if wrong.is_off() => Err(RenewalError::Clock(wrong)),
+            // The clocks agree: what the manager said about the certificate says more.
+            _ => Err(error),
         }
     }
 
-    async fn ask(mut ca: NodeCaClient<Channel>, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
+    async fn request(mut ca: NodeCaClient<Channel>, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
         let request = IssueNodeCertificateRequest {
             csr: csr.clone(),
             ..IssueNodeCertificateRequest::default()
@@ -284,6 +297,16 @@ impl Renewal {
     }
 }
 
+/// The alert that says that the certificate is not believed, where there was one. The other texts
+/// of broken connections say nothing about it.
+fn unwelcome(error: RenewalError, broken: &Broken) -> RenewalError {
+    let alert = broken.reason().filter(|reason| reason.contains("fatal alert"));
+    match (error, alert) {
+        (RenewalError::Refused(_), Some(alert)) => RenewalError::Unwelcome(alert.to_owned()),
+        (error, _) => error,
+    }
+}
+
 /// What to tell an operator after a renewal failed; nothing while the certificate is valid.
 fn problem(certificate: &CertInfo, now: OffsetDateTime, refused: bool, reason: &str) -> String {
     if now < certificate.not_before {
@@ -330,6 +353,11 @@ fn renew_at(certificate: &CertInfo, random: f64) -> SystemTime {
     let end = SystemTime::from(certificate.not_after);
     let validity = wire_time::until(end, start);
     start + validity.mul_f64(EARLIEST + (LATEST - EARLIEST) * random.clamp(0.0, 1.0))
+}
+
+/// The first and the last moment at which a node renews a certificate.
+pub(crate) fn window(certificate: &CertInfo) -> (SystemTime, SystemTime) {
+    (renew_at(certificate, 0.0), renew_at(certificate, 1.0))
 }
 
 #[cfg(test)]

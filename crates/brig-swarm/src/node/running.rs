@@ -3,10 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use brig_pki::PkiError;
-use brig_pki::csr::NodeKey;
 use brig_pki::identity::NodeIdentity;
 use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys, StoredIdentity};
 use brig_pki::seal::KeyRing;
@@ -20,13 +19,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::bootstrap::{self, FirstNode};
+use super::bootstrap::{self, FirstCertificate, FirstNode};
 use super::files::{self, Addresses, Layout};
 use super::renewal::Renewal;
 use super::{InitRequest, LocalNodeState, SwarmConfig, SwarmStatus, address, blocking};
 use crate::agent::{Agent, AgentConfig, RememberManagers};
 use crate::error::SwarmError;
-use crate::manager::ca::rotation;
+use crate::expiry::{self, Expiry, Facts};
 use crate::manager::control::{Control, cluster};
 use crate::manager::dispatcher::OwnNode;
 use crate::manager::keys::DataKeys;
@@ -40,6 +39,7 @@ const LISTEN_RETRY: Duration = Duration::from_millis(50);
 pub(crate) struct Running {
     identity: NodeIdentity,
     addresses: Addresses,
+    credentials: Arc<TlsCredentials>,
     agent: Arc<Agent>,
     manager: Option<Manager>,
     renewals: TaskTracker,
@@ -178,7 +178,7 @@ impl Running {
         let stop = CancellationToken::new();
         let renewals = TaskTracker::new();
         let renewal = Renewal::new(
-            credentials,
+            Arc::clone(&credentials),
             CertificateDir::new(layout.certificates()),
             stored.key,
             Arc::clone(&agent),
@@ -192,7 +192,16 @@ impl Running {
                 () = renewal.run() => {}
             }
         });
-        Ok(Self { identity, addresses, agent, manager, renewals, certificate_problem, stop })
+        Ok(Self {
+            identity,
+            addresses,
+            credentials,
+            agent,
+            manager,
+            renewals,
+            certificate_problem,
+            stop,
+        })
     }
 
     /// This node's id.
@@ -243,6 +252,7 @@ impl Running {
             managers: nodes.iter().filter(|node| is_manager(node)).count(),
             nodes: nodes.len(),
             cluster: control.and_then(|control| control.cluster().ok()),
+            clock: self.agent.clock(),
         }
     }
 
@@ -250,6 +260,28 @@ impl Running {
     fn problem(&self, of_session: String) -> String {
         let of_certificate = self.certificate_problem.borrow();
         if of_certificate.is_empty() { of_session } else { of_certificate.clone() }
+    }
+
+    /// Everything that ends, as far as this node knows.
+    pub(crate) fn expiries(&self, now: SystemTime) -> Vec<Expiry> {
+        let own = self.credentials.certificate();
+        let node = self.node_id();
+        let cluster = self
+            .manager
+            .as_ref()
+            .and_then(|manager| manager.control().cluster().ok().map(|cluster| (manager, cluster)));
+        let Some((manager, cluster)) = cluster else {
+            let roots = self.credentials.roots_pem();
+            let role = self.credentials.identity().role;
+            return expiry::of_worker(&node, role, &own, &roots, self.agent.clock(), now);
+        };
+        expiry::of_cluster(&Facts {
+            cluster: &cluster,
+            nodes: &manager.control().nodes(),
+            own: (&node, &own),
+            clocks: &manager.clocks(),
+            now,
+        })
     }
 
     /// Stops; containers go on running.
@@ -289,15 +321,11 @@ async fn write_new_swarm(
         NodeIdentity { cluster: cluster_id.clone(), role: Role::Manager, node: NodeId::generate() };
     let advertised = addresses.advertise_addr.clone();
     let availability = request.availability;
+    let FirstCertificate { root, key, csr, chain } =
+        bootstrap::first_certificate(&spec, &identity).await?;
     let (store, cluster, node) = blocking(move || {
-        let root = rotation::first(&spec).map_err(|error| SwarmError::Control(Box::new(error)))?;
         let cluster = bootstrap::cluster(&cluster_id, &root, spec, &request)
             .map_err(|error| SwarmError::Control(Box::new(error)))?;
-        let key = NodeKey::generate().map_err(pki("make a node key"))?;
-        let csr = key.csr_pem().map_err(pki("make a certificate request"))?;
-        let expiry = crate::manager::ca::expiry(&cluster);
-        let chain =
-            root.issue(&csr, &identity, expiry).map_err(pki("issue the node's certificate"))?;
         let (keys, ring) = StoreKeys::generate().map_err(pki("make the store's keys"))?;
         let backend = RedbBackend::open(&layout.store())
             .map_err(|error| SwarmError::Store(StoreError::Open(Arc::new(error))))?;

@@ -38,6 +38,44 @@ fn read_only_binds() {
 }
 
 #[test]
+fn hostile_places_lead_nowhere_else() {
+    // The child sees the host's processes, as a container with `--pid host` does.
+    let child = crate::ns::tests::Unshared::spawn(&["-m", "--propagation", "private"]);
+    let ns = ns::open(child.pid(), NsKind::Mnt).unwrap();
+    let top = tempfile::tempdir().unwrap();
+    let outside = top.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    // As an image would have it: what is to be made lies behind a door to the host's files.
+    let door = format!("/proc/{}/root{}", std::process::id(), outside.display());
+    let run = top.path().join("run");
+    std::os::unix::fs::symlink(&door, &run).unwrap();
+    std::os::unix::fs::symlink(format!("{door}/new"), top.path().join("dangling")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        top.path().join("pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    let attach = |dir: &Path, file: &Path| {
+        let memory = DetachedTmpfs::new("brig-hostile", 1 << 20, 16).unwrap();
+        memory.add_file("one", b"secret", 0, 0, 0o400).unwrap();
+        memory.attach_files_in(ns.as_fd(), dir, &[("one".to_owned(), file.to_owned())])
+    };
+    let safe = top.path().join("safe");
+    attach(&run.join("secrets"), &safe.join("x")).unwrap_err();
+    attach(&safe.join("a"), &run.join("deep/key")).unwrap_err();
+    attach(&safe.join("b"), &run.join("key")).unwrap_err();
+    attach(&safe.join("c"), &top.path().join("dangling")).unwrap_err();
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "nothing was made outside");
+    // Never opened, so nobody waits for its other end; the file is mounted over it.
+    attach(&safe.join("d"), &top.path().join("pipe")).unwrap();
+    let seen = format!("/proc/{}/root{}", child.pid(), top.path().join("pipe").display());
+    assert_eq!(fs::read(seen).unwrap(), b"secret");
+}
+
+#[test]
 fn a_detached_tmpfs_shows_only_in_the_other_namespace() {
     let child = crate::ns::tests::Unshared::spawn(&["-m", "--propagation", "private"]);
     let source = format!("brig-test-{}", child.pid());

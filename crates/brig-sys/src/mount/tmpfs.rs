@@ -1,16 +1,17 @@
 //! A memory file system that is mounted nowhere until it is moved into another mount namespace.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, openat};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, openat as open_at};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
+
+use crate::openat;
 
 const ATTRIBUTES: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
@@ -84,7 +85,7 @@ impl DetachedTmpfs {
         }
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(openat(&self.mount, name, flags, Mode::RUSR | Mode::WUSR)?);
+        let mut file = File::from(open_at(&self.mount, name, flags, Mode::RUSR | Mode::WUSR)?);
         file.write_all(data)?;
         fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         // After the owner: changing that clears the set-id bits.
@@ -124,7 +125,8 @@ impl DetachedTmpfs {
     /// Moves it to `target` in another mount namespace; the directory is made there if missing.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// `InvalidInput` for a path with `..`, `FilesystemLoop` for one that goes through a magic link
+    /// of /proc; else what the kernel answers.
     pub fn attach_in(self, mnt_ns: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
         self.attach_files_in(mnt_ns, target, &[])
     }
@@ -134,7 +136,7 @@ impl DetachedTmpfs {
     /// files are made there to bind over.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// As [`DetachedTmpfs::attach_in`], and `AlreadyExists` for a dangling link in a file's place.
     pub fn attach_files_in(
         self,
         mnt_ns: BorrowedFd<'_>,
@@ -145,47 +147,52 @@ impl DetachedTmpfs {
             // The directories are the container's, whatever umask this process has. This thread
             // has an umask of its own.
             rustix::process::umask(Mode::empty());
-            make_directories(target)?;
-            move_mount(
-                self.mount.as_fd(),
-                "",
-                CWD,
-                target,
-                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-            )?;
+            // SECURITY: what lies there is the image's choice. Every path is walked below the
+            // container's root and not through magic links: with the host's processes in sight,
+            // /proc/1/root leads out of it. What was found is held and mounted on, so that nothing
+            // is looked up twice.
+            let root = openat::open_dir(Path::new("/"))?;
+            let directory = make_directories(&root, target)?;
+            mount_on(&self.mount, &directory)?;
             for (name, path) in files {
-                if let Some(parent) = path.parent() {
-                    make_directories(parent)?;
-                }
-                make_file(path)?;
+                let place = make_file(&root, path)?;
                 let clone = open_tree(
                     self.mount.as_fd(),
                     name.as_str(),
                     OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
                 )?;
-                move_mount(
-                    clone.as_fd(),
-                    "",
-                    CWD,
-                    path.as_path(),
-                    MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-                )?;
+                mount_on(&clone, &place)?;
             }
             Ok(())
         })
     }
 }
 
-fn make_directories(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o755).create(path)
+fn mount_on(mount: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(mount.as_fd(), "", place.as_fd(), "", flags)?)
 }
 
-fn make_file(path: &Path) -> io::Result<()> {
-    let exists = rustix::fs::statat(CWD, path, AtFlags::empty()).is_ok();
-    if exists {
-        return Ok(());
+fn make_directories(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    openat::create_dir_all_in_root(root, path, (0, 0), 0o755)
+}
+
+/// What is at `path`, for mounting on it; an empty file is made where there is nothing.
+fn make_file(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    let look = || openat::open_in_root(root, path, OFlags::PATH, Mode::empty());
+    match look() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        found => return found,
     }
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-    openat(CWD, path, flags, Mode::from_raw_mode(0o644))?;
-    Ok(())
+    let parent = make_directories(root, path.parent().unwrap_or(Path::new("/")))?;
+    let name = Path::new(path.file_name().unwrap_or_default());
+    // A link that leads nowhere is in the way: it is not followed to make its target.
+    let flags = OFlags::CREATE
+        | OFlags::EXCL
+        | OFlags::WRONLY
+        | OFlags::NONBLOCK
+        | OFlags::NOFOLLOW
+        | OFlags::CLOEXEC;
+    openat::open_beneath(&parent, name, flags, Mode::from_raw_mode(0o644))?;
+    openat::open_beneath(&parent, name, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())
 }

@@ -48,7 +48,12 @@ pub(crate) fn end_at_first_argument(command: &Command, arguments: Vec<OsString>)
         ArgAction::Set | ArgAction::Append => !arg.is_require_equals_set(),
         _ => false,
     };
-    let by_long = |name: &str| command.get_arguments().find(|arg| arg.get_long() == Some(name));
+    let by_long = |name: &str| {
+        command.get_arguments().find(|arg| {
+            arg.get_long() == Some(name)
+                || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
+        })
+    };
     let by_short = |name: char| command.get_arguments().find(|arg| arg.get_short() == Some(name));
     let mut at = 0;
     while let Some(argument) = arguments.get(at) {

@@ -38,6 +38,9 @@ fn what_follows_the_image_is_left_alone() {
     assert_eq!(rest, ["busybox", "sh", "-c", "--rm", "--", "-d"]);
     assert_eq!(matches.get_one::<bool>("detach"), Some(&false));
     assert_eq!(matches.get_one::<bool>("tty"), Some(&true));
+    let (_, matches) = runs("run --dns-opt ndots:3 --net n busybox sh -c x");
+    let rest: Vec<&String> = matches.get_many("command").unwrap().collect();
+    assert_eq!(rest, ["busybox", "sh", "-c", "x"]);
     let (_, matches) = runs("run --sig-proxy=false --memory-swap -1 -d -- -odd");
     assert_eq!(matches.get_one::<bool>("sig_proxy"), Some(&false));
     assert_eq!(matches.get_one::<i64>("memory_swap"), Some(&-1));
@@ -67,7 +70,7 @@ fn mistakes_are_dockers() {
     );
     assert!(fails("bogus").0.starts_with("brig: unknown command: brig bogus"));
     assert!(fails("swarm bogus").0.starts_with("brig: unknown command: brig swarm bogus"));
-    assert!(fails("build .").0.contains("not available in this version"));
+    assert!(fails("stack ls").0.contains("not available in this version"));
 }
 
 #[test]

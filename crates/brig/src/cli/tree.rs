@@ -2,7 +2,7 @@
 
 use super::Leaf;
 use crate::commands::{
-    config, container, context, image, network, node, secret, service, swarm, system, volume,
+    config, container, context, image, network, node, prune, secret, service, swarm, system, volume,
 };
 
 /// A word of the command line.
@@ -23,7 +23,8 @@ pub(crate) struct Group {
 }
 
 /// Groups, in the order of the help.
-pub(crate) const GROUPS: [&Group; 11] = [
+pub(crate) const GROUPS: [&Group; 12] = [
+    &Group { name: "builder", about: "Manage builds", leaves: prune::BUILDER_COMMANDS },
     &Group { name: "container", about: "Manage containers", leaves: container::COMMANDS },
     &Group { name: "context", about: "Manage contexts", leaves: context::COMMANDS },
     &Group { name: "image", about: "Manage images", leaves: image::COMMANDS },
@@ -38,19 +39,26 @@ pub(crate) const GROUPS: [&Group; 11] = [
 ];
 
 /// Commands that stand on their own, in the order of the help.
-pub(crate) const TOP: [&Leaf; 30] = [
+pub(crate) const TOP: [&Leaf; 40] = [
     &container::RUN,
     &container::EXEC,
     &container::PS,
+    &image::BUILD,
     &image::PULL,
+    &image::PUSH,
     &image::IMAGES,
     &system::LOGIN,
     &system::LOGOUT,
+    &image::SEARCH,
     &system::VERSION,
     &system::INFO,
     &container::ATTACH,
+    &container::COMMIT,
+    &container::CP,
     &container::CREATE,
+    &container::DIFF,
     &system::EVENTS,
+    &container::EXPORT,
     &image::HISTORY,
     &image::IMPORT,
     &system::INSPECT,
@@ -63,16 +71,19 @@ pub(crate) const TOP: [&Leaf; 30] = [
     &container::RESTART,
     &container::RM,
     &image::RMI,
+    &image::SAVE,
     &container::START,
+    &container::STATS,
     &container::STOP,
     &image::TAG,
     &container::TOP,
     &container::UNPAUSE,
+    &container::UPDATE,
     &container::WAIT,
 ];
 
 /// How many of [`TOP`] the help lists as common.
-pub(crate) const COMMON: usize = 9;
+pub(crate) const COMMON: usize = 12;
 
 /// All words.
 pub(crate) fn entries() -> impl Iterator<Item = Entry> {

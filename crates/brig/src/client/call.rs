@@ -67,6 +67,11 @@ impl Call {
         Self::new(Method::POST, path)
     }
 
+    /// A PUT.
+    pub(crate) fn put(path: impl Into<String>) -> Self {
+        Self::new(Method::PUT, path)
+    }
+
     /// A DELETE.
     pub(crate) fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path)

@@ -6,6 +6,7 @@ pub(crate) mod context;
 pub(crate) mod image;
 pub(crate) mod network;
 pub(crate) mod node;
+pub(crate) mod prune;
 pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod swarm;
@@ -13,6 +14,7 @@ pub(crate) mod system;
 pub(crate) mod volume;
 
 mod inspect;
+mod stored;
 mod tasks;
 
 use brig_api::filters::Filters;

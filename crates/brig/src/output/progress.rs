@@ -61,7 +61,8 @@ impl Display {
         })
     }
 
-    fn read(
+    /// Takes bytes of a message stream and gives whole messages away.
+    pub(crate) fn read(
         &mut self,
         bytes: &[u8],
         mut take: impl FnMut(&mut Self, &JsonMessage) -> Result<()>,

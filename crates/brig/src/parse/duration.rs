@@ -62,6 +62,24 @@ fn scaled(number: &str, scale: i64) -> Option<i64> {
     Some(value)
 }
 
+/// A duration that is not negative; `30d` too, which Go does not know.
+pub(crate) fn with_days(text: &str) -> Result<i64, BadValue> {
+    const DAY: i64 = 86_400_000_000_000;
+    let (days, rest) = match text.split_once('d') {
+        Some((days, rest)) => {
+            let days = days.parse::<u32>().ok().and_then(|days| DAY.checked_mul(days.into()));
+            let days = days.ok_or_else(|| BadValue(format!("time: invalid duration {text:?}")))?;
+            (days, rest)
+        }
+        None => (0, text),
+    };
+    if days > 0 && rest.is_empty() {
+        return Ok(days);
+    }
+    days.checked_add(positive(rest)?)
+        .ok_or_else(|| BadValue(format!("time: invalid duration {text:?}")))
+}
+
 /// A duration that is not negative.
 pub(crate) fn positive(text: &str) -> Result<i64, BadValue> {
     match nanoseconds(text)? {
@@ -125,6 +143,18 @@ mod tests {
         }
         for text in ["", "5", "s", "1x", "1.2.3s", ".s", "-", "99999999999h", "1s2"] {
             assert!(nanoseconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn days_can_be_said() {
+        const HOUR: i64 = 3_600_000_000_000;
+        for (text, hours) in [("30d", 720), ("1d12h", 36), ("2h", 2), ("0", 0)] {
+            assert_eq!(with_days(text).unwrap(), hours * HOUR, "{text}");
+        }
+        for text in ["", "d", "-1d", "1.5d", "1d1", "1dd", "-1h", "4294967295d", "106751d1000000h"]
+        {
+            assert!(with_days(text).is_err(), "{text}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Containers: make, look at, start, stop, remove.
 
-use brig_api::container::{ContainerCreateRequest, ContainerSummary, HostConfig};
+use brig_api::container::{ContainerCreateRequest, ContainerSummary, HostConfig, UpdateRequest};
 use brig_engine::{ListOptions, RemoveOptions, StartOptions};
 use http::StatusCode;
 
@@ -149,6 +149,15 @@ pub async fn pause(call: Call) -> Answer {
 pub async fn unpause(call: Call) -> Answer {
     call.state.engine.unpause(call.param("id")).await?;
     Ok(body::empty(StatusCode::NO_CONTENT))
+}
+
+/// `POST /containers/{id}/update`.
+///
+/// # Errors
+/// No such container, values that cannot be, what the kernel refuses.
+pub async fn update(mut call: Call) -> Answer {
+    let request: UpdateRequest = call.required_json().await?;
+    body::ok(&call.state.engine.update(call.param("id"), request).await?)
 }
 
 /// `POST /containers/{id}/rename`.

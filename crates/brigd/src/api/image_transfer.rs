@@ -32,16 +32,19 @@ pub async fn create(call: Call) -> Answer {
 async fn pull(call: Call) -> Answer {
     let name = call.query.text("fromImage").unwrap_or_default();
     let wanted = reference(name, call.query.non_empty("tag"))?;
-    if wanted.tag().is_none() && wanted.digest().is_none() {
-        return Err(ApiError::not_implemented(
-            "pulling all tags of a repository is not available in this version; name one",
-        ));
-    }
     let platform = call.query.non_empty("platform").map(platform).transpose()?;
     let credentials = credentials(&call)?;
     let state = call.state.clone();
     progress::stream(&call.state, move |lines| async move {
         let sink = held_back(lines);
+        if wanted.tag().is_none() && wanted.digest().is_none() {
+            let pulled =
+                state.engine.images().pull_all(&wanted, platform, credentials, &sink).await?;
+            for (reference, _) in pulled {
+                emit(&state, "pull", &reference.familiar(), &reference.familiar_name());
+            }
+            return Ok(());
+        }
         state.engine.images().pull(&wanted, platform, credentials, &sink).await?;
         let name = wanted.familiar();
         emit(&state, "pull", &name, &wanted.familiar_name());
@@ -70,7 +73,7 @@ fn held_back(lines: Lines) -> impl Fn(Progress) + Send + Sync {
 }
 
 /// A platform, `os/arch[/variant]` or a JSON object as newer clients send it.
-pub(super) fn platform(text: &str) -> Result<Platform, ApiError> {
+pub(crate) fn platform(text: &str) -> Result<Platform, ApiError> {
     #[derive(serde::Deserialize)]
     struct Object {
         os: String,
@@ -137,6 +140,7 @@ async fn import(mut call: Call) -> Answer {
 /// None before the first line; an archive that can't be used is the stream's last line.
 pub async fn load(mut call: Call) -> Answer {
     let quiet = call.query.flag("quiet");
+    let platform = call.query.non_empty("platform").map(platform).transpose()?;
     let reader = call.reader();
     let state = call.state.clone();
     progress::stream(&call.state, move |lines| async move {
@@ -147,7 +151,7 @@ pub async fn load(mut call: Call) -> Answer {
                 sink_lines.report(&step);
             }
         };
-        match state.engine.images().load(reader, &sink).await {
+        match state.engine.images().load_for(reader, platform, &sink).await {
             Ok(loaded) => {
                 for image in loaded {
                     let text = match &image.reference {

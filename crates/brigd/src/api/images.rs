@@ -253,7 +253,7 @@ pub async fn tag(call: Call) -> Result<Response, ApiError> {
 }
 
 /// A repository and a tag or digest, as queries give them apart.
-pub(super) fn reference(repository: &str, tag: Option<&str>) -> Result<Reference, ApiError> {
+pub(crate) fn reference(repository: &str, tag: Option<&str>) -> Result<Reference, ApiError> {
     let invalid =
         |error: brig_types::reference::InvalidReference| ApiError::invalid(error.to_string());
     let reference = Reference::parse(repository).map_err(invalid)?;

@@ -73,7 +73,10 @@ fn inspected(info: &NetworkInfo) -> NetworkInspect {
                     .ip
                     .map(|ip| format!("{ip}/{}", endpoint.prefix_len))
                     .unwrap_or_default(),
-                ipv6_address: String::new(),
+                ipv6_address: endpoint
+                    .v6
+                    .map(|v6| format!("{}/{}", v6.ip, v6.prefix_len))
+                    .unwrap_or_default(),
             };
             (id.to_string(), container)
         })
@@ -85,7 +88,7 @@ fn inspected(info: &NetworkInfo) -> NetworkInspect {
         scope: "local".to_owned(),
         driver: record.driver.as_str().to_owned(),
         enable_ipv4: Some(true),
-        enable_ipv6: false,
+        enable_ipv6: record.ipam.as_ref().is_some_and(|ipam| ipam.v6.is_some()),
         ipam: ipam(record),
         internal: record.internal,
         attachable: record.attachable,
@@ -110,7 +113,18 @@ fn ipam(record: &NetworkRecord) -> Ipam {
             .map(|(name, address)| (name.clone(), address.to_string()))
             .collect(),
     };
-    Ipam { driver: "default".to_owned(), options: ipam.options.clone(), config: vec![config] }
+    let v6 = ipam.v6.as_ref().map(|v6| IpamConfig {
+        subnet: v6.subnet.to_string(),
+        ip_range: v6.ip_range.map(|range| range.to_string()).unwrap_or_default(),
+        gateway: v6.gateway.to_string(),
+        auxiliary_addresses: v6
+            .aux_addresses
+            .iter()
+            .map(|(name, address)| (name.clone(), address.to_string()))
+            .collect(),
+    });
+    let config = std::iter::once(config).chain(v6).collect();
+    Ipam { driver: "default".to_owned(), options: ipam.options.clone(), config }
 }
 
 /// `POST /networks/create`.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use brig_api::progress::JsonMessage;
+use brig_api::progress::{JsonMessage, ProgressDetail};
 use brig_image::{LayerState, Progress};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
@@ -12,8 +12,10 @@ use crate::server::body::{self, JSON};
 use crate::server::{ApiError, Response};
 use crate::state::AppState;
 
-/// Lines that wait for a slow client before lines with mere numbers are left out.
-const PENDING_LINES: usize = 1024;
+/// Lines that wait for a slow client.
+const PENDING_LINES: usize = 4096;
+/// Room that lines with mere numbers leave to those that say something.
+const RESERVED_LINES: usize = 3072;
 
 /// Sends lines to the client.
 #[derive(Clone, Debug)]
@@ -28,8 +30,9 @@ impl Lines {
 
     /// Sends a step of an image's way; never waits.
     pub fn report(&self, progress: &Progress) {
+        let moving = matches!(progress, Progress::Layer { state, .. } if state.bytes().is_some());
         for line in lines_of(progress) {
-            if self.0.try_send(line).is_err() {
+            if (moving && self.0.capacity() <= RESERVED_LINES) || self.0.try_send(line).is_err() {
                 tracing::trace!("a progress line was left out");
             }
         }
@@ -83,6 +86,22 @@ fn lines_of(progress: &Progress) -> Vec<JsonMessage> {
     match progress {
         Progress::PullingFrom { repository, tag } => {
             vec![JsonMessage::status(tag, format!("Pulling from {repository}"))]
+        }
+        Progress::PushingTo { repository } => {
+            vec![JsonMessage::status("", format!("The push refers to repository [{repository}]"))]
+        }
+        Progress::Pushed { tag, digest, size } => vec![
+            JsonMessage::status("", format!("{tag}: digest: {digest} size: {size}")),
+            JsonMessage {
+                progress_detail: Some(ProgressDetail::default()),
+                aux: Some(serde_json::json!({
+                    "Tag": tag, "Digest": digest.as_str(), "Size": size,
+                })),
+                ..JsonMessage::default()
+            },
+        ],
+        Progress::Mounted { id, from } => {
+            vec![JsonMessage::state(id, format!("Mounted from {from}"))]
         }
         Progress::Layer { id, state } => vec![layer_line(id, state)],
         Progress::Digest(digest) => vec![JsonMessage::status("", format!("Digest: {digest}"))],

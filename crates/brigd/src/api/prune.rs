@@ -111,14 +111,6 @@ pub async fn images(call: Call) -> Answer {
     body::ok(&ImagesPruneReport { images_deleted, space_reclaimed: reclaimed })
 }
 
-/// `POST /build/prune`: there is no build cache.
-///
-/// # Errors
-/// None.
-pub async fn build_cache(_: Call) -> Answer {
-    body::ok(&serde_json::json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))
-}
-
 /// `POST /volumes/prune`.
 ///
 /// # Errors

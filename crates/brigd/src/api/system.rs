@@ -9,7 +9,7 @@ use brig_api::system::{
 use brig_api::time::rfc3339nano;
 use brig_api::version::{MAX, MIN};
 use brig_engine::ListOptions;
-use brig_runtime::Flavor;
+use brig_runtime::{AppArmor, Flavor};
 use http::{HeaderValue, header};
 use time::OffsetDateTime;
 
@@ -38,6 +38,8 @@ pub async fn ping(call: Call) -> Answer {
         HeaderValue::from_static("no-cache, no-store, must-revalidate"),
     );
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    // The classic builder: this engine has no BuildKit.
+    headers.insert("builder-version", HeaderValue::from_static("1"));
     headers.insert("swarm", HeaderValue::from_static(crate::swarm::ping_status(&call.state)));
     Ok(response)
 }
@@ -157,15 +159,17 @@ pub async fn info(call: Call) -> Answer {
         swarm: crate::swarm::info(state).await,
         live_restore_enabled: true,
         init_binary: init.map(|path| path.display().to_string()).unwrap_or_default(),
-        security_options: security_options(unified),
+        security_options: security_options(state.engine.runtime().facts().apparmor, unified),
         default_address_pools: pools(config),
+        warnings: crate::swarm::expiring::warnings(state),
         ..SystemInfo::default()
     })
 }
 
-fn security_options(unified: bool) -> Vec<String> {
+fn security_options(apparmor: AppArmor, unified: bool) -> Vec<String> {
     let mut options = vec!["name=seccomp,profile=builtin".to_owned()];
-    if std::path::Path::new("/sys/module/apparmor/parameters/enabled").exists() {
+    // SECURITY: only said where containers are confined by it unless they ask not to be.
+    if apparmor == AppArmor::Ready {
         options.insert(0, "name=apparmor".to_owned());
     }
     if unified {
@@ -250,6 +254,20 @@ pub async fn disk_usage(call: Call) -> Answer {
     }
     if wanted("volume") {
         usage.volumes = super::volumes::with_usage(&call).await?;
+    }
+    if wanted("build-cache") {
+        let state = call.state.clone();
+        let bytes = tokio::task::spawn_blocking(move || state.builder.cache_size())
+            .await
+            .map_err(|_| ApiError::system("the work ended unexpectedly"))?;
+        if bytes > 0 {
+            usage.build_cache.push(serde_json::json!({
+                "ID": "buildah", "Parent": "", "Parents": null, "Type": "regular",
+                "Description": "layers of earlier builds", "InUse": false, "Shared": false,
+                "Size": bytes, "CreatedAt": brig_api::time::zero(), "LastUsedAt": null,
+                "UsageCount": 0,
+            }));
+        }
     }
     usage.builder_size = (!call.speaks(1, 42)).then_some(0);
     body::ok(&usage)

@@ -9,85 +9,13 @@ fn refuse(text: &str) -> Answer {
     Err(ApiError::not_implemented(text))
 }
 
-/// `GET /containers/{id}/changes`.
+/// The sessions of BuildKit.
 ///
 /// # Errors
 /// Always 501.
-pub async fn changes(_: Call) -> Answer {
-    refuse("listing a container's changed files is not available in this version")
-}
-
-/// `GET /containers/{id}/stats`.
-///
-/// # Errors
-/// Always 501.
-pub async fn stats(_: Call) -> Answer {
-    refuse("container statistics are not available in this version")
-}
-
-/// `GET /containers/{id}/export`.
-///
-/// # Errors
-/// Always 501.
-pub async fn export(_: Call) -> Answer {
-    refuse("exporting a container's file system is not available in this version")
-}
-
-/// `/containers/{id}/archive`.
-///
-/// # Errors
-/// Always 501.
-pub async fn copy(_: Call) -> Answer {
-    refuse("copying files from and to containers is not available in this version")
-}
-
-/// `POST /containers/{id}/update`.
-///
-/// # Errors
-/// Always 501.
-pub async fn update(_: Call) -> Answer {
-    refuse("changing a container's resources is not available in this version; create it anew")
-}
-
-/// `GET /images/search`.
-///
-/// # Errors
-/// Always 501.
-pub async fn search(_: Call) -> Answer {
-    refuse("searching registries is not available in this version; use the registry's web page")
-}
-
-/// `GET /images/get`.
-///
-/// # Errors
-/// Always 501.
-pub async fn save(_: Call) -> Answer {
-    refuse("saving images is not available in this version; skopeo copies them from registries")
-}
-
-/// `POST /images/{name}/push`.
-///
-/// # Errors
-/// Always 501.
-pub async fn push(_: Call) -> Answer {
-    refuse("pushing images is not available in this version; use buildah or skopeo")
-}
-
-/// `POST /commit`.
-///
-/// # Errors
-/// Always 501.
-pub async fn commit(_: Call) -> Answer {
-    refuse("making images of containers is not available in this version; use buildah")
-}
-
-/// `POST /build` and the sessions of BuildKit.
-///
-/// # Errors
-/// Always 501.
-pub async fn build(_: Call) -> Answer {
+pub async fn buildkit(_: Call) -> Answer {
     refuse(
-        "this engine does not build images; use \"docker buildx\" with the docker-container or \
-         remote driver, or buildah, and push to a registry or load the archive",
+        "this engine has no BuildKit: build with DOCKER_BUILDKIT=0, or use \"docker buildx\" with \
+         the docker-container or remote driver and push to a registry or load the archive",
     )
 }

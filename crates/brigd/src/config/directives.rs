@@ -38,6 +38,12 @@ pub struct Directives {
     /// Address and prefix of the default bridge, `172.17.0.1/16`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bip: Option<String>,
+    /// IPv6 on the default bridge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<bool>,
+    /// IPv6 subnet of the default bridge, `2001:db8:1::/64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fixed_cidr_v6: Option<String>,
     /// Pools from which networks without a subnet of their own get one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_address_pools: Option<Vec<AddressPoolDirective>>,
@@ -80,6 +86,9 @@ pub struct Directives {
     /// Layers fetched at a time for each pull.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_concurrent_downloads: Option<u32>,
+    /// Layers sent at a time for each push.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_concurrent_uploads: Option<u32>,
     /// Labels of this engine, `key=value`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,

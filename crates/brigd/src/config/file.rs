@@ -29,8 +29,7 @@ const WITHOUT_MEANING: &[(&str, &str)] = &[
     ("features", "there are no optional features"),
     ("containerd", "there is no containerd"),
     ("seccomp-profile", "the default profile is built in; containers may bring their own"),
-    ("builder", "images are not built by this engine"),
-    ("max-concurrent-uploads", "images are not pushed by this engine"),
+    ("builder", "images are built with buildah, which has no such settings"),
 ];
 
 /// A configuration file that can't be used.

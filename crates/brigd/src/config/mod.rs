@@ -29,7 +29,8 @@ const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest time that a stop may take before systemd loses patience.
 const MAX_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_CONCURRENT_DOWNLOADS: usize = 3;
-const MAX_CONCURRENT_DOWNLOADS: u32 = 64;
+const DEFAULT_CONCURRENT_UPLOADS: usize = 5;
+const MAX_CONCURRENT_TRANSFERS: u32 = 64;
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +68,10 @@ pub struct Config {
 pub struct NetworkConfig {
     /// Address and prefix length of the default bridge.
     pub bip: Option<Cidr>,
+    /// Whether the default bridge has IPv6.
+    pub ipv6: bool,
+    /// Its IPv6 subnet.
+    pub fixed_cidr_v6: Option<Cidr>,
     /// Pools for networks without a subnet of their own; empty for the built-in ones.
     pub pools: Vec<AddressPool>,
     /// Name servers of containers; empty for the host's.
@@ -104,6 +109,8 @@ pub struct RegistryConfig {
     pub mirrors: Vec<String>,
     /// Layers fetched at a time.
     pub max_concurrent_downloads: usize,
+    /// Layers sent at a time.
+    pub max_concurrent_uploads: usize,
 }
 
 /// What containers get that ask for nothing.
@@ -243,6 +250,11 @@ impl Config {
             cgroup_parent: d.cgroup_parent.filter(|parent| !parent.is_empty()),
             network: NetworkConfig {
                 bip: d.bip.map(|text| cidr("bip", &text)).transpose()?,
+                ipv6: d.ipv6.unwrap_or_default(),
+                fixed_cidr_v6: d
+                    .fixed_cidr_v6
+                    .map(|text| cidr6("fixed-cidr-v6", &text))
+                    .transpose()?,
                 pools: pools(d.default_address_pools.unwrap_or_default())?,
                 dns: addresses(&d.dns.unwrap_or_default())?,
                 dns_opts: d.dns_opts.unwrap_or_default(),
@@ -251,7 +263,16 @@ impl Config {
             registries: RegistryConfig {
                 insecure: d.insecure_registries.unwrap_or_default(),
                 mirrors: mirrors(d.registry_mirrors.unwrap_or_default())?,
-                max_concurrent_downloads: downloads(d.max_concurrent_downloads)?,
+                max_concurrent_downloads: at_once(
+                    "max-concurrent-downloads",
+                    d.max_concurrent_downloads,
+                    DEFAULT_CONCURRENT_DOWNLOADS,
+                )?,
+                max_concurrent_uploads: at_once(
+                    "max-concurrent-uploads",
+                    d.max_concurrent_uploads,
+                    DEFAULT_CONCURRENT_UPLOADS,
+                )?,
             },
             containers: ContainerDefaults {
                 ulimits: ulimits(d.default_ulimits.unwrap_or_default())?,
@@ -280,7 +301,7 @@ impl Config {
             ("group", self.group != other.group),
             ("log-level", self.log_level != other.log_level),
             ("cgroup-parent", self.cgroup_parent != other.cgroup_parent),
-            ("bip, default-address-pools, dns", self.network != other.network),
+            ("bip, ipv6, fixed-cidr-v6, default-address-pools, dns", self.network != other.network),
             ("insecure-registries, registry-mirrors", self.registries != other.registries),
             ("defaults of containers", self.containers != other.containers),
             ("labels", self.labels != other.labels),
@@ -328,6 +349,14 @@ fn cidr(key: &'static str, text: &str) -> Result<Cidr, ConfigError> {
     Ok(Cidr { address, prefix })
 }
 
+fn cidr6(key: &'static str, text: &str) -> Result<Cidr, ConfigError> {
+    let cidr = cidr(key, text)?;
+    if cidr.address.is_ipv4() || cidr.prefix > 126 {
+        return Err(value(key, format!("{text:?} is no IPv6 subnet for containers")));
+    }
+    Ok(cidr)
+}
+
 fn pools(list: Vec<AddressPoolDirective>) -> Result<Vec<AddressPool>, ConfigError> {
     const KEY: &str = "default-address-pools";
     list.into_iter()
@@ -358,16 +387,11 @@ fn mirrors(list: Vec<String>) -> Result<Vec<String>, ConfigError> {
     Ok(list)
 }
 
-fn downloads(given: Option<u32>) -> Result<usize, ConfigError> {
+fn at_once(key: &'static str, given: Option<u32>, default: usize) -> Result<usize, ConfigError> {
     match given {
-        None | Some(0) => Ok(DEFAULT_CONCURRENT_DOWNLOADS),
-        Some(n) if n <= MAX_CONCURRENT_DOWNLOADS => {
-            Ok(usize::try_from(n).unwrap_or(DEFAULT_CONCURRENT_DOWNLOADS))
-        }
-        Some(n) => Err(value(
-            "max-concurrent-downloads",
-            format!("{n} is more than {MAX_CONCURRENT_DOWNLOADS}"),
-        )),
+        None | Some(0) => Ok(default),
+        Some(n) if n <= MAX_CONCURRENT_TRANSFERS => Ok(usize::try_from(n).unwrap_or(default)),
+        Some(n) => Err(value(key, format!("{n} is more than {MAX_CONCURRENT_TRANSFERS}"))),
     }
 }
 
@@ -431,6 +455,8 @@ mod tests {
             (r#"{"log-level":"loud"}"#, "log-level"),
             (r#"{"bip":"172.17.0.1"}"#, "bip"),
             (r#"{"bip":"172.17.0.1/33"}"#, "bip"),
+            (r#"{"fixed-cidr-v6":"10.0.0.0/8"}"#, "fixed-cidr-v6"),
+            (r#"{"fixed-cidr-v6":"fd00::/127"}"#, "fixed-cidr-v6"),
             (r#"{"dns":["localhost"]}"#, "dns"),
             (
                 r#"{"default-address-pools":[{"base":"10.0.0.0/24","size":16}]}"#,

@@ -1,6 +1,7 @@
 //! Connections that turn into a process's input and output (attach, exec).
 
 use std::pin::pin;
+use std::time::Duration;
 
 use brig_api::stream::{StdStream, encode_frame};
 use bytes::Bytes;
@@ -19,6 +20,9 @@ use super::peer::PeerWatch;
 
 /// Bytes of input taken at a time.
 const INPUT_CHUNK: usize = 32 << 10;
+
+/// How long a process may leave the input of a client that is gone unread.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// What became of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +82,9 @@ where
     let Some(upgrade) = call.upgrade.take() else {
         if let Some(input) = input {
             let reader = call.reader();
+            let peer = call.peer.clone();
             call.state.tasks.spawn(async move {
-                stop.run_until_cancelled(feed(reader, Some(input))).await;
+                stop.run_until_cancelled(feed(reader, Some(input), &peer)).await;
             });
         }
         let stop = call.state.stop.clone();
@@ -132,7 +137,7 @@ async fn pump<I: Input>(
         }
     };
     let receive = async {
-        if feed(reader, input).await == Taken::Detached {
+        if feed(reader, input, &peer).await == Taken::Detached {
             return;
         }
         // The client may have closed only its sending side, and still listen.
@@ -154,8 +159,18 @@ async fn pump<I: Input>(
 
 /// Copies a client's input until its end, or until the client is let go.
 ///
-/// Without a process that takes it, input is read and dropped, so that the end is seen.
-async fn feed<I: Input>(mut reader: impl AsyncRead + Send + Unpin, mut input: Option<I>) -> Taken {
+/// Without a process that takes it, input is read and dropped, so that the end is seen. A process
+/// that reads nothing keeps its client's input waiting, but not longer than [`LINGER`] once the
+/// client is gone.
+async fn feed<I: Input>(
+    mut reader: impl AsyncRead + Send + Unpin,
+    mut input: Option<I>,
+    peer: &PeerWatch,
+) -> Taken {
+    let left_behind = || async {
+        peer.gone().await;
+        tokio::time::sleep(LINGER).await;
+    };
     let mut buffer = bytes::BytesMut::with_capacity(INPUT_CHUNK);
     loop {
         buffer.reserve(INPUT_CHUNK);
@@ -166,14 +181,118 @@ async fn feed<I: Input>(mut reader: impl AsyncRead + Send + Unpin, mut input: Op
         }
         let bytes = buffer.split().freeze();
         let Some(process) = &mut input else { continue };
-        match process.write(bytes).await {
+        let taken = tokio::select! {
+            taken = process.write(bytes) => taken,
+            () = left_behind() => break,
+        };
+        match taken {
             Taken::Forwarded => {}
             Taken::Closed => input = None,
             Taken::Detached => return Taken::Detached,
         }
     }
     if let Some(process) = input {
-        process.end().await;
+        tokio::select! {
+            () = process.end() => {}
+            () = left_behind() => {}
+        }
     }
     Taken::Closed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use futures_util::stream;
+    use tokio::net::UnixStream;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    /// A process: takes input if it reads, and remembers it.
+    #[derive(Clone, Default)]
+    struct Process {
+        reads: bool,
+        got: Arc<Mutex<Vec<u8>>>,
+        ended: Arc<Mutex<bool>>,
+    }
+
+    impl Input for Process {
+        async fn write(&mut self, bytes: Bytes) -> Taken {
+            if !self.reads {
+                std::future::pending::<()>().await;
+            }
+            self.got.lock().unwrap().extend_from_slice(&bytes);
+            Taken::Forwarded
+        }
+
+        async fn end(self) {
+            *self.ended.lock().unwrap() = true;
+        }
+    }
+
+    fn run(
+        process: Process,
+        output: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> (JoinSet<()>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let peer = PeerWatch::local(&ours, super::super::pool::a_place()).unwrap();
+        let (reader, writer) = ours.into_split();
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(pump(reader, writer, Some(process), output, peer, stop));
+        (tasks, theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_left_is_noticed_though_the_process_reads_and_prints_nothing() {
+        let process = Process::default();
+        let ended = Arc::clone(&process.ended);
+        let (mut pump, mut client) = run(process, stream::pending());
+        client.write_all(b"never read").await.unwrap();
+        assert!(
+            tokio::time::timeout(LONG, pump.join_next()).await.is_err(),
+            "a client that is there may wait as long as it likes"
+        );
+        drop(client);
+        tokio::time::timeout(LONG, pump.join_next()).await.unwrap().unwrap().unwrap();
+        assert!(*ended.lock().unwrap(), "and its input ends");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_close_ends_the_input_only() {
+        let process = Process { reads: true, ..Process::default() };
+        let (got, ended) = (Arc::clone(&process.got), Arc::clone(&process.ended));
+        let told = Arc::clone(&ended);
+        // Answers once it has read to the end, a good while later.
+        let output = stream::once(async move {
+            while !*told.lock().unwrap() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            tokio::time::sleep(3 * LINGER).await;
+            Bytes::from_static(b"answer")
+        });
+        let (mut pump, mut client) = run(process, output);
+        client.write_all(b"question").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"answer");
+        assert_eq!(*got.lock().unwrap(), b"question");
+        pump.join_next().await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_sent_before_it_left_arrives() {
+        let process = Process { reads: true, ..Process::default() };
+        let got = Arc::clone(&process.got);
+        let (mut pump, mut client) = run(process, stream::pending());
+        client.write_all(&[7; 100_000]).await.unwrap();
+        drop(client);
+        tokio::time::timeout(LONG, pump.join_next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(got.lock().unwrap().len(), 100_000);
+    }
 }

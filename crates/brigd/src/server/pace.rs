@@ -107,12 +107,12 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
-    use super::super::pool::{Limits, Pool};
+    use super::super::pool::a_place;
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn only_a_head_that_has_begun_is_overdue() {
-        let slot = Pool::new(Limits { total: 1, handshakes: 1 }).admit().await;
+        let slot = a_place();
         slot.established();
         let (mut near, far) = duplex(64);
         let head = Head::default();

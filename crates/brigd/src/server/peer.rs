@@ -108,12 +108,12 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::UnixStream;
 
-    use super::super::pool::{Limits, Pool};
+    use super::super::pool::a_place;
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn half_a_close_is_no_hang_up() {
-        let slot = Pool::new(Limits { total: 1, handshakes: 1 }).admit().await;
+        let slot = a_place();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let watch = PeerWatch::local(&ours, slot).unwrap();
         theirs.shutdown().await.unwrap();

@@ -189,6 +189,12 @@ impl Drop for Taken {
     }
 }
 
+/// A place in a pool of its own.
+#[cfg(test)]
+pub(super) fn a_place() -> Slot {
+    Pool::new(Limits { total: 1, handshakes: 1 }).try_admit().unwrap()
+}
+
 /// Work on a connection.
 #[derive(Debug)]
 pub struct Busy(Slot);

@@ -5,6 +5,7 @@
 
 pub mod convert;
 pub mod events;
+pub mod expiring;
 pub mod local;
 pub mod networks;
 
@@ -38,6 +39,7 @@ static ROUTES: &[Route] = &[
     route!(POST "/swarm/update", SwarmUpdate, cluster::update),
     route!(GET "/swarm/unlockkey", SwarmUnlockKey, cluster::unlock_key),
     route!(POST "/swarm/unlock", SwarmUnlock, cluster::unlock),
+    route!(GET "/system/expiring", SystemExpiring, expiring::list),
     route!(GET "/nodes", NodeList, nodes::list),
     route!(GET "/nodes/{id}", NodeInspect, nodes::inspect),
     route!(POST "/nodes/{id}/update", NodeUpdate, nodes::update),

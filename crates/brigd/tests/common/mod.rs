@@ -30,6 +30,8 @@ pub struct Daemon {
     pub dir: PathBuf,
     pub socket: PathBuf,
     pub arguments: Vec<String>,
+    /// What the next process gets besides our own environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -58,7 +60,7 @@ impl Daemon {
         arguments.extend(more.iter().map(|flag| (*flag).to_owned()));
         std::fs::write(dir.join("brigd.json"), "{}").unwrap();
         let socket = dir.join("exec/brig.sock");
-        let mut daemon = Self { child: None, dir, socket, arguments };
+        let mut daemon = Self { child: None, dir, socket, arguments, environment: Vec::new() };
         daemon.launch();
         daemon
     }
@@ -72,6 +74,7 @@ impl Daemon {
             .unwrap();
         let child = Command::new(BRIGD)
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

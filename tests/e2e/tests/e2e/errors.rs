@@ -108,7 +108,9 @@ t.close()
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let imported = brig.run_with(&["import", "-", "hostile:1"], &fs::read(&archive).unwrap());
         assert_eq!(imported.code, 1, "{kind}: {}", imported.stdout);
-        assert!(imported.stderr.contains("escapes"), "{kind}: {}", imported.stderr);
+        // A link is followed within the layer, where there is nothing of that name.
+        let text = if kind == "absolute-link" { "to no directory of the layer" } else { "escapes" };
+        assert!(imported.stderr.contains(text), "{kind}: {}", imported.stderr);
         assert!(!outside.join("owned").exists(), "{kind}");
     }
     assert_eq!(brig.run(&["images", "-q"]).ok(), "");

@@ -3,15 +3,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod attach;
+mod build;
 mod contexts;
+mod disk_usage;
+mod dual_stack;
 mod errors;
+mod external_ca;
+mod files;
+mod image_transfer;
 mod images;
 mod lifecycle;
+mod logs;
 mod networks;
+mod parity;
 mod registry;
 mod remote;
+mod resources;
 mod restart;
 mod root_rotation;
 mod secrets;
 mod services;
 mod side_by_side;
+mod storm;
+mod three_hosts;

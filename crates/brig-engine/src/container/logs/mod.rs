@@ -3,6 +3,7 @@
 mod reader;
 mod record;
 pub(crate) mod rotate;
+mod tags;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +80,7 @@ impl Engine {
                 "configured logging driver does not support reading",
             ));
         }
-        let details = tags(&record);
+        let details = tags::details(&record);
         let lines = self.follow_log(&container, request).await?;
         Ok(LogStream { tty: record.config.tty, details, lines })
     }
@@ -183,8 +184,6 @@ impl Engine {
     }
 }
 
-/// Waits for output; for ever when there is no console. `false` when it ended.
-
 /// Reads a container's log as it may lie on the disk; for fuzzing only.
 #[cfg(fuzzing)]
 pub fn fuzz_log(log: &[u8]) {
@@ -195,6 +194,7 @@ pub fn fuzz_log(log: &[u8]) {
     }
 }
 
+/// Waits for output; for ever when there is no console. `false` when it ended.
 async fn hear(activity: &mut Option<brig_runtime::ConsoleOutput>) -> bool {
     match activity {
         Some(output) => matches!(output.recv().await, Some(Ok(_))),
@@ -224,39 +224,4 @@ fn select(request: &LogsRequest, line: &LogLine) -> Selection {
         return Selection::End;
     }
     if request.since.is_some_and(|since| at < since) { Selection::Skip } else { Selection::Give }
-}
-
-/// What `--log-opt labels=` and `env=` name, as `details` prints it.
-fn tags(record: &super::record::Record) -> String {
-    let option = |key: &str| {
-        let list = record.host_config.log_config.config.get(key);
-        list.map(String::as_str).unwrap_or_default().split(',').filter(|name| !name.is_empty())
-    };
-    let labels = option("labels").filter_map(|name| {
-        record.config.labels.get(name).map(|value| (name.to_owned(), value.clone()))
-    });
-    let env = option("env").filter_map(|name| {
-        record.config.env.iter().find_map(|line| {
-            let (key, value) = line.split_once('=')?;
-            (key == name).then(|| (key.to_owned(), value.to_owned()))
-        })
-    });
-    let all: std::collections::BTreeMap<String, String> = labels.chain(env).collect();
-    let pairs: Vec<String> = all.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    pairs.join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn details_are_the_chosen_labels_and_variables() {
-        let mut record = crate::container::record::tests::sample();
-        record.config.labels = [("a".to_owned(), "1".to_owned())].into();
-        record.config.env = vec!["B=2".to_owned(), "C=3".to_owned()];
-        record.host_config.log_config.config =
-            [("labels".to_owned(), "a,x".to_owned()), ("env".to_owned(), "B".to_owned())].into();
-        assert_eq!(tags(&record), "B=2,a=1");
-    }
 }

@@ -22,9 +22,75 @@ pub(crate) struct LogLimits {
     max_files: u32,
 }
 
+/// Options that every driver has: how a container waits for its log. It never does here.
+const COMMON_OPTIONS: [&str; 2] = ["mode", "max-buffer-size"];
+/// Options of `json-file` and `local`.
+const FILE_OPTIONS: [&str; 8] =
+    ["max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"];
+/// What `local` keeps unless told otherwise.
+const LOCAL_DEFAULTS: LogLimits = LogLimits { max_size: 20 << 20, max_files: 5 };
+
+/// Checks a driver's options, and gives its limits. Docker's texts.
+pub(crate) fn check(
+    driver: &str,
+    options: &BTreeMap<String, String>,
+) -> Result<Option<LogLimits>, EngineError> {
+    let invalid = |text: String| Err(EngineError::Invalid(text));
+    if driver == "none" {
+        return Ok(None);
+    }
+    let known = |key: &&String| {
+        COMMON_OPTIONS.contains(&key.as_str()) || FILE_OPTIONS.contains(&key.as_str())
+    };
+    if let Some(key) = options.keys().find(|key| !known(key)) {
+        return invalid(format!("unknown log opt '{key}' for {driver} log driver"));
+    }
+    let mode = options.get("mode").map_or("", String::as_str);
+    if !matches!(mode, "" | "blocking" | "non-blocking") {
+        return invalid(format!("logger: logging mode not supported: {mode}"));
+    }
+    if options.contains_key("max-buffer-size") && mode != "non-blocking" {
+        return invalid(
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'".to_owned(),
+        );
+    }
+    for key in ["labels-regex", "env-regex"] {
+        if let Some(pattern) = options.get(key)
+            && regex::Regex::new(pattern).is_err()
+        {
+            return invalid(format!("invalid regex pattern for {key}: {pattern}"));
+        }
+    }
+    let compress = match options.get("compress").map(String::as_str) {
+        None => false,
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
+        Some(other) => return invalid(format!("invalid value for compress: {other}")),
+    };
+    let limits = if driver == "local" {
+        let mut options = options.clone();
+        let size = || LOCAL_DEFAULTS.max_size.to_string();
+        options.entry("max-size".to_owned()).or_insert_with(size);
+        options
+            .entry("max-file".to_owned())
+            .or_insert_with(|| LOCAL_DEFAULTS.max_files.to_string());
+        LogLimits::parse(&options)?
+    } else {
+        LogLimits::parse(options)?
+    };
+    // COMPAT: rotated logs are kept as they are; the option is checked as docker checks it.
+    if compress && limits.is_none_or(|limits| limits.max_files < 2) {
+        return invalid(
+            "compress cannot be true when max-file is less than 2 or max-size is not set"
+                .to_owned(),
+        );
+    }
+    Ok(limits)
+}
+
 impl LogLimits {
     /// Reads log options; `None` without `max-size`: one file without limit, as docker's default.
-    pub(crate) fn parse(options: &BTreeMap<String, String>) -> Result<Option<Self>, EngineError> {
+    fn parse(options: &BTreeMap<String, String>) -> Result<Option<Self>, EngineError> {
         let invalid = |key: &str, value: &str| {
             EngineError::Invalid(format!("invalid value for {key}: {value}"))
         };
@@ -151,6 +217,33 @@ mod tests {
             assert!(limits(&[("max-size", bad)]).is_err(), "{bad}");
         }
         assert!(limits(&[("max-file", "2")]).is_err());
+    }
+
+    #[test]
+    fn drivers() {
+        let check = |driver: &str, pairs: &[(&str, &str)]| {
+            let map = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            check(driver, &map).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("json-file", &[("labels", "a"), ("mode", "non-blocking")]), Ok(None));
+        assert_eq!(check("local", &[]), Ok(Some(LOCAL_DEFAULTS)));
+        assert_eq!(
+            check("local", &[("max-size", "1m"), ("compress", "true")]),
+            Ok(Some(LogLimits { max_size: 1 << 20, max_files: 5 }))
+        );
+        assert_eq!(
+            check("json-file", &[("bogus", "1")]).unwrap_err(),
+            "unknown log opt 'bogus' for json-file log driver"
+        );
+        for bad in [
+            ("mode", "x"),
+            ("max-buffer-size", "1m"),
+            ("compress", "true"),
+            ("compress", "x"),
+            ("env-regex", "("),
+        ] {
+            assert!(check("json-file", &[bad]).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

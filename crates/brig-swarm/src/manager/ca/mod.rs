@@ -1,5 +1,6 @@
 //! The cluster's certificate authority: what signs, and how nodes reach it.
 
+pub(crate) mod external;
 pub(crate) mod own;
 pub(crate) mod pending;
 pub(crate) mod reconciler;

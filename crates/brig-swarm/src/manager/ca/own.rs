@@ -1,7 +1,10 @@
 //! A manager's own certificate, from the key that it has itself. Nodes get theirs from a manager
 //! that proves to be one; a manager whose certificate has expired cannot prove that to itself.
 
+use std::sync::Arc;
+
 use brig_pki::identity::NodeIdentity;
+use brig_pki::tls::TlsCredentials;
 use brig_proto::swarm::{Cluster, Node, issuance_status::State};
 use brig_store::{Store, StoreError};
 
@@ -22,20 +25,21 @@ pub(crate) enum OwnError {
     Store(#[source] StoreError),
 }
 
-/// Issues and records a certificate for `identity`; answers its chain.
+/// Issues and records a certificate for the node of these credentials; answers its chain.
 pub(crate) async fn issue(
     store: &Store,
-    identity: &NodeIdentity,
+    credentials: &Arc<TlsCredentials>,
     csr: Vec<u8>,
 ) -> Result<Vec<u8>, OwnError> {
+    let identity = credentials.identity();
     let (cluster, node) = {
         let view = store.view();
         (view.get::<Cluster>(&identity.cluster), view.get::<Node>(identity.node.as_str()))
     };
     let (cluster, node) = cluster.zip(node).ok_or(OwnError::Unknown)?;
     let role = node.role();
-    let identity = NodeIdentity { role: pki_role(role), ..identity.clone() };
-    let signer = Signer::new(&cluster).map_err(OwnError::Sign)?;
+    let identity = NodeIdentity { role: pki_role(role), ..identity };
+    let signer = Signer::new(&cluster, credentials).map_err(OwnError::Sign)?;
     let chain =
         signer.issue(&csr, &identity, super::expiry(&cluster)).await.map_err(OwnError::Sign)?;
     let id = identity.node.as_str();

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brig_pki::identity::NodeIdentity;
+use brig_pki::tls::TlsCredentials;
 use brig_proto::swarm::{Cluster, Node, issuance_status::State};
 use brig_store::{Store, StoreError};
 use brig_types::id::NodeId;
+use futures_util::StreamExt as _;
 use tokio::sync::Notify;
 
 use super::server::pki_role;
@@ -14,11 +16,14 @@ use super::signer::{Signer, recorded};
 
 /// Time between attempts.
 const RETRY: Duration = Duration::from_secs(10);
+/// Requests that are tried at the same time: a signer that is asked over the network and does not
+/// answer takes seconds for each.
+const AT_ONCE: usize = 8;
 
 /// Tries again and again, and at once when it is woken.
-pub(crate) async fn run(store: Store, wake: Arc<Notify>) {
+pub(crate) async fn run(store: Store, own: Arc<TlsCredentials>, wake: Arc<Notify>) {
     loop {
-        sign_waiting(&store).await;
+        sign_waiting(&store, &own).await;
         tokio::select! {
             () = wake.notified() => {}
             () = tokio::time::sleep(RETRY) => {}
@@ -26,17 +31,19 @@ pub(crate) async fn run(store: Store, wake: Arc<Notify>) {
     }
 }
 
-async fn sign_waiting(store: &Store) {
+async fn sign_waiting(store: &Store, own: &Arc<TlsCredentials>) {
     let view = store.view();
     let Some(cluster) = view.all::<Cluster>().next().cloned() else { return };
     let waiting: Vec<Arc<Node>> =
         view.all::<Node>().filter(|node| is_waiting(node)).cloned().collect();
     drop(view);
-    for node in waiting {
-        if let Err(error) = sign(store, &cluster, &node).await {
+    let cluster = &cluster;
+    let sign_each = |node: Arc<Node>| async move {
+        if let Err(error) = sign(store, own, cluster, &node).await {
             tracing::error!(node = node.id, error = %brig_types::error::chain(&error), "cannot record a certificate");
         }
-    }
+    };
+    futures_util::stream::iter(waiting).for_each_concurrent(AT_ONCE, sign_each).await;
 }
 
 fn is_waiting(node: &Node) -> bool {
@@ -44,14 +51,19 @@ fn is_waiting(node: &Node) -> bool {
     status.is_some_and(|status| matches!(status.state(), State::Pending | State::Renew))
 }
 
-async fn sign(store: &Store, cluster: &Cluster, node: &Node) -> Result<(), StoreError> {
+async fn sign(
+    store: &Store,
+    own: &Arc<TlsCredentials>,
+    cluster: &Cluster,
+    node: &Node,
+) -> Result<(), StoreError> {
     let (Some(request), Ok(id)) = (&node.certificate, NodeId::parse(&node.id)) else {
         return Ok(());
     };
     let waiting = request.status.as_ref().map_or(State::Pending, |status| status.state());
     let identity =
         NodeIdentity { cluster: cluster.id.clone(), role: pki_role(node.role()), node: id };
-    let attempt = match Signer::new(cluster) {
+    let attempt = match Signer::new(cluster, own) {
         Ok(signer) => signer.issue(&request.csr, &identity, super::expiry(cluster)).await,
         Err(error) => Err(error),
     };

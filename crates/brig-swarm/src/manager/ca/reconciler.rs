@@ -4,7 +4,7 @@
 //! Nothing is remembered but how long nodes have been away: all the rest is in the store, so a
 //! manager that is killed at any moment goes on where it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -137,7 +137,8 @@ fn look<'a>(
         }
     };
     let behind: Vec<&Node> = nodes.filter(|node| !rotation::is_issued_by(node, &issuer)).collect();
-    seen.retain(|id, _| behind.iter().any(|node| node.id == *id));
+    let ids: BTreeSet<&str> = behind.iter().map(|node| node.id.as_str()).collect();
+    seen.retain(|id, _| ids.contains(id.as_str()));
     let mut findings = Findings::default();
     let mut left = Vec::new();
     let mut holding = false;

@@ -29,6 +29,49 @@ const MAX_CROSS_CERTIFICATES: usize = 5;
 /// How long after the end of its certificate a node may still come back.
 const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// What somebody else than this cluster's keys contributes to its next root.
+#[derive(Debug, Default)]
+pub(crate) struct Signers {
+    /// External authorities sign for the root that is asked for, without its key.
+    pub(crate) external: bool,
+    /// The root to rotate to and its certificate that external authorities signed for the present
+    /// one, whose key is not in the cluster.
+    pub(crate) cross_signed: Option<(RootCa, Vec<u8>)>,
+}
+
+/// What settings ask of the cluster's root.
+pub(crate) enum Request {
+    /// Nothing: it stays, and so does a rotation that is under way.
+    Keep,
+    /// A new one that the cluster makes for itself.
+    Fresh,
+    /// This one: it is there already, or being rotated to.
+    Known(RootCa),
+    /// This one.
+    Other(RootCa),
+}
+
+/// Reads what settings ask for.
+///
+/// # Errors
+/// [`ControlError::InvalidArgument`] for a root that cannot be.
+pub(crate) fn request(root: &StoredRoot, config: &CaConfig) -> Result<Request, ControlError> {
+    if config.signing_ca_cert.is_empty() {
+        if !config.signing_ca_key.is_empty() {
+            return Err(invalid(
+                "if a signing CA key is provided, the signing CA cert must also be provided",
+            ));
+        }
+        let is_forced = config.force_rotate != root.last_forced_rotation;
+        return Ok(if is_forced { Request::Fresh } else { Request::Keep });
+    }
+    let desired = desired(config)?;
+    let pending = root.root_rotation.as_ref();
+    let is_known =
+        desired.is(&root.ca_cert) || pending.is_some_and(|pending| desired.is(&pending.ca_cert));
+    Ok(if is_known { Request::Known(desired) } else { Request::Other(desired) })
+}
+
 /// The cluster's root after its settings were changed; `None` when they ask for no other one.
 ///
 /// # Errors
@@ -36,35 +79,38 @@ const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(crate) fn requested(
     root: &StoredRoot,
     config: &CaConfig,
+    signers: &Signers,
 ) -> Result<Option<StoredRoot>, ControlError> {
-    if config.signing_ca_cert.is_empty() {
-        if !config.signing_ca_key.is_empty() {
-            return Err(invalid(
-                "if a signing CA key is provided, the signing CA cert must also be provided",
-            ));
+    let forced = config.force_rotate;
+    let desired = match request(root, config)? {
+        Request::Keep => return Ok(None),
+        Request::Fresh => match &signers.cross_signed {
+            Some((new, cross)) => return Ok(Some(begun(root, new, forced, cross.clone()))),
+            None => {
+                let new = RootCa::generate().map_err(ControlError::Pki)?;
+                return begin(root, &new, forced).map(Some);
+            }
+        },
+        Request::Other(_) if signers.cross_signed.is_some() => {
+            let cross_signed = signers.cross_signed.as_ref();
+            return Ok(cross_signed.map(|(new, cross)| begun(root, new, forced, cross.clone())));
         }
-        if config.force_rotate == root.last_forced_rotation {
-            return Ok(None);
+        Request::Other(desired) => {
+            if !desired.can_sign() && !signers.external {
+                return Err(no_signer());
+            }
+            return begin(root, &desired, forced).map(Some);
         }
-        let new = RootCa::generate().map_err(ControlError::Pki)?;
-        return begin(root, &new, config.force_rotate).map(Some);
-    }
-    let desired = desired(config)?;
+        Request::Known(desired) => desired,
+    };
     let key = desired.key_pem().map(|key| key.expose_secret().to_vec());
     let mut after = root.clone();
-    after.last_forced_rotation = config.force_rotate;
+    after.last_forced_rotation = forced;
     if desired.is(&root.ca_cert) {
         after.root_rotation = None;
-        replace_key(&mut after.ca_key, key)?;
-    } else if let Some(pending) =
-        after.root_rotation.as_mut().filter(|pending| desired.is(&pending.ca_cert))
-    {
-        replace_key(&mut pending.ca_key, key)?;
-    } else {
-        if key.is_none() {
-            return Err(no_signer());
-        }
-        after = begin(root, &desired, config.force_rotate)?;
+        replace_key(&mut after.ca_key, key, signers)?;
+    } else if let Some(pending) = &mut after.root_rotation {
+        replace_key(&mut pending.ca_key, key, signers)?;
     }
     Ok((after != *root).then_some(after))
 }
@@ -89,12 +135,20 @@ fn desired(config: &CaConfig) -> Result<RootCa, ControlError> {
     RootCa::desired(&config.signing_ca_cert, key.as_ref()).map_err(|error| refused(&error))
 }
 
-/// Keeps the key that is there when none is given.
-fn replace_key(key: &mut Vec<u8>, given: Option<Vec<u8>>) -> Result<(), ControlError> {
-    if let Some(given) = given {
-        *key = given;
+/// Without a key, external authorities sign and the cluster keeps none; where there are none the
+/// key that is there stays.
+fn replace_key(
+    key: &mut Vec<u8>,
+    given: Option<Vec<u8>>,
+    signers: &Signers,
+) -> Result<(), ControlError> {
+    match given {
+        Some(given) => *key = given,
+        None if signers.external => key.clear(),
+        None if key.is_empty() => return Err(no_signer()),
+        None => {}
     }
-    if key.is_empty() { Err(no_signer()) } else { Ok(()) }
+    Ok(())
 }
 
 fn no_signer() -> ControlError {
@@ -115,8 +169,13 @@ fn begin(root: &StoredRoot, new: &RootCa, forced: u64) -> Result<StoredRoot, Con
         PkiError::Certificate { .. } => refused(&error),
         other => ControlError::Pki(other),
     })?;
+    Ok(begun(root, new, forced, cross))
+}
+
+/// The beginning of a rotation to a root that was cross-signed.
+fn begun(root: &StoredRoot, new: &RootCa, forced: u64, cross: Vec<u8>) -> StoredRoot {
     let key = new.key_pem().map(|key| key.expose_secret().to_vec()).unwrap_or_default();
-    Ok(StoredRoot {
+    StoredRoot {
         root_rotation: Some(RootRotation {
             ca_cert: new.cert_pem().to_vec(),
             ca_key: key,
@@ -124,7 +183,7 @@ fn begin(root: &StoredRoot, new: &RootCa, forced: u64) -> Result<StoredRoot, Con
         }),
         last_forced_rotation: forced,
         ..root.clone()
-    })
+    }
 }
 
 /// The root that nodes are to have certificates of.
@@ -192,7 +251,8 @@ pub(crate) fn finished<'a>(
     Ok(Some(cluster))
 }
 
-/// When the certificate that a node was issued last runs out.
+/// When the certificate that a node was issued last has been out for a while. External authorities
+/// decide themselves how long theirs are valid.
 fn certificate_end(node: &Node) -> Option<SystemTime> {
     let certificate = node.certificate.as_ref()?;
     let info = CertInfo::from_pem(&certificate.certificate).ok()?;

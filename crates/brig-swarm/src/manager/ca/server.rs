@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use brig_pki::PkiError;
 use brig_pki::admission::Standing;
 use brig_pki::identity::NodeIdentity;
+use brig_pki::tls::TlsCredentials;
 use brig_pki::token::NodeRole as Role;
 use brig_proto::swarm::{
     Certificate, Cluster, GetRootCaCertificateRequest, GetRootCaCertificateResponse,
@@ -36,6 +36,8 @@ const SIGN_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(crate) struct CaServer {
     store: Store,
+    /// This node's certificate, for signers outside of the cluster.
+    identity: Arc<TlsCredentials>,
     /// Woken when a request has to wait for its signature.
     waiting: Arc<Notify>,
     stop: CancellationToken,
@@ -43,8 +45,13 @@ pub(crate) struct CaServer {
 
 impl CaServer {
     /// Serves from the cluster object.
-    pub(crate) const fn new(store: Store, waiting: Arc<Notify>, stop: CancellationToken) -> Self {
-        Self { store, waiting, stop }
+    pub(crate) const fn new(
+        store: Store,
+        identity: Arc<TlsCredentials>,
+        waiting: Arc<Notify>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { store, identity, waiting, stop }
     }
 
     /// Signs a request, or notes down that it waits.
@@ -58,12 +65,10 @@ impl CaServer {
     ) -> Result<Certificate, Status> {
         let identity =
             NodeIdentity { cluster: cluster.id.clone(), role: pki_role(role), node: node.clone() };
-        let attempt = match Signer::new(cluster) {
+        let attempt = match Signer::new(cluster, &self.identity) {
             Ok(signer) => {
                 let issue = signer.issue(&csr, &identity, super::expiry(cluster));
-                tokio::time::timeout(SIGN_PATIENCE, issue)
-                    .await
-                    .unwrap_or(Err(SignError::Recoverable(PkiError::NoSigner)))
+                tokio::time::timeout(SIGN_PATIENCE, issue).await.unwrap_or(Err(SignError::Slow))
             }
             Err(error) => Err(error),
         };

@@ -9,7 +9,7 @@ use brig_proto::swarm::{Cluster, ClusterSpec};
 
 use super::{Control, check_version};
 use crate::error::ControlError;
-use crate::manager::ca::rotation;
+use crate::manager::ca::{external, rotation};
 use crate::manager::join_tokens::TokenLimit;
 use crate::validate::service::invalid;
 
@@ -53,6 +53,7 @@ impl Control {
             return Err(invalid("only a new join token can be limited"));
         }
         let limit = tokens.limit.stored(SystemTime::now())?;
+        let signers = self.find_signers(&spec).await?;
         self.store
             .update(|tx| {
                 let mut cluster = tx
@@ -63,7 +64,7 @@ impl Control {
                 check_version(&cluster, version)?;
                 let root = cluster.root_ca.get_or_insert_default();
                 if let Some(config) = &spec.ca_config
-                    && let Some(changed) = rotation::requested(root, config)?
+                    && let Some(changed) = rotation::requested(root, config, &signers)?
                 {
                     *root = changed;
                 }
@@ -84,6 +85,14 @@ impl Control {
                 Ok(())
             })
             .await
+    }
+
+    /// Finds out who signs for the roots that new settings ask for. That is for the cluster as it is
+    /// now; if it changes meanwhile, the change is out of sequence.
+    async fn find_signers(&self, spec: &ClusterSpec) -> Result<rotation::Signers, ControlError> {
+        let cluster = self.store.view().all::<Cluster>().next().cloned().ok_or_else(missing)?;
+        let config = spec.ca_config.clone().unwrap_or_default();
+        external::find_signers(&cluster, &config, &self.identity).await
     }
 
     /// The key that unlocks managers; `None` while autolock is off.
@@ -127,11 +136,7 @@ pub(crate) fn check_spec(spec: &ClusterSpec) -> Result<(), ControlError> {
                 return Err(invalid("minimum certificate expiry time is: 1h0m0s"));
             }
         }
-        if !config.external_cas.is_empty() {
-            return Err(ControlError::NotImplemented(
-                "external certificate authorities are not supported".to_owned(),
-            ));
-        }
+        external::check_settings(config)?;
     }
     let period =
         spec.dispatcher.as_ref().and_then(|dispatcher| dispatcher.heartbeat_period.as_ref());

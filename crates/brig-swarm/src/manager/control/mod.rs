@@ -15,6 +15,7 @@ mod tasks;
 
 use std::sync::Arc;
 
+use brig_pki::tls::TlsCredentials;
 use brig_proto::swarm::{Annotations, Service};
 use brig_store::{Index, State, Store, StoreError, StoreObject, Watcher};
 
@@ -32,6 +33,8 @@ pub struct Control {
     store: Store,
     logs: LogBroker,
     own_node: String,
+    /// The manager's certificate, for the authorities that settings name.
+    identity: Arc<TlsCredentials>,
 }
 
 impl std::fmt::Debug for Control {
@@ -41,8 +44,13 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    pub(crate) const fn new(store: Store, logs: LogBroker, own_node: String) -> Self {
-        Self { store, logs, own_node }
+    pub(crate) const fn new(
+        store: Store,
+        logs: LogBroker,
+        own_node: String,
+        identity: Arc<TlsCredentials>,
+    ) -> Self {
+        Self { store, logs, own_node, identity }
     }
 
     #[cfg(test)]

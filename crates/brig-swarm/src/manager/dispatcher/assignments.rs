@@ -52,7 +52,7 @@ impl Inner {
         sender: &mpsc::Sender<Result<AssignmentsMessage, Status>>,
     ) -> Status {
         let mut sequence = Sequence::default();
-        let (mut set, mut watcher) = self.store.view_and_watch(|view| {
+        let (mut set, mut watcher) = self.store.view_and_watch_node(node, |view| {
             let mut set = AssignmentSet::default();
             for task in view.tasks_by_node(node) {
                 set.task_changed(task, view);

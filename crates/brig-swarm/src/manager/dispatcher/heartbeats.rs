@@ -36,6 +36,8 @@ pub(crate) struct Beat<'a> {
 pub(crate) struct Sessions {
     nodes: BTreeMap<String, Entry>,
     registrations: BTreeMap<String, VecDeque<Instant>>,
+    /// What [`Sessions::next_deadline`] answered last: whoever asked sleeps until then.
+    awaited: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -95,18 +97,20 @@ impl Sessions {
         Ok(session)
     }
 
-    /// A heartbeat; the next one is due in `period`.
+    /// A heartbeat; the next one is due in `period`. Answers whether the node would be missed
+    /// earlier than whoever waits for the next deadline knows of.
     pub(crate) fn beat(
         &mut self,
         beat: Beat<'_>,
         now: Instant,
         period: Duration,
-    ) -> Result<(), Status> {
+    ) -> Result<bool, Status> {
         self.check(beat)?;
+        let deadline = now + period * GRACE;
         if let Some(entry) = self.nodes.get_mut(beat.node) {
-            entry.deadline = now + period * GRACE;
+            entry.deadline = deadline;
         }
-        Ok(())
+        Ok(self.awaited.is_none_or(|awaited| deadline < awaited))
     }
 
     /// Ends a node's session.
@@ -124,8 +128,9 @@ impl Sessions {
     }
 
     /// When the next node would be missed.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.nodes.values().map(|entry| entry.deadline).min()
+    pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
+        self.awaited = self.nodes.values().map(|entry| entry.deadline).min();
+        self.awaited
     }
 
     /// Ends the sessions of nodes that have been silent for too long.
@@ -179,6 +184,18 @@ mod tests {
         assert!(end.is_cancelled());
         let error = sessions.beat(beat("n", &id), later, PERIOD).unwrap_err();
         assert_eq!(error.code(), Code::NotFound);
+    }
+
+    #[test]
+    fn only_an_earlier_deadline_is_news() {
+        let (mut sessions, start) = (Sessions::default(), Instant::now());
+        let parent = CancellationToken::new();
+        let (id, _) = sessions.register(beat("n", ""), start, PERIOD, &parent).unwrap();
+        assert!(sessions.beat(beat("n", &id), start, PERIOD).unwrap(), "nobody waits yet");
+        assert_eq!(sessions.next_deadline(), Some(start + PERIOD * GRACE));
+        let later = start + Duration::from_secs(1);
+        assert!(!sessions.beat(beat("n", &id), later, PERIOD).unwrap());
+        assert!(sessions.beat(beat("n", &id), later, PERIOD / 5).unwrap(), "a shorter period");
     }
 
     #[test]

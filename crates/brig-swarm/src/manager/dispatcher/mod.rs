@@ -26,6 +26,7 @@ use tonic::{Request, Response, Status};
 
 use self::heartbeats::{Beat, Sessions};
 use crate::grpc::authorize::{CallerAddress, caller};
+use crate::grpc::clock::{self, ClockOffset, OtherClock};
 use crate::wire_time;
 
 /// Time between heartbeats when the cluster doesn't say. Shorter than Docker's 5 s, so that a lost
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     /// This manager's own node and the address that others reach it at.
     pub(crate) own: OwnNode,
     sessions: Mutex<Sessions>,
+    clocks: Mutex<BTreeMap<String, OtherClock>>,
     beat: Notify,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -69,6 +71,7 @@ impl Dispatcher {
             store,
             own,
             sessions: Mutex::default(),
+            clocks: Mutex::default(),
             beat: Notify::new(),
             tracker,
             stop,
@@ -85,12 +88,39 @@ impl Dispatcher {
     /// Ends a node's session, if it has one.
     pub(crate) fn end_session(&self, node: &str) {
         self.0.sessions().end(node);
+        self.0.clock_table().remove(node);
+    }
+
+    /// How far the nodes' clocks are from this manager's, of those that told.
+    pub(crate) fn clocks(&self) -> BTreeMap<String, ClockOffset> {
+        let clocks = self.0.clock_table();
+        clocks.iter().map(|(node, clock)| (node.clone(), clock.offset())).collect()
     }
 }
 
 impl Inner {
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clock_table(&self) -> MutexGuard<'_, BTreeMap<String, OtherClock>> {
+        self.clocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a node's clock. Its request was on the way for seconds at most.
+    fn see_clock(&self, node: &str, there: SystemTime) {
+        let here = SystemTime::now();
+        let offset = ClockOffset::between(here, there);
+        let worth_telling = {
+            let mut clocks = self.clock_table();
+            clocks.entry(node.to_owned()).or_default().observe(offset, Instant::now())
+        };
+        if worth_telling && offset.is_off() {
+            let (here, there) = (clock::text(here), clock::text(there));
+            tracing::warn!(node, here, there, "the node's clock is {offset}");
+        } else if worth_telling {
+            tracing::info!(node, "the node's clock agrees with this manager's again");
+        }
     }
 
     /// The heartbeat period that the cluster wants.
@@ -174,6 +204,7 @@ impl Inner {
             }
             let missing = self.sessions().expire(now);
             for node in missing {
+                self.clock_table().remove(&node);
                 tracing::warn!(node, "no heartbeat, the node is down");
                 match self.mark_down(&node).await {
                     Ok(()) => {
@@ -252,8 +283,12 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let node = caller(&request)?.node;
         let period = heartbeats::with_jitter(self.0.period());
         let beat = Beat { node: node.as_str(), session: &request.get_ref().session_id };
-        self.0.sessions().beat(beat, Instant::now(), period)?;
-        self.0.beat.notify_one();
+        if self.0.sessions().beat(beat, Instant::now(), period)? {
+            self.0.beat.notify_one();
+        }
+        if let Some(there) = clock::read(request.metadata()) {
+            self.0.see_clock(node.as_str(), there);
+        }
         Ok(Response::new(HeartbeatResponse { period: Some(wire_time::wire(period)) }))
     }
 

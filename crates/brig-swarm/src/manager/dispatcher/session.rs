@@ -101,7 +101,7 @@ impl Inner {
         let mut last: Option<SessionMessage> = None;
         loop {
             let (mut message, mut watcher) =
-                self.store.view_and_watch(|view| message(view, node, session));
+                self.store.view_and_watch_node(node, |view| message(view, node, session));
             loop {
                 let Some(next) = message else {
                     return Status::permission_denied(format!(
@@ -148,7 +148,7 @@ impl Inner {
 fn message(state: &State, node: &str, session: &str) -> Option<SessionMessage> {
     let node = state.get::<Node>(node)?;
     let managers = state
-        .all::<Node>()
+        .managers()
         .filter_map(|node| node.manager_status.as_ref().map(|status| (&node.id, status)))
         .filter(|(_, status)| !status.addr.is_empty())
         .map(|(id, ManagerStatus { addr, .. })| WeightedPeer {

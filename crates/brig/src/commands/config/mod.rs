@@ -7,11 +7,10 @@ use clap::Args;
 use super::secret::{pretty, read};
 use crate::cli::{Leaf, leaf};
 use crate::client::Call;
-use crate::commands::{checked, each, filters, inspect};
+use crate::commands::stored::{LsArgs, ls};
+use crate::commands::{checked, each, inspect};
 use crate::context::Context;
 use crate::error::Result;
-use crate::output::human::{natural_order, since};
-use crate::output::list::{Listing, Row};
 use crate::parse::key_value_map;
 
 leaf!(
@@ -30,7 +29,7 @@ leaf!(
     InspectArgs,
     run_inspect
 );
-leaf!(LS, "ls" | "list", "[OPTIONS]", "List configs", LsArgs, ls);
+leaf!(LS, "ls" | "list", "[OPTIONS]", "List configs", LsArgs, ls::<Config>);
 leaf!(RM, "rm" | "remove", "CONFIG [CONFIG...]", "Remove one or more configs", RmArgs, rm);
 
 /// `config …`.
@@ -107,47 +106,6 @@ async fn run_inspect(context: &Context, args: InspectArgs) -> Result<()> {
         .await
     })
     .await
-}
-
-#[derive(Args, Debug)]
-struct LsArgs {
-    /// Filter output based on conditions provided
-    #[arg(long, short = 'f')]
-    filter: Vec<String>,
-    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or a Go template
-    #[arg(long)]
-    format: Option<String>,
-    /// Only display IDs
-    #[arg(long, short = 'q')]
-    quiet: bool,
-}
-
-async fn ls(context: &Context, args: LsArgs) -> Result<()> {
-    let call = Call::get("/configs").filters(&filters(&args.filter)?);
-    let mut configs: Vec<Config> = context.client.json(call).await?;
-    configs.sort_by(|a, b| natural_order(&a.spec.name, &b.spec.name));
-    let now = brig_api::time::now();
-    let rows: Vec<Row> = configs
-        .iter()
-        .map(|config| {
-            Row::new()
-                .with("ID", config.id.as_str())
-                .with("Name", config.spec.name.as_str())
-                .with("CreatedAt", since(&config.created_at, now))
-                .with("UpdatedAt", since(&config.updated_at, now))
-                .labels(&config.spec.labels)
-        })
-        .collect();
-    let listing = Listing {
-        table: "{{.ID}}\t{{.Name}}\t{{.CreatedAt}}\t{{.UpdatedAt}}",
-        headers: &[("CreatedAt", "CREATED"), ("UpdatedAt", "UPDATED")],
-        id: "ID",
-    };
-    let format = args
-        .format
-        .as_deref()
-        .or_else(|| context.config.text("configFormat").filter(|_| !args.quiet));
-    listing.print(&rows, format, args.quiet)
 }
 
 #[derive(Args, Debug)]

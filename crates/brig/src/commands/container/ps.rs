@@ -84,6 +84,11 @@ async fn ps(context: &Context, args: PsArgs) -> Result<()> {
     )
 }
 
+/// The row of `system df -v`.
+pub(crate) fn summary_row(container: &ContainerSummary, now: OffsetDateTime) -> Row {
+    row(container, true, now)
+}
+
 fn row(container: &ContainerSummary, trunc: bool, now: OffsetDateTime) -> Row {
     let id = if trunc { short_id(&container.id) } else { &container.id };
     let command =

@@ -76,6 +76,11 @@ async fn images(context: &Context, args: ImagesArgs) -> Result<()> {
     )
 }
 
+/// The rows of `system df -v`.
+pub(crate) fn image_rows(image: &ImageSummary, now: OffsetDateTime) -> Vec<Row> {
+    rows(image, false, true, now)
+}
+
 /// A row for each tag; where digests are shown, for each tag and digest of a repository.
 fn rows(image: &ImageSummary, digests: bool, trunc: bool, now: OffsetDateTime) -> Vec<Row> {
     let id = if trunc { short_id(&image.id) } else { &image.id };

@@ -1,16 +1,36 @@
 //! `image …` and the short forms of its commands.
 
 mod archive;
+mod build;
+mod context;
+mod export;
 mod ls;
 mod misc;
 mod pull;
+mod search;
 
 pub(crate) use archive::{IMPORT, LOAD};
-pub(crate) use ls::{IMAGES, LS};
+pub(crate) use build::BUILD;
+pub(crate) use export::{PUSH, SAVE};
+pub(crate) use ls::{IMAGES, LS, image_rows};
 pub(crate) use misc::{HISTORY, INSPECT, RM, RMI, TAG};
 pub(crate) use pull::{PULL, pull_for_run};
+pub(crate) use search::SEARCH;
 
 use crate::cli::Leaf;
 
 /// `image …`.
-pub(crate) const COMMANDS: &[&Leaf] = &[&HISTORY, &IMPORT, &INSPECT, &LOAD, &LS, &PULL, &RM, &TAG];
+pub(crate) const COMMANDS: &[&Leaf] = &[
+    &BUILD,
+    &HISTORY,
+    &IMPORT,
+    &INSPECT,
+    &LOAD,
+    &LS,
+    &super::prune::IMAGE,
+    &PULL,
+    &PUSH,
+    &RM,
+    &SAVE,
+    &TAG,
+];

@@ -44,7 +44,8 @@ leaf!(
 );
 
 /// `network …`.
-pub(crate) const COMMANDS: &[&Leaf] = &[&CONNECT, &create::CREATE, &DISCONNECT, &INSPECT, &LS, &RM];
+pub(crate) const COMMANDS: &[&Leaf] =
+    &[&CONNECT, &create::CREATE, &DISCONNECT, &INSPECT, &LS, &super::prune::NETWORK, &RM];
 
 #[derive(Args, Debug)]
 struct LsArgs {

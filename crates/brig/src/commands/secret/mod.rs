@@ -8,11 +8,10 @@ use clap::Args;
 
 use crate::cli::{Leaf, leaf};
 use crate::client::Call;
-use crate::commands::{checked, each, filters, inspect};
+use crate::commands::stored::{LsArgs, ls};
+use crate::commands::{checked, each, inspect};
 use crate::context::Context;
 use crate::error::{Error, Result, message};
-use crate::output::human::{natural_order, since};
-use crate::output::list::{Listing, Row};
 use crate::parse::key_value_map;
 
 leaf!(
@@ -31,7 +30,7 @@ leaf!(
     InspectArgs,
     run_inspect
 );
-leaf!(LS, "ls" | "list", "[OPTIONS]", "List secrets", LsArgs, ls);
+leaf!(LS, "ls" | "list", "[OPTIONS]", "List secrets", LsArgs, ls::<Secret>);
 leaf!(RM, "rm" | "remove", "SECRET [SECRET...]", "Remove one or more secrets", RmArgs, rm);
 
 /// `secret …`.
@@ -186,51 +185,6 @@ pub(crate) fn pretty(
         "Created at:            \t{created}\nUpdated at:            \t{updated}\n"
     ));
     text
-}
-
-#[derive(Args, Debug)]
-struct LsArgs {
-    /// Filter output based on conditions provided
-    #[arg(long, short = 'f')]
-    filter: Vec<String>,
-    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or a Go template
-    #[arg(long)]
-    format: Option<String>,
-    /// Only display IDs
-    #[arg(long, short = 'q')]
-    quiet: bool,
-}
-
-async fn ls(context: &Context, args: LsArgs) -> Result<()> {
-    let call = Call::get("/secrets").filters(&filters(&args.filter)?);
-    let mut secrets: Vec<Secret> = context.client.json(call).await?;
-    secrets.sort_by(|a, b| natural_order(&a.spec.name, &b.spec.name));
-    let now = brig_api::time::now();
-    let rows: Vec<Row> = secrets
-        .iter()
-        .map(|secret| {
-            Row::new()
-                .with("ID", secret.id.as_str())
-                .with("Name", secret.spec.name.as_str())
-                .with(
-                    "Driver",
-                    secret.spec.driver.as_ref().map_or("", |driver| driver.name.as_str()),
-                )
-                .with("CreatedAt", since(&secret.created_at, now))
-                .with("UpdatedAt", since(&secret.updated_at, now))
-                .labels(&secret.spec.labels)
-        })
-        .collect();
-    let listing = Listing {
-        table: "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.CreatedAt}}\t{{.UpdatedAt}}",
-        headers: &[("CreatedAt", "CREATED"), ("UpdatedAt", "UPDATED")],
-        id: "ID",
-    };
-    let format = args
-        .format
-        .as_deref()
-        .or_else(|| context.config.text("secretFormat").filter(|_| !args.quiet));
-    listing.print(&rows, format, args.quiet)
 }
 
 #[derive(Args, Debug)]

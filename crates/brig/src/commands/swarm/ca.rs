@@ -78,6 +78,11 @@ impl CaArgs {
         if !self.external_ca.is_empty() {
             config.external_cas.clone_from(&self.external_ca);
         }
+        if let Some(root) = &self.ca_cert {
+            for external in config.external_cas.iter_mut().filter(|ca| ca.ca_cert.is_empty()) {
+                root.expose_secret().clone_into(&mut external.ca_cert);
+            }
+        }
         config.signing_ca_cert =
             self.ca_cert.as_ref().map(|cert| cert.expose_secret().to_owned()).unwrap_or_default();
         config.signing_ca_key = self.ca_key.clone().unwrap_or_default();

@@ -197,12 +197,19 @@ fn cluster_text(swarm: &SwarmInfo, cluster: &ClusterInfo) -> String {
         )
     };
     let history = spec.orchestration.task_history_retention_limit.unwrap_or_default();
+    let mut external = String::new();
+    for (index, ca) in spec.ca_config.external_cas.iter().enumerate() {
+        if index == 0 {
+            external.push_str("   External CAs:\n");
+        }
+        external.push_str(&format!("     {}: {}\n", ca.protocol, ca.url));
+    }
     let rotation = if cluster.root_rotation_in_progress { "true" } else { "false" };
     format!(
         "  ClusterID: {}\n  Managers: {}\n  Nodes: {}\n{pools}  Data Path Port: {}\n  Orchestration:\n   \
          Task History Retention Limit: {history}\n  Raft:\n   Snapshot Interval: {}\n   \
          Number of Old Snapshots to Retain: {}\n   Heartbeat Tick: {}\n   Election Tick: {}\n  Dispatcher:\n   \
-         Heartbeat Period: {}\n  CA Configuration:\n   Expiry Duration: {}\n   Force Rotate: {}\n  \
+         Heartbeat Period: {}\n  CA Configuration:\n   Expiry Duration: {}\n   Force Rotate: {}\n{external}  \
          Autolock Managers: {}\n  Root Rotation In Progress: {rotation}\n",
         cluster.id,
         swarm.managers,

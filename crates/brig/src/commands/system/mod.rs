@@ -1,7 +1,9 @@
 //! `system …`, and `version`, `info`, `events`, `inspect`, `login`, `logout`.
 
+mod df;
 mod dial;
 mod events;
+mod expiring;
 mod info;
 mod inspect;
 mod login;
@@ -16,4 +18,5 @@ pub(crate) use version::VERSION;
 use crate::cli::Leaf;
 
 /// `system …`.
-pub(crate) const COMMANDS: &[&Leaf] = &[&dial::DIAL_STDIO, &EVENTS, &INFO];
+pub(crate) const COMMANDS: &[&Leaf] =
+    &[&df::DF, &dial::DIAL_STDIO, &EVENTS, &expiring::EXPIRING, &INFO, &super::prune::SYSTEM];

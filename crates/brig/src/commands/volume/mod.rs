@@ -32,7 +32,7 @@ leaf!(
 );
 
 /// `volume …`.
-pub(crate) const COMMANDS: &[&Leaf] = &[&CREATE, &INSPECT, &LS, &RM];
+pub(crate) const COMMANDS: &[&Leaf] = &[&CREATE, &INSPECT, &LS, &super::prune::VOLUME, &RM];
 
 #[derive(Args, Debug)]
 struct CreateArgs {

@@ -3,6 +3,7 @@
 use brig_api::data::Base64;
 use brig_api::swarm as api;
 use brig_proto::swarm as proto;
+use brig_proto::swarm::issuance_status::State as IssuanceState;
 use brig_proto::swarm::node_spec::Availability;
 use brig_proto::swarm::node_status::State;
 use brig_proto::swarm::raft_member_status::Reachability;
@@ -59,7 +60,11 @@ pub fn json(node: &proto::Node) -> api::Node {
         description: node.description.as_ref().map(description).unwrap_or_default(),
         status: api::NodeStatus {
             state: word(status.state, State::as_str_name),
-            message: status.message,
+            message: if status.message.is_empty() {
+                unissued(node.certificate.as_ref())
+            } else {
+                status.message
+            },
             addr: status.addr,
         },
         manager_status: node.manager_status.as_ref().map(|manager| api::ManagerStatus {
@@ -67,6 +72,21 @@ pub fn json(node: &proto::Node) -> api::Node {
             reachability: word(manager.reachability, Reachability::as_str_name),
             addr: manager.addr.clone(),
         }),
+    }
+}
+
+/// Why a node does not get the certificate that it asked for.
+fn unissued(certificate: Option<&proto::Certificate>) -> String {
+    let status = certificate.and_then(|certificate| certificate.status.as_ref());
+    let Some(status) = status.filter(|status| !status.err.is_empty()) else {
+        return String::new();
+    };
+    match status.state() {
+        IssuanceState::Failed => format!("certificate request failed: {}", status.err),
+        IssuanceState::Pending | IssuanceState::Renew => {
+            format!("waiting for its certificate to be signed: {}", status.err)
+        }
+        _ => String::new(),
     }
 }
 

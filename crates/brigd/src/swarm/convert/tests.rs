@@ -280,6 +280,48 @@ fn cluster_updates_keep_what_they_do_not_name() {
 }
 
 #[test]
+fn external_authorities_come_back_as_they_were_given() {
+    let given = json!({"CAConfig": {"ExternalCAs": [
+        {"Protocol": "cfssl", "URL": "https://a/sign", "CACert": "PEM", "Options": {"x": "y"}},
+        {"Protocol": "CFSSL", "URL": "https://b/sign", "CACert": ""},
+    ]}, "Labels": null});
+    let given: api::SwarmSpec = serde_json::from_value(given).unwrap();
+    let mut spec = proto::ClusterSpec::default();
+    cluster::merge(&mut spec, &given).unwrap();
+    let stored = &spec.ca_config.as_ref().unwrap().external_cas;
+    assert_eq!((stored.len(), stored[0].ca_cert.as_slice()), (2, b"PEM".as_slice()));
+    let shown = serde_json::to_value(cluster::spec_json(&spec)).unwrap();
+    assert_eq!(
+        shown["CAConfig"]["ExternalCAs"],
+        json!([
+            {"Protocol": "cfssl", "URL": "https://a/sign", "CACert": "PEM", "Options": {"x": "y"}},
+            {"Protocol": "cfssl", "URL": "https://b/sign", "CACert": ""},
+        ])
+    );
+    for protocol in ["acme", ""] {
+        let other =
+            json!({"CAConfig": {"ExternalCAs": [{"Protocol": protocol, "URL": "https://a/"}]}});
+        let other: api::SwarmSpec = serde_json::from_value(other).unwrap();
+        let refused = cluster::merge(&mut spec, &other).unwrap_err().to_string();
+        assert!(refused.contains("protocol"), "{refused}");
+    }
+}
+
+#[test]
+fn nodes_without_certificate_say_why() {
+    let node = |state: proto::issuance_status::State, err: &str| {
+        let status = proto::IssuanceStatus { state: state.into(), err: err.to_owned() };
+        let certificate = proto::Certificate { status: Some(status), ..Default::default() };
+        let node = proto::Node { certificate: Some(certificate), ..Default::default() };
+        node::json(&node).status.message
+    };
+    use proto::issuance_status::State;
+    assert_eq!(node(State::Failed, "no"), "certificate request failed: no");
+    assert_eq!(node(State::Pending, "down"), "waiting for its certificate to be signed: down");
+    assert_eq!(node(State::Issued, ""), "");
+}
+
+#[test]
 fn tasks_show_their_state() {
     let task = proto::Task {
         id: "t".into(),

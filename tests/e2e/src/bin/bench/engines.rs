@@ -1,12 +1,11 @@
 //! The two engines under the same hand: a dockerd of Debian's docker.io, and brigd.
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use brig_e2e::{Brigd, Client, eventually};
+use brig_e2e::{Brigd, Client, eventually, http};
+use serde_json::Value;
 
 /// Memory in MiB of proportional set size.
 pub(crate) struct Memory {
@@ -34,22 +33,10 @@ pub(crate) trait Engine {
     /// Whether a task of the service is in state running, asked of the API directly.
     fn task_runs(&self, service: &str) -> bool {
         let filter = format!("%7B%22service%22%3A%7B%22{service}%22%3Atrue%7D%7D");
-        let answer = get(&self.socket(), &format!("/v1.41/tasks?filters={filter}"));
-        answer.contains("\"State\":\"running\"")
+        let tasks = http::get(&self.socket(), &format!("/v1.41/tasks?filters={filter}"));
+        let runs = |task: &Value| task["Status"]["State"] == "running";
+        tasks.as_array().is_some_and(|tasks| tasks.iter().any(runs))
     }
-}
-
-/// One GET over a unix socket; the whole answer, empty when there is none.
-fn get(socket: &Path, path: &str) -> String {
-    let mut answer = String::new();
-    if let Ok(mut stream) = UnixStream::connect(socket) {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
-        let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
-        if stream.write_all(request.as_bytes()).is_ok() {
-            let _ = stream.read_to_string(&mut answer);
-        }
-    }
-    answer
 }
 
 /// Waits until no container is left.
@@ -110,7 +97,7 @@ impl Docker {
         std::fs::write(root.path().join("daemon.json"), "{}").unwrap();
         let docker = Self { child: child.expect("dockerd is installed"), root };
         eventually("dockerd answers", Duration::from_secs(60), || {
-            get(&docker.socket(), "/_ping").ends_with("OK")
+            http::get(&docker.socket(), "/_ping").as_str() == Some("OK")
         });
         docker
     }

@@ -1,111 +1,49 @@
 //! `make bench`: brigd beside a real dockerd in one run. Each pair is measured in turns, so that
 //! the machine's mood hits both; medians and their ratio are printed. Nothing here judges: the
 //! goals stand beside the figures.
+//!
+//! `brig-bench [SUITE]...` with the suites below; without any, all of them. `BENCH_ROUNDS` is how
+//! often pairs are measured, `BENCH_SESSIONS` how many workers are simulated, `BENCH_JSON` a file
+//! for all figures.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss
+)]
 
+mod engine;
 mod engines;
+mod identity;
+mod load;
 mod measure;
+mod report;
 
-use std::time::{Duration, Instant};
+const SUITES: [&str; 6] = ["engine", "join", "loss", "rotation", "certificates", "sessions"];
 
-use engines::{Brig, Docker, Engine};
-use measure::{Comparison, in_turns};
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
 
 fn main() {
-    let rounds = std::env::var("BENCH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(15);
-    let docker = Docker::start();
-    let brig = Brig::start();
-    let engines: [&dyn Engine; 2] = [&docker, &brig];
-    for engine in engines {
-        engine.cli(&["load", "-q", "-i", &brig_e2e::image::busybox().display().to_string()]);
-        engine.swarm_init();
-        engine.cli(&["run", "--rm", "busybox", "true"]);
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = wanted.iter().find(|suite| !SUITES.contains(&suite.as_str())) {
+        eprintln!("brig-bench: no suite {unknown}; there are: {}", SUITES.join(", "));
+        std::process::exit(2);
     }
-    println!("{rounds} rounds each, in turns; milliseconds; client and daemon of each side\n");
-    println!("{}", Comparison::header());
-
-    let cli = |args: &'static [&'static str]| {
-        move |engine: &dyn Engine| {
-            let start = Instant::now();
-            engine.cli(args);
-            start.elapsed()
-        }
-    };
-    in_turns("run --rm --network none busybox true", 4.0, rounds, engines, |engine, _| {
-        cli(&["run", "--rm", "--network", "none", "busybox", "true"])(engine)
-    });
-    in_turns("run --rm busybox true (bridge)", 3.0, rounds, engines, |engine, _| {
-        cli(&["run", "--rm", "busybox", "true"])(engine)
-    });
-    in_turns("secret create", 3.0, rounds * 2, engines, |engine, round| {
-        let name = format!("bench{round}");
-        let start = Instant::now();
-        engine.cli_with(&["secret", "create", &name, "-"], b"value");
-        start.elapsed()
-    });
-    in_turns(
-        "service create to running task with its secret",
-        4.0,
-        rounds,
-        engines,
-        |engine, round| {
-            let name = format!("svc{round}");
-            let start = Instant::now();
-            let create = [
-                "service",
-                "create",
-                "-d",
-                "-q",
-                "--no-resolve-image",
-                "--name",
-                &name,
-                "--secret",
-                "bench0",
-                "busybox",
-                "sleep",
-                "1000",
-            ];
-            engine.cli(&create);
-            let end = start + Duration::from_secs(30);
-            while !engine.task_runs(&name) {
-                assert!(Instant::now() < end, "{name} does not run under {}", engine.name());
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            let took = start.elapsed();
-            engine.cli(&["service", "rm", &name]);
-            // The next round must not compete with this one's teardown.
-            engines::wait_until_idle(engine);
-            took
-        },
-    );
-    in_turns("version", 1.0, rounds, engines, |engine, _| cli(&["version"])(engine));
-
-    for engine in engines {
-        for n in 0..20 {
-            engine.cli(&["run", "-d", "--name", &format!("mem{n}"), "busybox", "sleep", "1000"]);
+    for suite in
+        SUITES.iter().filter(|suite| wanted.is_empty() || wanted.iter().any(|w| w == *suite))
+    {
+        match *suite {
+            "engine" => engine::measure(setting("BENCH_ROUNDS", 15)),
+            "join" => identity::join(setting("BENCH_ROUNDS", 7)),
+            "loss" => identity::loss(setting("BENCH_ROUNDS", 3).min(3)),
+            "rotation" => identity::rotation(setting("BENCH_ROUNDS", 3).min(3)),
+            "certificates" => load::run(load::certificates::measure()),
+            _ => load::run(load::sessions::measure(setting("BENCH_SESSIONS", 5000))),
         }
     }
-    std::thread::sleep(Duration::from_secs(3));
-    println!("\nmemory with 20 containers, proportional set size, MiB (goal: brigd under a third)");
-    let (docker_memory, brig_memory) = (docker.memory(), brig.memory());
-    println!(
-        "  dockerd + containerd {:8.1}   their shims    {:8.1}",
-        docker_memory.daemons, docker_memory.monitors
-    );
-    println!(
-        "  brigd                {:8.1}   their conmons  {:8.1}",
-        brig_memory.daemons, brig_memory.monitors
-    );
-    println!(
-        "  ratio                {:8.2}   ratio          {:8.2}",
-        docker_memory.daemons / brig_memory.daemons,
-        docker_memory.monitors / brig_memory.monitors
-    );
-    for engine in engines {
-        let names: Vec<String> = (0..20).map(|n| format!("mem{n}")).collect();
-        let mut args = vec!["rm", "-f"];
-        args.extend(names.iter().map(String::as_str));
-        engine.cli(&args);
-    }
+    report::write();
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::engines::Engine;
+use crate::report;
 
 /// One line of the result.
 pub(crate) struct Comparison;
@@ -16,7 +17,7 @@ impl Comparison {
     }
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
@@ -35,16 +36,22 @@ pub(crate) fn in_turns(
             times.push(millis(run(*engine, round)));
         }
     }
+    print(what, taken, &format!("{goal:.1}x"));
+}
+
+/// Prints medians, minima and the ratio of the medians of times in milliseconds: dockerd's and
+/// brigd's.
+pub(crate) fn print(what: &str, taken: [Vec<f64>; 2], goal: &str) {
     let summary = taken.map(|mut times| {
         times.sort_by(f64::total_cmp);
         (times[times.len() / 2], times[0])
     });
     let [(docker, docker_min), (brig, brig_min)] = summary;
     println!(
-        "{what:<50}{:>20}{:>20}{:>7.1}x{:>6.1}x",
+        "{what:<50}{:>20}{:>20}{:>7.1}x{goal:>7}",
         format!("{docker:.1} ({docker_min:.1})"),
         format!("{brig:.1} ({brig_min:.1})"),
         docker / brig,
-        goal
     );
+    report::pair(what, "ms", docker, brig, goal);
 }

@@ -1,6 +1,7 @@
 use brig_pki::ca::RootCa as Authority;
 use brig_proto::swarm::{Certificate, NodeDescription, NodeStatus, NodeTlsInfo, RootCa};
 
+use super::rotation::Signers;
 use super::*;
 
 fn stored(root: &Authority) -> RootCa {
@@ -130,9 +131,9 @@ fn the_way_back_is_bounded_in_length_and_time() {
     for turn in 1..=8 {
         let root = cluster.root_ca.as_mut().unwrap();
         let config = brig_proto::swarm::CaConfig { force_rotate: turn, ..Default::default() };
-        *root = rotation::requested(root, &config).unwrap().unwrap();
+        *root = rotation::requested(root, &config, &Signers::default()).unwrap().unwrap();
         assert_eq!(root.last_forced_rotation, turn);
-        assert_eq!(rotation::requested(root, &config).unwrap(), None);
+        assert_eq!(rotation::requested(root, &config, &Signers::default()).unwrap(), None);
         cluster = rotation::finished(&cluster, std::iter::empty(), now).unwrap().unwrap();
         roots.push(cluster.root_ca.clone().unwrap().ca_cert);
     }

@@ -1,0 +1,52 @@
+//! The Engine API without a client: single requests over a unix socket, for asking often.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Longest silence of a daemon.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// An answer: status and body. `None` when the daemon did not answer.
+fn exchange(socket: &Path, request: &str) -> Option<(u16, String)> {
+    let mut answer = String::new();
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(TIMEOUT)).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
+
+/// One GET; the body of a success, parsed where it is JSON, [`Value::Null`] otherwise.
+#[must_use]
+pub fn get(socket: &Path, path: &str) -> Value {
+    // 1.0: bodies end with the connection and come without chunks.
+    match exchange(socket, &format!("GET {path} HTTP/1.0\r\nHost: e2e\r\n\r\n")) {
+        Some((200, body)) => {
+            serde_json::from_str(&body).unwrap_or_else(|_| Value::String(body.trim().to_owned()))
+        }
+        _ => Value::Null,
+    }
+}
+
+/// One POST of a JSON body.
+///
+/// # Errors
+/// The answer of a daemon that refused.
+pub fn post(socket: &Path, path: &str, body: &Value) -> Result<String, String> {
+    let body = body.to_string();
+    let request = format!(
+        "POST {path} HTTP/1.0\r\nHost: e2e\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    match exchange(socket, &request) {
+        Some((200..300, body)) => Ok(body),
+        Some((status, body)) => Err(format!("{status}: {body}")),
+        None => Err("no answer".to_owned()),
+    }
+}
