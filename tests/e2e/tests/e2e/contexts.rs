@@ -4,6 +4,9 @@ use std::path::Path;
 
 use brig_e2e::remote::{Pki, User};
 
+/// Variables, and what is typed.
+type Command<'a> = (&'a [(&'a str, &'a str)], Vec<&'a str>);
+
 /// A user of brig and one of the newest docker CLI, if there is one.
 fn pair() -> Option<(User, User)> {
     let mut users = User::all();
@@ -30,7 +33,7 @@ fn brig_says_what_docker_says() {
     let host: &[(&str, &str)] = &[("DOCKER_HOST", "unix:///x.sock")];
     let by_name: &[(&str, &str)] = &[("DOCKER_CONTEXT", "bb")];
     let both: &[(&str, &str)] = &[("DOCKER_CONTEXT", "bb"), ("DOCKER_HOST", "unix:///x.sock")];
-    let commands: Vec<(&[(&str, &str)], Vec<&str>)> = vec![
+    let commands: Vec<Command<'_>> = vec![
         (plain, vec!["context", "show"]),
         (plain, vec!["context", "create", "a", "--docker", "host=tcp://h:2376"]),
         (plain, vec!["context", "create", "default", "--docker", "host=tcp://h:2376"]),
