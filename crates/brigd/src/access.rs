@@ -4,12 +4,14 @@
 //! the [`Action`], the path names the object, the connection names the [`Principal`]. Handlers
 //! get an [`Authorized`], which only this module can make.
 //!
-//! Without a policy the rule is docker's: whoever may open the socket may do everything.
+//! Without a policy the rule is docker's: whoever may open the socket, or holds a certificate of
+//! the authority that the daemon was given, may do everything.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
     /// A process of this host that opened the Unix socket, as the kernel tells it.
     Local {
@@ -20,12 +22,23 @@ pub enum Principal {
         /// Process id; 0 when it lives in a pid namespace that is not visible from here.
         pid: i32,
     },
+    /// Whoever holds this certificate of the configured authority, over TLS.
+    Certificate {
+        /// The subject's common name; empty when it has none.
+        common_name: Arc<str>,
+        /// SHA-256 of the certificate, hexadecimal.
+        fingerprint: Arc<str>,
+    },
 }
 
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local { uid, pid, .. } => write!(f, "uid {uid} (process {pid})"),
+            // The name is what the authority signed, which may hold anything.
+            Self::Certificate { common_name, fingerprint } => {
+                write!(f, "certificate {common_name:?} (sha256:{fingerprint})")
+            }
         }
     }
 }
@@ -38,7 +51,7 @@ pub struct Object<'a> {
 }
 
 /// Proof that an action was allowed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Authorized {
     principal: Principal,
     action: Action,
@@ -47,8 +60,8 @@ pub struct Authorized {
 impl Authorized {
     /// Who was allowed.
     #[must_use]
-    pub const fn principal(&self) -> Principal {
-        self.principal
+    pub const fn principal(&self) -> &Principal {
+        &self.principal
     }
 
     /// What was allowed.
@@ -83,8 +96,8 @@ pub fn authorize(
     object: Object<'_>,
 ) -> Result<Authorized, Denied> {
     match principal {
-        // SECURITY: the mode of the socket decided who could get here.
-        Principal::Local { .. } => {
+        // SECURITY: the mode of the socket, or the configured authority, decided who could get here.
+        Principal::Local { .. } | Principal::Certificate { .. } => {
             tracing::trace!(%principal, %action, object = object.name, "allowed");
             Ok(Authorized { principal, action })
         }
@@ -293,11 +306,17 @@ mod tests {
     }
 
     #[test]
-    fn whoever_opened_the_socket_may_do_everything() {
-        let principal = Principal::Local { uid: 1000, gid: 998, pid: 7 };
-        for &action in Action::ALL {
-            let proof = authorize(principal, action, Object { name: Some("x") }).unwrap();
-            assert_eq!((proof.principal(), proof.action()), (principal, action));
+    fn whoever_got_in_may_do_everything() {
+        let local = Principal::Local { uid: 1000, gid: 998, pid: 7 };
+        let remote =
+            Principal::Certificate { common_name: "ann\n".into(), fingerprint: "00ff".into() };
+        assert_eq!(remote.to_string(), r#"certificate "ann\n" (sha256:00ff)"#);
+        for principal in [local, remote] {
+            for &action in Action::ALL {
+                let object = Object { name: Some("x") };
+                let proof = authorize(principal.clone(), action, object).unwrap();
+                assert_eq!((proof.principal(), proof.action()), (&principal, action));
+            }
         }
     }
 }

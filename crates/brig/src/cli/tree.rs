@@ -2,7 +2,7 @@
 
 use super::Leaf;
 use crate::commands::{
-    config, container, image, network, node, prune, secret, service, swarm, system, volume,
+    config, container, context, image, network, node, prune, secret, service, swarm, system, volume,
 };
 
 /// A word of the command line.
@@ -23,9 +23,10 @@ pub(crate) struct Group {
 }
 
 /// Groups, in the order of the help.
-pub(crate) const GROUPS: [&Group; 11] = [
+pub(crate) const GROUPS: [&Group; 12] = [
     &Group { name: "builder", about: "Manage builds", leaves: prune::BUILDER_COMMANDS },
     &Group { name: "container", about: "Manage containers", leaves: container::COMMANDS },
+    &Group { name: "context", about: "Manage contexts", leaves: context::COMMANDS },
     &Group { name: "image", about: "Manage images", leaves: image::COMMANDS },
     &Group { name: "network", about: "Manage networks", leaves: network::COMMANDS },
     &Group { name: "system", about: "Manage brig", leaves: system::COMMANDS },

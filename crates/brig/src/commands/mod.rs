@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod container;
+pub(crate) mod context;
 pub(crate) mod image;
 pub(crate) mod network;
 pub(crate) mod node;

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{self, MULTIPLEXED_STREAM, RAW_STREAM, Response};
 use super::call::Call;
-use super::connection::PeerWatch;
 use super::error::ApiError;
+use super::peer::PeerWatch;
 
 /// Bytes of input taken at a time.
 const INPUT_CHUNK: usize = 32 << 10;
@@ -143,9 +143,14 @@ async fn pump<I: Input>(
         // The client may have closed only its sending side, and still listen.
         peer.gone().await;
     };
+    let unwelcome = async {
+        peer.unwelcome().await;
+        peer.sever_if_unwelcome();
+    };
     tokio::select! {
         () = send => {}
         () = receive => {}
+        () = unwelcome => {}
         () = stop.cancelled() => {}
     }
     // Fails only when the client is gone, which is as good.
@@ -234,7 +239,7 @@ mod tests {
         output: impl Stream<Item = Bytes> + Send + 'static,
     ) -> (JoinSet<()>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let peer = PeerWatch::new(&ours).unwrap();
+        let peer = PeerWatch::local(&ours, super::super::pool::a_place()).unwrap();
         let (reader, writer) = ours.into_split();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use brig_api::version::MAX;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tracing::Instrument as _;
 
-use super::body::Response;
+use super::body::{self, Response};
 use super::call::Call;
-use super::connection::PeerWatch;
 use super::error::ApiError;
+use super::peer::PeerWatch;
 use super::query::Query;
 use super::route::{Lifetime, Route, Router};
 use super::version;
@@ -53,6 +53,8 @@ impl ApiService {
         principal: Principal,
         peer: PeerWatch,
     ) -> Response {
+        let slot = peer.slot().clone();
+        let busy = slot.begin();
         let mut response = match self.dispatch(request, principal, peer).await {
             Ok(response) => response,
             Err(error) => {
@@ -73,7 +75,11 @@ impl ApiService {
             }
         };
         common_headers(response.headers_mut());
-        response
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            slot.hold();
+        }
+        // The work is over when the last byte of the answer is.
+        response.map(|body| body::held(body, busy))
     }
 
     async fn dispatch(
@@ -93,7 +99,7 @@ impl ApiService {
             return Err(ApiError::page_not_found());
         };
         let authorized =
-            access::authorize(principal, route.action, Object { name: params.object() })?;
+            access::authorize(principal.clone(), route.action, Object { name: params.object() })?;
         tracing::debug!(method = %request.method(), path, %version, %principal, "request");
         let upgrade = request
             .headers()
