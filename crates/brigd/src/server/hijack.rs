@@ -19,7 +19,7 @@ use super::connection::PeerWatch;
 use super::error::ApiError;
 
 /// Bytes of input taken at a time.
-const INPUT_CHUNK: usize = 32 << 10;
+pub(super) const INPUT_CHUNK: usize = 32 << 10;
 
 /// How long a process may leave the input of a client that is gone unread.
 const LINGER: Duration = Duration::from_secs(10);
@@ -157,7 +157,7 @@ async fn pump<I: Input>(
 /// Without a process that takes it, input is read and dropped, so that the end is seen. A process
 /// that reads nothing keeps its client's input waiting, but not longer than [`LINGER`] once the
 /// client is gone.
-async fn feed<I: Input>(
+pub(super) async fn feed<I: Input>(
     mut reader: impl AsyncRead + Send + Unpin,
     mut input: Option<I>,
     peer: &PeerWatch,

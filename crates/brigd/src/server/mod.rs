@@ -13,6 +13,7 @@ pub mod query;
 pub mod route;
 pub mod service;
 pub mod version;
+pub mod websocket;
 
 pub use body::Response;
 pub use call::Call;
