@@ -505,6 +505,23 @@ mod tests {
         }
     }
 
+    /// Runs a test in a network namespace of its own, by running this program again inside it:
+    /// other daemons of the machine publish ports too.
+    fn isolated(name: &str, test: impl FnOnce()) {
+        const INSIDE: &str = "BRIG_PORTS_TEST_INSIDE";
+        if std::env::var_os(INSIDE).is_some() {
+            return test();
+        }
+        let status = std::process::Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("ports::tests::{name}"), "--nocapture"])
+            .env(INSIDE, "1")
+            .status()
+            .unwrap();
+        assert!(status.success(), "{name} failed in its namespace: {status}");
+    }
+
     #[test]
     fn host_ports_as_the_api_writes_them() {
         assert_eq!(HostPort::parse("").unwrap(), HostPort::Ephemeral);
@@ -519,79 +536,92 @@ mod tests {
 
     #[test]
     fn a_held_port_refuses_others_and_connections() {
-        let registry = PortRegistry::default();
-        let held =
-            registry.hold(&request(Protocol::Tcp, HostPort::Ephemeral), None, false).unwrap();
-        let port = held[0].bound.host_port;
-        // The standard library sets SO_REUSEADDR on listeners.
-        let error = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        let error = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        let error = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        drop(held);
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        isolated("a_held_port_refuses_others_and_connections", || {
+            let registry = PortRegistry::default();
+            let held =
+                registry.hold(&request(Protocol::Tcp, HostPort::Ephemeral), None, false).unwrap();
+            let port = held[0].bound.host_port;
+            // The standard library sets SO_REUSEADDR on listeners.
+            let error = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            let error = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            let error = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            drop(held);
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        });
     }
 
     #[test]
     fn a_port_of_another_container() {
-        let registry = PortRegistry::default();
-        let held =
-            registry.hold(&request(Protocol::Udp, HostPort::Ephemeral), None, false).unwrap();
-        let port = held[0].bound.host_port;
-        let mut again = request(Protocol::Udp, HostPort::Fixed(port));
-        again.host_ip = None;
-        let error = registry.hold(&again, None, false).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("Bind for 0.0.0.0:{port} failed: port is already allocated")
-        );
-        // Another protocol is another port.
-        drop(registry.hold(&request(Protocol::Tcp, HostPort::Fixed(port)), None, false).unwrap());
+        isolated("a_port_of_another_container", || {
+            let registry = PortRegistry::default();
+            let held =
+                registry.hold(&request(Protocol::Udp, HostPort::Ephemeral), None, false).unwrap();
+            let port = held[0].bound.host_port;
+            let mut again = request(Protocol::Udp, HostPort::Fixed(port));
+            again.host_ip = None;
+            let error = registry.hold(&again, None, false).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("Bind for 0.0.0.0:{port} failed: port is already allocated")
+            );
+            // Another protocol is another port.
+            drop(
+                registry.hold(&request(Protocol::Tcp, HostPort::Fixed(port)), None, false).unwrap(),
+            );
+        });
     }
 
     #[test]
     fn a_port_of_a_program() {
-        let registry = PortRegistry::default();
-        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = server.local_addr().unwrap().port();
-        let error =
-            registry.hold(&request(Protocol::Udp, HostPort::Fixed(port)), None, false).unwrap_err();
-        assert_eq!(
-            chain(&error),
-            format!("listen udp4 127.0.0.1:{port}: bind: address already in use")
-        );
-        drop(server);
-        // The failed attempt left nothing registered.
-        registry.hold(&request(Protocol::Udp, HostPort::Fixed(port)), None, false).unwrap();
+        isolated("a_port_of_a_program", || {
+            let registry = PortRegistry::default();
+            let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let port = server.local_addr().unwrap().port();
+            let error = registry
+                .hold(&request(Protocol::Udp, HostPort::Fixed(port)), None, false)
+                .unwrap_err();
+            assert_eq!(
+                chain(&error),
+                format!("listen udp4 127.0.0.1:{port}: bind: address already in use")
+            );
+            drop(server);
+            // The failed attempt left nothing registered.
+            registry.hold(&request(Protocol::Udp, HostPort::Fixed(port)), None, false).unwrap();
+        });
     }
 
     #[test]
     fn a_port_that_a_server_just_left() {
-        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = server.local_addr().unwrap();
-        let client = TcpStream::connect(address).unwrap();
-        let (accepted, _) = server.accept().unwrap();
-        drop(accepted);
-        drop(server);
-        drop(client);
-        let registry = PortRegistry::default();
-        registry
-            .hold(&request(Protocol::Tcp, HostPort::Fixed(address.port())), None, false)
-            .unwrap();
+        isolated("a_port_that_a_server_just_left", || {
+            let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let address = server.local_addr().unwrap();
+            let client = TcpStream::connect(address).unwrap();
+            let (accepted, _) = server.accept().unwrap();
+            drop(accepted);
+            drop(server);
+            drop(client);
+            let registry = PortRegistry::default();
+            registry
+                .hold(&request(Protocol::Tcp, HostPort::Fixed(address.port())), None, false)
+                .unwrap();
+        });
     }
 
     #[test]
     fn ranges_skip_what_is_taken() {
-        let registry = PortRegistry::default();
-        let first =
-            registry.hold(&request(Protocol::Udp, HostPort::Ephemeral), None, false).unwrap();
-        let port = first[0].bound.host_port;
-        let range = request(Protocol::Udp, HostPort::Range(port, port.saturating_add(20)));
-        let second = registry.hold(&range, None, false).unwrap();
-        assert!(second[0].bound.host_port > port);
-        let one = request(Protocol::Udp, HostPort::Range(port, port));
-        assert!(registry.hold(&one, None, false).is_err());
+        isolated("ranges_skip_what_is_taken", || {
+            let registry = PortRegistry::default();
+            let first =
+                registry.hold(&request(Protocol::Udp, HostPort::Ephemeral), None, false).unwrap();
+            let port = first[0].bound.host_port;
+            let range = request(Protocol::Udp, HostPort::Range(port, port.saturating_add(20)));
+            let second = registry.hold(&range, None, false).unwrap();
+            assert!(second[0].bound.host_port > port);
+            let one = request(Protocol::Udp, HostPort::Range(port, port));
+            assert!(registry.hold(&one, None, false).is_err());
+        });
     }
 }

@@ -289,7 +289,11 @@ impl Engine {
         let container = self.registry().find(key)?;
         let console =
             container.console().ok_or_else(|| EngineError::NotRunning(container.id.to_string()))?;
-        console.resize(height, width).await?;
+        match console.resize(height, width).await {
+            // COMPAT: clients resize without asking whether there is a terminal.
+            Ok(()) | Err(brig_runtime::ConsoleError::NoTerminal) => {}
+            Err(error) => return Err(error.into()),
+        }
         self.container_event(
             &container,
             "resize",

@@ -339,8 +339,11 @@ impl Engine {
             .io
             .console()
             .ok_or_else(|| EngineError::Conflict(format!("exec {} is not running", exec.id)))?;
-        console.resize(height, width).await?;
-        Ok(())
+        match console.resize(height, width).await {
+            // COMPAT: clients resize without asking whether there is a terminal.
+            Ok(()) | Err(brig_runtime::ConsoleError::NoTerminal) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Drops the execs of a container that is gone.

@@ -37,6 +37,78 @@ pub struct StatsRequest {
     pub one_shot: bool,
 }
 
+/// What Docker Engine tells of `memory.stat` under cgroup v1. Kernels add to it, and some clients
+/// refuse fields that they do not know.
+const SEPARATE_MEMORY: [&str; 32] = [
+    "active_anon",
+    "active_file",
+    "cache",
+    "dirty",
+    "hierarchical_memory_limit",
+    "hierarchical_memsw_limit",
+    "inactive_anon",
+    "inactive_file",
+    "mapped_file",
+    "pgfault",
+    "pgmajfault",
+    "pgpgin",
+    "pgpgout",
+    "rss",
+    "rss_huge",
+    "total_active_anon",
+    "total_active_file",
+    "total_cache",
+    "total_dirty",
+    "total_inactive_anon",
+    "total_inactive_file",
+    "total_mapped_file",
+    "total_pgfault",
+    "total_pgmajfault",
+    "total_pgpgin",
+    "total_pgpgout",
+    "total_rss",
+    "total_rss_huge",
+    "total_unevictable",
+    "total_writeback",
+    "unevictable",
+    "writeback",
+];
+
+/// The same under cgroup v2; what a kernel does not count is 0.
+const UNIFIED_MEMORY: [&str; 31] = [
+    "active_anon",
+    "active_file",
+    "anon",
+    "anon_thp",
+    "file",
+    "file_dirty",
+    "file_mapped",
+    "file_writeback",
+    "inactive_anon",
+    "inactive_file",
+    "kernel_stack",
+    "pgactivate",
+    "pgdeactivate",
+    "pgfault",
+    "pglazyfree",
+    "pglazyfreed",
+    "pgmajfault",
+    "pgrefill",
+    "pgscan",
+    "pgsteal",
+    "shmem",
+    "slab",
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "sock",
+    "thp_collapse_alloc",
+    "thp_fault_alloc",
+    "unevictable",
+    "workingset_activate",
+    "workingset_nodereclaim",
+    "workingset_refault",
+];
+
 impl Engine {
     /// Looks at what a container uses. One that doesn't run gives zeroes.
     ///
@@ -223,7 +295,14 @@ impl Groups {
     }
 
     fn memory(&self) -> MemoryStats {
-        let stats = self.table("memory", "memory.stat");
+        let kernel = self.table("memory", "memory.stat");
+        let known: &[&str] = match self {
+            Self::Separate(_) => &SEPARATE_MEMORY,
+            Self::Unified(_) => &UNIFIED_MEMORY,
+        };
+        let value = |name: &&str| ((*name).to_owned(), kernel.get(*name).copied().unwrap_or(0));
+        let stats =
+            if kernel.is_empty() { BTreeMap::new() } else { known.iter().map(value).collect() };
         let (usage, limit, max_usage, failcnt) = match self {
             Self::Separate(_) => (
                 self.number("memory", "memory.usage_in_bytes"),

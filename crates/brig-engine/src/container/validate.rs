@@ -33,6 +33,18 @@ pub(crate) fn request(
     Ok(warnings)
 }
 
+fn capabilities(field: &str, names: &[String]) -> Result<(), EngineError> {
+    for name in names {
+        let upper = name.trim().to_ascii_uppercase();
+        let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+        if full != "CAP_ALL" && !brig_sys::caps::known().contains(&full.as_str()) {
+            let shown: String = full.chars().take(80).collect();
+            return invalid(format!("invalid {field}: unknown capability: {shown:?}"));
+        }
+    }
+    Ok(())
+}
+
 fn process(config: &ContainerConfig) -> Result<(), EngineError> {
     if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
         return invalid(format!(
@@ -98,6 +110,8 @@ fn host_settings(config: &ContainerConfig, host: &HostConfig) -> Result<(), Engi
     if let Some(entry) = host.extra_hosts.iter().find(|entry| !entry.contains(':')) {
         return invalid(format!("bad format for add-host: {entry:?}"));
     }
+    capabilities("CapAdd", &host.cap_add)?;
+    capabilities("CapDrop", &host.cap_drop)?;
     if let Some(name) = host.sysctls.keys().find(|name| name.is_empty()) {
         return invalid(format!("invalid sysctl {name:?}"));
     }
@@ -122,8 +136,8 @@ fn host_settings(config: &ContainerConfig, host: &HostConfig) -> Result<(), Engi
     }
     if !matches!(host.log_config.kind.as_str(), "" | "json-file" | "local" | "none" | "k8s-file") {
         return invalid(format!(
-            "logger: no log driver named '{}' is registered",
-            host.log_config.kind
+            "error looking up logging plugin {kind}: plugin \"{kind}\" not found",
+            kind = host.log_config.kind
         ));
     }
     if !matches!(host.isolation.as_str(), "" | "default") {

@@ -68,8 +68,7 @@ fn a_container_that_removes_itself() {
         assert!(chain(&error).contains("no such file or directory"), "{}", chain(&error));
         assert_eq!(error.kind(), ErrorKind::InvalidParameter);
         let outcome = removed.wait().await;
-        assert_eq!(outcome.exit_code, 127);
-        assert!(outcome.error.unwrap().contains("no such file"));
+        assert_eq!(outcome, brig_engine::WaitOutcome { exit_code: 127, error: None });
         nothing_left(&node).await;
         engine.shutdown().await;
     });

@@ -311,7 +311,7 @@ fn unwelcome(error: RenewalError, broken: &Broken) -> RenewalError {
 fn problem(certificate: &CertInfo, now: OffsetDateTime, refused: bool, reason: &str) -> String {
     if now < certificate.not_before {
         return format!(
-            "this node's certificate is not valid before {}, and here it is {}: set this node's clock",
+            "this node's certificate is not valid before {}, and here it is {}: set this node's clock ({reason})",
             text(certificate.not_before),
             text(now)
         );

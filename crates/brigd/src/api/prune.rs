@@ -124,7 +124,9 @@ pub async fn volumes(call: Call) -> Answer {
     let result = blocking(move || {
         let mut result = VolumesPruneReport::default();
         for (info, users) in engine.volumes().list() {
-            if !users.is_empty() || !(all || info.is_anonymous()) || !takes(&filters, &info) {
+            // COMPAT: what has options of its own was set up by somebody and is never pruned.
+            let wanted = info.options.is_empty() && (all || info.is_anonymous());
+            if !users.is_empty() || !wanted || !takes(&filters, &info) {
                 continue;
             }
             let size = super::volumes::tree_size(&info.mountpoint);
