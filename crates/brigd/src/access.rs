@@ -221,12 +221,24 @@ actions! {
     VolumeInspect = "volume.inspect",
     /// Make a volume.
     VolumeCreate = "volume.create",
+    /// Change a volume.
+    VolumeUpdate = "volume.update",
     /// Remove a volume.
     VolumeRemove = "volume.remove",
     /// Remove unused volumes.
     VolumePrune = "volume.prune",
     /// List plugins.
     PluginList = "plugin.list",
+    /// Look at a plugin.
+    PluginInspect = "plugin.inspect",
+    /// Install, upgrade or make a plugin.
+    PluginInstall = "plugin.install",
+    /// Enable, disable or set up a plugin.
+    PluginUpdate = "plugin.update",
+    /// Send a plugin to a registry.
+    PluginPush = "plugin.push",
+    /// Remove a plugin.
+    PluginRemove = "plugin.remove",
     /// Look at the cluster.
     SwarmInspect = "swarm.inspect",
     /// Make a cluster of this node.

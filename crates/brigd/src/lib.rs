@@ -15,6 +15,8 @@ pub mod api;
 pub mod app;
 pub mod build;
 pub mod cli;
+#[cfg(test)]
+mod compat;
 pub mod config;
 pub mod engine_id;
 pub mod executor;

@@ -17,6 +17,7 @@ pub mod route;
 pub mod service;
 pub mod tls;
 pub mod version;
+pub mod websocket;
 
 pub use body::Response;
 pub use call::Call;

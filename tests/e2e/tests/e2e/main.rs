@@ -4,6 +4,7 @@
 
 mod attach;
 mod build;
+mod compose;
 mod contexts;
 mod disk_usage;
 mod dual_stack;
