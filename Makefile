@@ -44,10 +44,11 @@ test-vm: build ## the demo and the systemd unit on a stock Debian 12 in a virtua
 	@scripts/vm-demo.sh
 
 .PHONY: conformance
-conformance: ## bollard's published tests against dockerd and brigd
+conformance: ## bollard's published tests and docker's SDK for Python against dockerd and brigd
 	@scripts/setup.sh conformance
 	cargo build --locked -p brigd
 	@scripts/conformance.sh
+	@scripts/conformance-python.sh
 
 .PHONY: lint
 lint: ## formatting, clippy with warnings denied, house rules

@@ -48,7 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "brig-swarm",
         ],
     ),
-    ("brig", &["brig-api", "brig-archive"]),
+    ("brig", &["brig-api", "brig-archive", "brig-pki"]),
 ];
 
 /// Crates that stand outside of the table: they test or check, and ship nothing.

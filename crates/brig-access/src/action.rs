@@ -183,6 +183,18 @@ actions! {
     VolumeRemove = "volume.remove" in Change,
     /// Remove unused volumes.
     VolumePrune = "volume.prune" in Change,
+    /// Change a volume.
+    VolumeUpdate = "volume.update" in Change,
+    /// Look at a plugin.
+    PluginInspect = "plugin.inspect" in Read,
+    /// Install, upgrade or make a plugin.
+    PluginInstall = "plugin.install" in Change,
+    /// Enable, disable or set up a plugin.
+    PluginUpdate = "plugin.update" in Change,
+    /// Send a plugin to a registry.
+    PluginPush = "plugin.push" in Change,
+    /// Remove a plugin.
+    PluginRemove = "plugin.remove" in Change,
     /// List plugins.
     PluginList = "plugin.list" in Read,
     /// Look at the cluster.

@@ -225,6 +225,13 @@ impl Bindings {
                 };
                 grants.push(Grant::of(role));
             }
+            // Docker's rule for whoever holds a certificate of the daemon's authority, as long as
+            // nobody has bound anything.
+            Principal::Certificate { roles, .. }
+                if roles.is_empty() && self.bindings.is_empty() && self.local.is_none() =>
+            {
+                grants.push(Grant::of("admin"));
+            }
             Principal::Certificate { roles, .. } => {
                 grants.extend(roles.iter().map(|role| Grant::of(role)));
             }

@@ -17,8 +17,10 @@ pub enum Principal {
     },
     /// The holder of a client certificate.
     Certificate {
-        /// The common name.
+        /// The common name; empty when it has none.
         name: String,
+        /// SHA-256 of the certificate, hexadecimal.
+        fingerprint: String,
         /// Roles that the access authority wrote into the certificate.
         roles: Vec<String>,
     },
@@ -59,7 +61,11 @@ impl Principal {
                 let (uid, gid) = value.split_once(':').unwrap_or((value, value));
                 Self::Local { uid: uid.parse().ok()?, gid: gid.parse().ok()?, pid: 0 }
             }
-            "cert" => Self::Certificate { name: value.to_owned(), roles: Vec::new() },
+            "cert" => Self::Certificate {
+                name: value.to_owned(),
+                fingerprint: String::new(),
+                roles: Vec::new(),
+            },
             "ssh" => Self::SshKey { fingerprint: value.to_owned() },
             "lent" => Self::Lent { role: value.to_owned() },
             _ => return None,
@@ -80,7 +86,10 @@ impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local { uid, pid, .. } => write!(f, "uid {uid} (process {pid})"),
-            Self::Certificate { name, .. } => write!(f, "certificate {name:?}"),
+            // The name is what the authority signed, which may hold anything.
+            Self::Certificate { name, fingerprint, .. } => {
+                write!(f, "certificate {name:?} (sha256:{fingerprint})")
+            }
             Self::SshKey { fingerprint } => write!(f, "ssh key {fingerprint}"),
             Self::Lent { role } => write!(f, "a lent socket of role {role:?}"),
         }

@@ -233,7 +233,10 @@ model! {
 
     /// How many tasks, and where; exactly one field is set.
     pub struct ServiceMode {
+        // COMPAT: docker's SDK for Python writes them small, and Go's decoder does not mind.
+        #[serde(alias = "replicated")]
         replicated: Option<ReplicatedService> = omitempty,
+        #[serde(alias = "global")]
         global: Option<Empty> = omitempty,
         replicated_job: Option<ReplicatedJob> = omitempty,
         global_job: Option<Empty> = omitempty,

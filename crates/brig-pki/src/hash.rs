@@ -63,6 +63,18 @@ pub fn sha256(bytes: &[u8]) -> [u8; SHA256_LEN] {
     to_array(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
+/// What proves that a server read a websocket's handshake (RFC 6455, 4.2.2), before base64.
+///
+/// It shows that the peer speaks the protocol and protects nothing: the only use of SHA-1.
+#[must_use]
+pub fn websocket_accept(key: &str) -> Vec<u8> {
+    const PROTOCOL: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(key.as_bytes());
+    context.update(PROTOCOL);
+    context.finish().as_ref().to_vec()
+}
+
 /// Lower-case hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {

@@ -12,6 +12,7 @@
 pub mod admission;
 pub mod ca;
 pub mod csr;
+pub mod engine;
 pub mod error;
 pub mod hash;
 pub mod identity;

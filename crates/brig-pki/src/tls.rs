@@ -385,7 +385,7 @@ fn server_verifier(roots: Arc<RootCertStore>) -> Result<Arc<WebPkiServerVerifier
         .map_err(|_| PkiError::NoRoots)
 }
 
-fn root_store(roots_pem: &[u8]) -> Result<RootCertStore, PkiError> {
+pub(crate) fn root_store(roots_pem: &[u8]) -> Result<RootCertStore, PkiError> {
     let mut store = RootCertStore::empty();
     for root in x509::certificates(roots_pem)? {
         store.add(root).map_err(PkiError::Tls)?;

@@ -76,6 +76,14 @@ pub fn client_config(
             tls::client_builder()?.with_root_certificates(roots)
         }
     };
+    with_identity(builder, identity)
+}
+
+/// Completes a configuration with a client certificate, if there is one.
+pub(crate) fn with_identity(
+    builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
+    identity: Option<&ClientIdentity>,
+) -> Result<ClientConfig, PkiError> {
     let Some(identity) = identity else {
         return Ok(builder.with_no_client_auth());
     };

@@ -60,6 +60,15 @@ impl ConfigFile {
         self.root.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
     }
 
+    /// Sets a string field, or takes it away, and writes the file.
+    pub(crate) fn set_text(&mut self, name: &str, value: Option<&str>) -> Result<()> {
+        match value {
+            Some(value) => self.root.insert(name.to_owned(), value.into()),
+            None => self.root.remove(name),
+        };
+        self.save()
+    }
+
     /// `HttpHeaders`: what the user adds to each request.
     pub(crate) fn http_headers(&self) -> BTreeMap<String, String> {
         self.root

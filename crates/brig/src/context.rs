@@ -24,7 +24,8 @@ impl Context {
     /// Reads the configuration; the daemon is not contacted yet.
     pub(crate) fn new(program: String, path: String, globals: Globals) -> Result<Self> {
         let config = ConfigFile::load(&globals.config_dir());
-        let client = Client::new(globals.endpoint(&program)?, &config.http_headers());
+        let endpoint = crate::contexts::endpoint(&globals, &config, &program)?;
+        let client = Client::new(endpoint, &config.http_headers());
         Ok(Self { program, path, client, config, globals })
     }
 }

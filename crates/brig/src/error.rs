@@ -33,6 +33,25 @@ pub(crate) enum Error {
         /// What the system said.
         reason: String,
     },
+    /// Nothing answers at the address of another host.
+    #[error(
+        "Cannot connect to the brig daemon at {address}: {reason}. Is the brig daemon running? Check the address, and that brigd listens there: -H tcp://ADDRESS:PORT --tlsverify"
+    )]
+    Unreachable {
+        /// The endpoint, as a URL.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// Client and daemon do not believe each other.
+    #[error("error during connect: TLS handshake with {address}")]
+    Handshake {
+        /// The endpoint, as a URL.
+        address: String,
+        /// What is wrong.
+        #[source]
+        source: io::Error,
+    },
     /// The connection broke, or the answer was not HTTP.
     #[error("error during connect: {what}")]
     Http {

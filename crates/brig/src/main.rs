@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod config_file;
 mod context;
+mod contexts;
 mod error;
 mod output;
 mod parse;

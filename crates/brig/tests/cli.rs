@@ -43,11 +43,12 @@ fn run_without_daemon_is_125_and_later_features_say_so() {
     let (status, text) = run(&["-H", "unix:///nonexistent/brig.sock", "run", "busybox"]);
     assert_eq!(status, Some(125), "{text}");
     assert!(text.contains("Run 'brig run --help' for more information"), "{text}");
-    let (status, text) = run(&["-H", "tcp://127.0.0.1:2376", "ps"]);
+    let (status, text) = run(&["-H", "tcp://127.0.0.1:1", "ps"]);
     assert_eq!(status, Some(1), "{text}");
-    assert!(text.contains("TCP hosts are not available"), "{text}");
-    let (_, text) = run(&["--context", "x", "ps"]);
-    assert!(text.contains("contexts are not available"), "{text}");
+    assert!(text.contains("Cannot connect to the brig daemon at tcp://127.0.0.1:1"), "{text}");
+    let (status, text) = run(&["--context", "no-such-context", "ps"]);
+    assert_eq!(status, Some(1), "{text}");
+    assert!(text.contains("context \"no-such-context\": context not found"), "{text}");
 }
 
 #[test]

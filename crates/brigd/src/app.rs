@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use brig_engine::Engine;
 use brig_image::ImageStore;
+use brig_pki::engine::EngineServer;
 use brig_swarm::Swarm;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,9 +22,10 @@ use crate::config::{Config, Host};
 use crate::host::HostFacts;
 use crate::instance::{Instance, Roots};
 use crate::logging::LogControl;
-use crate::server::connection::{self, MAX_CONNECTIONS};
+use crate::server::connection;
 use crate::server::listener::{ListenError, Listener};
 use crate::server::service::ApiService;
+use crate::server::tls::{self, TlsListener};
 use crate::signals::{Request, Signals};
 use crate::state::{AppState, State};
 use crate::tools::Tools;
@@ -45,22 +46,31 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::take().context("cannot take over signals")?;
     let (roots, config) = Roots::take(&config)?;
+    let remote = remote(&config)?;
     let state = build(config, roots.instance()).await?;
     let listeners = listen(&state.config, sockets)?;
+    let ports = ports(&state.config, remote.as_ref()).await?;
     swarm::events::follow(&state);
     state.tasks.spawn(state.gate.audit().clone().keep_sealed(state.stop.clone()));
     swarm::expiring::follow(&state);
 
     let service = ApiService::new(Arc::clone(&state), Arc::new(routes::router()));
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (local_places, remote_places) = (connection::pool(), connection::pool());
     for listener in &listeners {
         let accept = connection::accept(
             Arc::clone(listener),
             service.clone(),
-            Arc::clone(&slots),
+            Arc::clone(&local_places),
             state.stop.clone(),
         );
         state.tasks.spawn(accept);
+    }
+    for port in ports {
+        let places = Arc::clone(&remote_places);
+        state.tasks.spawn(tls::accept(port, service.clone(), places, state.stop.clone()));
+    }
+    if let Some(server) = &remote {
+        state.tasks.spawn(tls::follow(Arc::clone(server), state.stop.clone()));
     }
     notify::ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_root = %state.config.data_root.display(), "ready");
@@ -68,6 +78,9 @@ pub async fn run(
     while signals.next().await == Request::Reload {
         reload(flags, &state.config, log);
         reload_rules(&state).await;
+        if let Some(server) = &remote {
+            tls::reload(server);
+        }
     }
     notify::stopping();
     tracing::info!("stopping; containers go on");
@@ -130,9 +143,34 @@ fn listen(
                     listeners.push(Arc::new(Listener::from_systemd(socket)?));
                 }
             }
+            Host::Tls(_) => {}
         }
     }
     Ok(listeners)
+}
+
+/// The TLS of the ports, if there are any. Checked before anything is started.
+///
+/// # Errors
+/// When the files are no good.
+pub fn remote(config: &Config) -> anyhow::Result<Option<Arc<EngineServer>>> {
+    let listens = config.hosts.iter().any(|host| matches!(host, Host::Tls(_)));
+    let Some(files) = config.tls.clone().filter(|_| listens) else { return Ok(None) };
+    let server = EngineServer::load(files).context("cannot listen with TLS")?;
+    Ok(Some(Arc::new(server)))
+}
+
+async fn ports(
+    config: &Config,
+    remote: Option<&Arc<EngineServer>>,
+) -> Result<Vec<Arc<TlsListener>>, ListenError> {
+    let mut ports = Vec::new();
+    for host in &config.hosts {
+        if let (Host::Tls(address), Some(server)) = (host, remote) {
+            ports.push(Arc::new(TlsListener::bind(address, Arc::clone(server)).await?));
+        }
+    }
+    Ok(ports)
 }
 
 /// SIGHUP: the log level is taken over at once, all else needs a restart.

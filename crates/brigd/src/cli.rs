@@ -31,7 +31,7 @@ pub struct Flags {
     /// File for the daemon's process id [default: EXEC_ROOT/brigd.pid]
     #[arg(long, short = 'p', value_name = "FILE")]
     pidfile: Option<PathBuf>,
-    /// Address to listen on, unix://PATH or fd:// [default: unix://EXEC_ROOT/brig.sock]
+    /// Address to listen on, unix://PATH, fd:// or tcp://ADDRESS:PORT with --tlsverify [default: unix://EXEC_ROOT/brig.sock]
     #[arg(long = "host", short = 'H', value_name = "ADDRESS")]
     hosts: Vec<String>,
     /// Group that may open the socket [default: docker or brig, if there is one]
@@ -115,21 +115,24 @@ pub struct Flags {
     /// What happens to changes while the audit log can't be written: refuse, allow
     #[arg(long, value_name = "WORD")]
     audit_failure: Option<String>,
-    /// Use TLS on tcp://
+    /// Use TLS on tcp://; refused without --tlsverify
     #[arg(long)]
     tls: bool,
     /// Use TLS on tcp:// and verify clients
     #[arg(long)]
     tlsverify: bool,
-    /// Authority that signed the clients' certificates
+    /// Authority that signed the clients' certificates [default: /etc/brig/ca.pem]
     #[arg(long, value_name = "FILE")]
     tlscacert: Option<PathBuf>,
-    /// Certificate of the daemon
+    /// Certificate of the daemon [default: /etc/brig/cert.pem]
     #[arg(long, value_name = "FILE")]
     tlscert: Option<PathBuf>,
-    /// Private key of the daemon
+    /// Private key of the daemon [default: /etc/brig/key.pem]
     #[arg(long, value_name = "FILE")]
     tlskey: Option<PathBuf>,
+    /// Clients' certificates that count no more: sha256:FINGERPRINT or serial:NUMBER a line, or PEM revocation lists
+    #[arg(long, value_name = "FILE")]
+    tlsrevoked: Option<PathBuf>,
 }
 
 impl Flags {
@@ -177,6 +180,7 @@ impl Flags {
             tlscacert: self.tlscacert.clone(),
             tlscert: self.tlscert.clone(),
             tlskey: self.tlskey.clone(),
+            tlsrevoked: self.tlsrevoked.clone(),
         }
     }
 }

@@ -16,6 +16,8 @@ pub mod app;
 pub mod audit;
 pub mod build;
 pub mod cli;
+#[cfg(test)]
+mod compat;
 pub mod config;
 pub mod engine_id;
 pub mod executor;

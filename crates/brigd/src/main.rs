@@ -12,6 +12,9 @@ use clap::Parser as _;
 /// Time for blocking work that is still under way when everything else has ended.
 const BLOCKING_GRACE: Duration = Duration::from_secs(2);
 
+/// Open files that suffice for all connections and a few thousand containers.
+const OPEN_FILES: u64 = 65_536;
+
 fn main() -> ExitCode {
     match run(&Flags::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -24,16 +27,18 @@ fn main() -> ExitCode {
 
 fn run(flags: &Flags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
+    brig_pki::install_provider();
     if flags.validate {
+        app::remote(&config)?;
         println!("configuration OK");
         return Ok(());
     }
     anyhow::ensure!(rustix::process::geteuid().is_root(), "the daemon needs to be run as root");
     let log = logging::install(config.log_level)?;
-    brig_pki::install_provider();
     // SECURITY: unsealed secrets pass through our memory.
     brig_sys::hardening::no_core_dumps().context("cannot turn core dumps off")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    raise_file_limit();
     let sockets = notify::handed_over();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -45,4 +50,18 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
     };
     runtime.shutdown_timeout(BLOCKING_GRACE);
     outcome
+}
+
+/// Lets the daemon open as many files as it may, up to what all connections can need.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, wanted, "cannot raise the limit of open files");
+    }
 }

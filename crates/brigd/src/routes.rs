@@ -4,8 +4,8 @@
 
 use crate::api::{
     archive, attach, auth, build, containers, distribution, events, exec, image_export,
-    image_transfer, images, logs, networks, prune, search, stats, system, unsupported, volumes,
-    wait,
+    image_transfer, images, logs, networks, plugins, prune, search, stats, system, unsupported,
+    volumes, wait,
 };
 use crate::route;
 use crate::server::{Route, Router};
@@ -47,6 +47,10 @@ pub static ENGINE: &[Route] = &[
     route!(POST "/containers/{id}/rename", ContainerRename, containers::rename),
     route!(POST "/containers/{id}/resize", ContainerResize, containers::resize),
     route!(POST "/containers/{id}/attach", ContainerAttach, attach::container, attended()),
+    route!(GET "/containers/{id}/attach/ws", ContainerAttach, attach::websocket),
+    route!(GET "/containers/{id}/checkpoints", ContainerInspect, unsupported::checkpoints),
+    route!(POST "/containers/{id}/checkpoints", ContainerPause, unsupported::checkpoints),
+    route!(DELETE "/containers/{id}/checkpoints/{checkpoint}", ContainerRemove, unsupported::checkpoints),
     route!(POST "/containers/{id}/wait", ContainerWait, wait::container, attended()),
     route!(DELETE "/containers/{id}", ContainerRemove, containers::remove),
     route!(POST "/containers/{id}/exec", ContainerExec, exec::create),
@@ -82,8 +86,19 @@ pub static ENGINE: &[Route] = &[
     route!(POST "/volumes/create", VolumeCreate, volumes::create),
     route!(POST "/volumes/prune", VolumePrune, prune::volumes),
     route!(GET "/volumes/{name}", VolumeInspect, volumes::inspect),
+    route!(PUT "/volumes/{name}", VolumeUpdate, volumes::update),
     route!(DELETE "/volumes/{name}", VolumeRemove, volumes::remove),
-    route!(GET "/plugins", PluginList, system::plugins),
+    route!(GET "/plugins", PluginList, plugins::list),
+    route!(GET "/plugins/privileges", PluginInspect, unsupported::plugins),
+    route!(POST "/plugins/pull", PluginInstall, unsupported::plugins),
+    route!(POST "/plugins/create", PluginInstall, unsupported::plugins, streamed()),
+    route!(GET "/plugins/{name*}/json", PluginInspect, plugins::unknown),
+    route!(POST "/plugins/{name*}/enable", PluginUpdate, plugins::unknown),
+    route!(POST "/plugins/{name*}/disable", PluginUpdate, plugins::unknown),
+    route!(POST "/plugins/{name*}/set", PluginUpdate, plugins::unknown),
+    route!(POST "/plugins/{name*}/push", PluginPush, plugins::unknown),
+    route!(POST "/plugins/{name*}/upgrade", PluginInstall, plugins::unknown),
+    route!(DELETE "/plugins/{name*}", PluginRemove, plugins::unknown),
 ];
 
 /// The router over the whole API.

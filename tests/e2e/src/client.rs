@@ -78,6 +78,12 @@ impl Client {
             .collect()
     }
 
+    /// docker-compose as Debian packages it: Python, over docker's SDK for it.
+    #[must_use]
+    pub fn compose(socket: &Path, config: &Path) -> Self {
+        Self::at("docker-compose", PathBuf::from("/usr/bin/docker-compose"), socket, config)
+    }
+
     fn at(name: &'static str, program: PathBuf, socket: &Path, config: &Path) -> Self {
         Self {
             name,

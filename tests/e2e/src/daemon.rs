@@ -41,7 +41,7 @@ pub(crate) fn build_folder() -> PathBuf {
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     // Below the ephemeral range, spread by process id, so that test processes do not meet.
     let base = 20_000 + u16::try_from(std::process::id() % 1_000).unwrap_or(0) * 10;
     for _ in 0..10_000 {

@@ -13,6 +13,7 @@ pub mod hosts;
 pub mod http;
 pub mod image;
 pub mod registry;
+pub mod remote;
 pub mod rpc;
 
 pub use client::{Client, Output};

@@ -7,7 +7,7 @@ fn set(items: &[&str]) -> BTreeSet<String> {
 }
 
 fn ci() -> Principal {
-    Principal::Certificate { name: "ci".into(), roles: Vec::new() }
+    Principal::Certificate { name: "ci".into(), fingerprint: String::new(), roles: Vec::new() }
 }
 
 const BINDINGS: &str = r#"{"bindings":[
@@ -55,7 +55,11 @@ fn without_rules_whoever_opened_the_socket_may_do_everything_and_nobody_else_any
         assert!(decision.reason.contains("cert:ci"), "{decision:?}");
     }
     assert!(rules.unrestricted(&local(1, 1)) && !rules.unrestricted(&ci()));
-    let holder = Principal::Certificate { name: "ops".into(), roles: vec!["admin".into()] };
+    let holder = Principal::Certificate {
+        name: "ops".into(),
+        fingerprint: String::new(),
+        roles: vec!["admin".into()],
+    };
     assert!(rules.unrestricted(&holder));
     let lent = Principal::Lent { role: "viewer".into() };
     assert!(ask(&rules, &lent, Action::ServiceList, &Object::default(), &Facts::default()).allowed);

@@ -190,7 +190,10 @@ impl Engine {
             _ => {}
         }
         let session = Arc::clone(&container.cell().io);
-        let output = if request.logs {
+        // A container that never ran has no past, and its log would end at once.
+        let past = request.logs
+            && !(request.stream && record.state.status == super::state::Status::Created);
+        let output = if past {
             // By way of the log, which has past and present without gap or repetition.
             let logs = LogsRequest {
                 stdout: request.stdout,

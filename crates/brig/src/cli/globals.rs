@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::client::Endpoint;
-use crate::error::{Result, message};
+use super::flags::optional_boolean;
 
 /// The global flags.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +17,37 @@ pub(crate) struct Globals {
     pub(crate) context: Option<String>,
     /// `--version`.
     pub(crate) version: bool,
+    /// `--tls…`.
+    pub(crate) tls: TlsFlags,
+}
+
+/// The flags about TLS; docker's variables count where a flag is absent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TlsFlags {
+    /// `--tls`.
+    pub(crate) tls: Option<bool>,
+    /// `--tlsverify`.
+    pub(crate) verify: Option<bool>,
+    /// `--tlscacert`.
+    pub(crate) ca: Option<PathBuf>,
+    /// `--tlscert`.
+    pub(crate) cert: Option<PathBuf>,
+    /// `--tlskey`.
+    pub(crate) key: Option<PathBuf>,
+}
+
+impl TlsFlags {
+    /// Whether the server's certificate is checked.
+    pub(crate) fn verifies(&self) -> bool {
+        self.verify.unwrap_or_else(|| variable("DOCKER_TLS_VERIFY").is_some())
+    }
+
+    /// Whether there is TLS: asked for, or because `--tlsverify` was given, whatever its value.
+    pub(crate) fn is_on(&self) -> bool {
+        self.verify.is_some()
+            || self.verifies()
+            || self.tls.unwrap_or_else(|| variable("DOCKER_TLS").is_some())
+    }
 }
 
 /// The command line up to the command.
@@ -50,11 +80,11 @@ pub(crate) fn arguments() -> Vec<Arg> {
             .action(ArgAction::Append)
             .value_name("list"),
         value("log-level", "Set the logging level").short('l').value_name("string"),
-        switch("tls", "Use TLS; implied by --tlsverify"),
+        optional_boolean(switch("tls", "Use TLS; implied by --tlsverify")),
         value("tlscacert", "Trust certs signed only by this CA").value_name("string"),
         value("tlscert", "Path to TLS certificate file").value_name("string"),
         value("tlskey", "Path to TLS key file").value_name("string"),
-        switch("tlsverify", "Use TLS and verify the remote"),
+        optional_boolean(switch("tlsverify", "Use TLS and verify the remote")),
         switch("version", "Print version information and quit").short('v'),
         Arg::new("help").long("help").short('h').action(ArgAction::Help).help("Print usage"),
     ]
@@ -62,42 +92,24 @@ pub(crate) fn arguments() -> Vec<Arg> {
 
 impl Globals {
     /// Reads the flags.
-    pub(crate) fn read(matches: &ArgMatches) -> Result<Self> {
+    pub(crate) fn read(matches: &ArgMatches) -> Self {
         let text = |name: &str| matches.get_one::<String>(name).cloned();
-        if matches.get_flag("tls") || matches.get_flag("tlsverify") {
-            return Err(message(
-                "TLS connections are not available in this version of brig: use a unix socket",
-            ));
-        }
-        Ok(Self {
+        let switch = |name: &str| matches.get_one::<bool>(name).copied();
+        Self {
             hosts: matches
                 .get_many::<String>("host")
                 .map(|h| h.cloned().collect())
                 .unwrap_or_default(),
             config: text("config").map(PathBuf::from),
-            context: text("context"),
+            context: text("context").filter(|name| !name.is_empty()),
             version: matches.get_flag("version"),
-        })
-    }
-
-    /// The daemon: `--host`, `BRIG_HOST`, `DOCKER_HOST`, or the default for the program's name.
-    pub(crate) fn endpoint(&self, program: &str) -> Result<Endpoint> {
-        let named = self.context.clone().or_else(|| {
-            // A host beats a context that only the environment names.
-            self.hosts.is_empty().then(|| variable("DOCKER_CONTEXT")).flatten()
-        });
-        if let Some(context) = named.filter(|name| name != "default") {
-            return Err(message(format!(
-                "contexts are not available in this version of brig: {context:?} cannot be used, use --host"
-            )));
-        }
-        match self.hosts.as_slice() {
-            [] => match variable("BRIG_HOST").or_else(|| variable("DOCKER_HOST")) {
-                Some(host) => Endpoint::parse(&host),
-                None => Ok(Endpoint::default_for(program)),
+            tls: TlsFlags {
+                tls: switch("tls"),
+                verify: switch("tlsverify"),
+                ca: text("tlscacert").map(PathBuf::from),
+                cert: text("tlscert").map(PathBuf::from),
+                key: text("tlskey").map(PathBuf::from),
             },
-            [host] => Endpoint::parse(host),
-            _ => Err(message("specify only one -H")),
         }
     }
 
@@ -113,6 +125,7 @@ impl Globals {
     }
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable of the environment that is not empty.
+pub(crate) fn variable(name: &str) -> Option<String> {
     crate::parse::env::process_env(name).filter(|value| !value.is_empty())
 }

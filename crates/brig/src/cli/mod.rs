@@ -105,7 +105,7 @@ pub(crate) fn parse(program: &str, arguments: Vec<OsString>) -> Result<Request> 
         Ok(matches) => matches,
         Err(error) => return usage::root_error(program, &error),
     };
-    let globals = Globals::read(&matches)?;
+    let globals = Globals::read(&matches);
     if globals.version {
         return Ok(Request::Print(format!("{program} version {}\n", env!("CARGO_PKG_VERSION"))));
     }

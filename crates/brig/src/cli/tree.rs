@@ -2,8 +2,8 @@
 
 use super::Leaf;
 use crate::commands::{
-    access, audit, config, container, image, network, node, prune, secret, service, swarm, system,
-    volume,
+    access, audit, config, container, context, image, network, node, prune, secret, service, swarm,
+    system, volume,
 };
 
 /// A word of the command line.
@@ -24,9 +24,10 @@ pub(crate) struct Group {
 }
 
 /// Groups, in the order of the help.
-pub(crate) const GROUPS: [&Group; 14] = [
+pub(crate) const GROUPS: [&Group; 15] = [
     &Group { name: "builder", about: "Manage builds", leaves: prune::BUILDER_COMMANDS },
     &Group { name: "container", about: "Manage containers", leaves: container::COMMANDS },
+    &Group { name: "context", about: "Manage contexts", leaves: context::COMMANDS },
     &Group { name: "image", about: "Manage images", leaves: image::COMMANDS },
     &Group { name: "network", about: "Manage networks", leaves: network::COMMANDS },
     &Group { name: "system", about: "Manage brig", leaves: system::COMMANDS },

@@ -1,10 +1,14 @@
-//! Where the daemon is, and the connection to it.
+//! The connection to the daemon, by its address.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use brig_pki::engine::EngineClient;
 use http::HeaderValue;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 
+use super::address::Address;
+use super::connection::Connection;
+use super::ssh::Tunnel;
 use crate::error::{Error, Result, message};
 
 /// brig's own socket.
@@ -12,70 +16,125 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/brig/brig.sock";
 /// Docker's socket, used under the name `docker` where brig's is not there.
 pub(crate) const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
-/// A daemon's address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Endpoint {
-    /// A unix socket.
-    Unix(PathBuf),
+/// A daemon that can be connected to.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    address: Option<Address>,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// What the address says.
+    Plain,
+    /// TLS on a port.
+    Tls(EngineClient),
+    /// Through ssh.
+    Ssh(Tunnel),
+    /// There is none, for this reason: only who wants to connect has to know.
+    Unusable(String),
 }
 
 impl Endpoint {
-    /// Reads `unix:///path`, or a bare absolute path.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
-        let later = |kind: &str| {
-            message(format!(
-                "{kind} hosts are not available in this version of brig: use unix:// (got {text:?})"
-            ))
+    /// The daemon at an address; with TLS if it is a port.
+    pub(crate) fn new(address: Address, tls: Option<EngineClient>) -> Self {
+        let way = match (&address, tls) {
+            (Address::Tcp { .. }, Some(tls)) => Way::Tls(tls),
+            (Address::Ssh(ssh), _) => Way::Ssh(Tunnel::new(ssh.clone())),
+            _ => Way::Plain,
         };
-        match text.split_once("://") {
-            Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.into())),
-            Some(("tcp" | "http" | "https", _)) => Err(later("TCP")),
-            Some(("ssh", _)) => Err(later("SSH")),
-            None if text.starts_with('/') => Ok(Self::Unix(text.into())),
-            _ => Err(message(format!("unable to parse docker host `{text}`"))),
-        }
+        Self { address: Some(address), way }
     }
 
-    /// The endpoint for a program's name when the user chose none.
-    pub(crate) fn default_for(program: &str) -> Self {
+    /// No daemon.
+    pub(crate) fn unusable(error: &Error) -> Self {
+        Self { address: None, way: Way::Unusable(error.text()) }
+    }
+
+    /// The address for a program's name when the user chose none.
+    pub(crate) fn default_address(program: &str) -> Address {
         let brig = Path::new(DEFAULT_SOCKET);
         if program == "docker" && !brig.exists() {
-            return Self::Unix(DOCKER_SOCKET.into());
+            return Address::Unix(DOCKER_SOCKET.into());
         }
-        Self::Unix(brig.to_owned())
+        Address::Unix(brig.to_owned())
     }
 
     /// What HTTP calls the host.
-    pub(crate) const fn host_header(&self) -> HeaderValue {
-        match self {
-            Self::Unix(_) => HeaderValue::from_static("brig"),
-        }
+    pub(crate) fn host_header(&self) -> HeaderValue {
+        let text = match &self.address {
+            Some(address @ Address::Tcp { .. }) => address.to_string().replace("tcp://", ""),
+            Some(Address::Ssh(_)) => "docker.example.com".to_owned(),
+            _ => "brig".to_owned(),
+        };
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("brig"))
     }
 
     /// Opens a connection.
-    pub(crate) async fn connect(&self) -> Result<UnixStream> {
-        match self {
-            Self::Unix(path) => UnixStream::connect(path).await.map_err(|error| {
-                let reason = match error.kind() {
-                    std::io::ErrorKind::NotFound => "no such socket".to_owned(),
-                    std::io::ErrorKind::ConnectionRefused => {
-                        "nothing listens on the socket".to_owned()
-                    }
-                    std::io::ErrorKind::PermissionDenied => {
-                        "permission denied on the socket".to_owned()
-                    }
-                    _ => error.to_string(),
-                };
-                Error::Connect { address: self.to_string(), reason }
-            }),
+    pub(crate) async fn connect(&self) -> Result<Connection> {
+        match (&self.way, &self.address) {
+            (Way::Unusable(reason), _) => Err(message(format!(
+                "Failed to initialize: unable to resolve docker endpoint: {reason}"
+            ))),
+            (Way::Ssh(tunnel), _) => tunnel.connect().map(Connection::new),
+            (Way::Tls(tls), Some(Address::Tcp { host, port })) => {
+                let stream = self.tcp(host, *port).await?;
+                let stream = tls.connect(host, stream).await;
+                stream
+                    .map(Connection::new)
+                    .map_err(|source| Error::Handshake { address: self.to_string(), source })
+            }
+            (_, Some(Address::Tcp { host, port })) => {
+                self.tcp(host, *port).await.map(Connection::new)
+            }
+            (_, Some(Address::Unix(path))) => {
+                UnixStream::connect(path).await.map(Connection::new).map_err(|error| {
+                    let reason = match error.kind() {
+                        std::io::ErrorKind::NotFound => "no such socket".to_owned(),
+                        std::io::ErrorKind::ConnectionRefused => {
+                            "nothing listens on the socket".to_owned()
+                        }
+                        std::io::ErrorKind::PermissionDenied => {
+                            "permission denied on the socket".to_owned()
+                        }
+                        _ => error.to_string(),
+                    };
+                    Error::Connect { address: self.to_string(), reason }
+                })
+            }
+            (_, Some(Address::Ssh(_)) | None) => Err(message("there is no way to this daemon")),
+        }
+    }
+
+    async fn tcp(&self, host: &str, port: u16) -> Result<TcpStream> {
+        let connect = async {
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        connect.await.map_err(|error: std::io::Error| Error::Unreachable {
+            address: self.to_string(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// What really happened when a connection broke: ssh knows more than HTTP.
+    pub(crate) async fn explain(&self, error: Error) -> Error {
+        match &self.way {
+            Way::Ssh(tunnel) => match tunnel.failure().await {
+                Some(reason) => message(format!("error during connect: {reason}")),
+                None => error,
+            },
+            _ => error,
         }
     }
 }
 
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        match &self.address {
+            Some(address) => address.fmt(f),
+            None => f.write_str("nowhere"),
         }
     }
 }
@@ -84,22 +143,10 @@ impl std::fmt::Display for Endpoint {
 mod tests {
     use super::*;
 
-    #[test]
-    fn hosts_are_sockets_for_now() {
-        let socket = Endpoint::Unix("/run/x.sock".into());
-        assert_eq!(Endpoint::parse("unix:///run/x.sock").unwrap(), socket);
-        assert_eq!(Endpoint::parse("/run/x.sock").unwrap(), socket);
-        assert_eq!(socket.to_string(), "unix:///run/x.sock");
-        for (text, part) in
-            [("tcp://h:2376", "TCP"), ("ssh://h", "SSH"), ("x", "unable"), ("unix://", "unable")]
-        {
-            assert!(Endpoint::parse(text).unwrap_err().text().contains(part), "{text}");
-        }
-    }
-
     #[tokio::test]
     async fn a_missing_socket_is_named_with_the_next_step() {
-        let error = Endpoint::Unix("/nonexistent/brig.sock".into()).connect().await.unwrap_err();
+        let address = Address::Unix("/nonexistent/brig.sock".into());
+        let error = Endpoint::new(address, None).connect().await.unwrap_err();
         let text = error.text();
         assert!(text.contains("unix:///nonexistent/brig.sock"), "{text}");
         assert!(text.contains("systemctl start brig"), "{text}");

@@ -4,10 +4,9 @@ use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{ReadHalf, WriteHalf};
 
-use super::{Call, Client};
+use super::{Call, Client, Connection};
 use crate::error::{Error, Result, message};
 
 /// The raw stream of an attach or exec.
@@ -16,9 +15,9 @@ pub(crate) struct Hijacked {
     /// What came with the answer's head.
     pub(crate) first: Bytes,
     /// Output.
-    pub(crate) reader: OwnedReadHalf,
-    /// Input. Dropping it closes this direction, which the daemon takes as the end of stdin.
-    pub(crate) writer: OwnedWriteHalf,
+    pub(crate) reader: ReadHalf<Connection>,
+    /// Input. Shutting it down closes this direction, which the daemon takes as the end of stdin.
+    pub(crate) writer: WriteHalf<Connection>,
 }
 
 impl Client {
@@ -39,10 +38,13 @@ impl Client {
             // What breaks a connection is reported to whoever waits for an answer on it.
             let _ = connection.with_upgrades().await;
         });
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|source| Error::Http { what: "attaching", source })?;
+        let response = match sender.send_request(request).await {
+            Ok(response) => response,
+            Err(source) => {
+                let error = Error::Http { what: "attaching", source };
+                return Err(self.endpoint.explain(error).await);
+            }
+        };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let answer = super::Answer { client: self, path, response, sender };
             let status = answer.status();
@@ -58,9 +60,9 @@ impl Client {
             .await
             .map_err(|source| Error::Http { what: "attaching", source })?;
         let parts = upgraded
-            .downcast::<TokioIo<UnixStream>>()
-            .map_err(|_| message("the attached connection is not the socket that was opened"))?;
-        let (reader, writer) = parts.io.into_inner().into_split();
+            .downcast::<TokioIo<Connection>>()
+            .map_err(|_| message("the attached connection is not the one that was opened"))?;
+        let (reader, writer) = tokio::io::split(parts.io.into_inner());
         Ok(Hijacked { first: parts.read_buf, reader, writer })
     }
 }

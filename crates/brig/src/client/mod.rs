@@ -1,9 +1,12 @@
 //! The Engine API's client: one endpoint, a negotiated version, plain calls, streams and hijacked
 //! connections.
 
+mod address;
 mod call;
 mod connect;
+mod connection;
 mod hijack;
+mod ssh;
 
 pub(crate) mod registry_auth;
 
@@ -20,8 +23,10 @@ use hyper::client::conn::http1::SendRequest;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
+pub(crate) use address::Address;
 pub(crate) use call::{Body, Call};
 pub(crate) use connect::Endpoint;
+pub(crate) use connection::Connection;
 pub(crate) use hijack::Hijacked;
 
 use crate::error::{Error, Result};
@@ -163,10 +168,13 @@ impl Client {
             },
             None => self.open().await?,
         };
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|source| Error::Http { what: "sending a request", source })?;
+        let response = match sender.send_request(request).await {
+            Ok(response) => response,
+            Err(source) => {
+                let error = Error::Http { what: "sending a request", source };
+                return Err(self.endpoint.explain(error).await);
+            }
+        };
         Ok(Answer { client: self, path, response, sender })
     }
 

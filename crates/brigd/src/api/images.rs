@@ -74,6 +74,10 @@ pub(super) fn summary(image: &Image, call: &Call) -> ImageSummary {
     }
 }
 
+fn is_compose_1(agent: &str) -> bool {
+    agent.starts_with("docker-compose/1.")
+}
+
 pub(super) fn size(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
@@ -180,6 +184,13 @@ pub async fn inspect(call: Call) -> Result<Response, ApiError> {
             |error| ApiError::system(format!("cannot convert the image's configuration: {error}")),
         )?;
     let old = !call.speaks(1, 44);
+    // COMPAT: docker-compose 1.x asks in the newest version there is, and carries volumes over to
+    // another container by a field that ended with 1.44.
+    let container_config = if call.header("user-agent").is_some_and(is_compose_1) {
+        Some(config.clone())
+    } else {
+        old.then(ContainerConfig::default)
+    };
     body::ok(&ImageInspect {
         id: image.id.to_string(),
         repo_tags: image.tags.iter().map(Reference::familiar).collect(),
@@ -188,7 +199,7 @@ pub async fn inspect(call: Call) -> Result<Response, ApiError> {
         comment: image.config.comment.clone(),
         created: image.config.created.clone().unwrap_or_else(zero),
         container: old.then(String::new),
-        container_config: old.then(ContainerConfig::default),
+        container_config,
         docker_version: image.config.docker_version.clone(),
         author: image.config.author.clone(),
         config: Some(config),

@@ -18,6 +18,7 @@ pub mod image_transfer;
 pub mod images;
 pub mod logs;
 pub mod networks;
+pub mod plugins;
 pub mod progress;
 pub mod prune;
 pub mod search;

@@ -272,11 +272,3 @@ pub async fn disk_usage(call: Call) -> Answer {
     usage.builder_size = (!call.speaks(1, 42)).then_some(0);
     body::ok(&usage)
 }
-
-/// `GET /plugins`: there are none.
-///
-/// # Errors
-/// None.
-pub async fn plugins(_: Call) -> Answer {
-    body::ok(&serde_json::json!([]))
-}

@@ -19,3 +19,25 @@ pub async fn buildkit(_: Call) -> Answer {
          the docker-container or remote driver and push to a registry or load the archive",
     )
 }
+
+/// Getting plugins, or making them.
+///
+/// # Errors
+/// Always 501.
+pub async fn plugins(_: Call) -> Answer {
+    refuse(
+        "this engine has no plugins: volumes of other machines are mounted with \"docker volume \
+         create -o type=nfs\" and the like, and logs go to the drivers that are built in",
+    )
+}
+
+/// Checkpoints of processes.
+///
+/// # Errors
+/// Always 501.
+pub async fn checkpoints(_: Call) -> Answer {
+    refuse(
+        "this engine keeps no checkpoints of processes: \"docker pause\" stops them for a while, \
+         \"docker commit\" keeps their files",
+    )
+}

@@ -7,6 +7,7 @@ use brig_api::time::rfc3339nano;
 use brig_api::volume::{UsageData, Volume, VolumeCreateRequest, VolumeListResponse};
 use brig_engine::events::kind;
 use brig_engine::volumes::{LOCAL_DRIVER, VolumeInfo};
+use brig_types::error::ErrorKind;
 use http::StatusCode;
 
 use super::blocking::blocking;
@@ -92,6 +93,21 @@ pub async fn inspect(call: Call) -> Answer {
     let (engine, name) = (call.state.engine.clone(), call.param("name").to_owned());
     // A mount that hangs, of a server that is gone, holds up all volumes but nothing else.
     body::ok(&volume(&blocking(move || engine.volumes().get(&name)).await?))
+}
+
+/// `PUT /volumes/{name}`: only volumes of the cluster can be changed, and there are none.
+///
+/// # Errors
+/// Always: this node is no manager, the version is no number, or the cluster has no such volume.
+pub async fn update(call: Call) -> Answer {
+    if !call.state.swarm.status().control_available {
+        return Err(ApiError::new(
+            ErrorKind::Unavailable,
+            "volume update only valid for cluster volumes, but swarm is unavailable",
+        ));
+    }
+    crate::swarm::required_version(&call.query, "swarm object")?;
+    Err(ApiError::not_found(format!("volume {} not found", call.param("name"))))
 }
 
 /// `DELETE /volumes/{name}`.

@@ -147,7 +147,7 @@ impl Builder {
         args.extend(
             ["--isolation=oci", "--format=docker", "--layers", "--pull-never"].map(Into::into),
         );
-        args.extend(["--http-proxy=false", "--force-rm"].map(Into::into));
+        args.extend(["--http-proxy=false", "--force-rm", "--identity-label=false"].map(Into::into));
         args.push(option("--runtime=", &self.runtime));
         args.push(option("--signature-policy=", &work.policy));
         args.push(option("--iidfile=", &iid));

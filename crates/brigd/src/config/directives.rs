@@ -20,7 +20,7 @@ pub struct Directives {
     /// File with the daemon's process id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pidfile: Option<PathBuf>,
-    /// Addresses to listen on: `unix://PATH`, `fd://`.
+    /// Addresses to listen on: `unix://PATH`, `fd://`, `tcp://ADDRESS:PORT`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Vec<String>>,
     /// Group that may open the socket, by name or number.
@@ -119,6 +119,9 @@ pub struct Directives {
     /// The daemon's private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tlskey: Option<PathBuf>,
+    /// Clients' certificates that count no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tlsrevoked: Option<PathBuf>,
 }
 
 /// One pool: networks of `/size` are cut from `base`.

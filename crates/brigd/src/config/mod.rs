@@ -6,12 +6,14 @@ mod host;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use directives::{AddressPoolDirective, Directives, RuntimeDirective, UlimitDirective};
 pub use file::{DEFAULT_CONFIG_FILE, FileError};
 pub use host::{Host, HostError};
+
+use brig_pki::engine::EngineFiles;
 
 use crate::access::AuditFailure;
 use crate::cli::Flags;
@@ -20,6 +22,8 @@ use crate::cli::Flags;
 pub const DEFAULT_DATA_ROOT: &str = "/var/lib/brig";
 /// Root of what a reboot may forget.
 pub const DEFAULT_EXEC_ROOT: &str = "/run/brig";
+/// Where the TLS files are looked for unless the configuration names them.
+pub const TLS_DIR: &str = "/etc/brig";
 const SOCKET_NAME: &str = "brig.sock";
 const PIDFILE_NAME: &str = "brigd.pid";
 /// Where the access rules are unless the configuration says otherwise.
@@ -42,6 +46,8 @@ pub struct Config {
     pub pidfile: PathBuf,
     /// Where to listen.
     pub hosts: Vec<Host>,
+    /// Files of the TLS on ports; `None` while there is no verified TLS.
+    pub tls: Option<EngineFiles>,
     /// Group of the socket; `None` looks for `docker` and `brig`.
     pub group: Option<String>,
     /// Least severe level that is logged.
@@ -202,10 +208,18 @@ impl Config {
         let exec_root = absolute("exec-root", d.exec_root, DEFAULT_EXEC_ROOT.into())?;
         let pidfile = absolute("pidfile", d.pidfile, exec_root.join(PIDFILE_NAME))?;
         let default_socket = exec_root.join(SOCKET_NAME);
+        let verifies = d.tlsverify.unwrap_or_default();
+        let tls = EngineFiles {
+            ca: placed("tlscacert", d.tlscacert)?
+                .unwrap_or_else(|| Path::new(TLS_DIR).join("ca.pem")),
+            cert: placed("tlscert", d.tlscert)?
+                .unwrap_or_else(|| Path::new(TLS_DIR).join("cert.pem")),
+            key: placed("tlskey", d.tlskey)?.unwrap_or_else(|| Path::new(TLS_DIR).join("key.pem")),
+            revoked: placed("tlsrevoked", d.tlsrevoked)?,
+        };
         let mut hosts = Vec::new();
         for text in d.hosts.unwrap_or_default() {
-            let host = Host::parse(&text, &default_socket, d.tlsverify.unwrap_or_default())
-                .map_err(ConfigError::Host)?;
+            let host = Host::parse(&text, &default_socket, verifies).map_err(ConfigError::Host)?;
             if !hosts.contains(&host) {
                 hosts.push(host);
             }
@@ -237,6 +251,7 @@ impl Config {
             exec_root,
             pidfile,
             hosts,
+            tls: verifies.then_some(tls),
             group: d.group.filter(|group| !group.is_empty()),
             log_level,
             cgroup_parent: d.cgroup_parent.filter(|parent| !parent.is_empty()),
@@ -291,6 +306,7 @@ impl Config {
             ("exec-root", self.exec_root != other.exec_root),
             ("pidfile", self.pidfile != other.pidfile),
             ("hosts", self.hosts != other.hosts),
+            ("tlsverify, tlscacert, tlscert, tlskey, tlsrevoked", self.tls != other.tls),
             ("group", self.group != other.group),
             ("log-level", self.log_level != other.log_level),
             ("cgroup-parent", self.cgroup_parent != other.cgroup_parent),
@@ -322,6 +338,14 @@ fn absolute(
         Some(path) if path.is_absolute() => Ok(path),
         Some(path) => Err(value(key, format!("{} is not an absolute path", path.display()))),
     }
+}
+
+/// Makes a path independent of where the daemon will be; the files are read again later.
+fn placed(key: &'static str, given: Option<PathBuf>) -> Result<Option<PathBuf>, ConfigError> {
+    given
+        .map(std::path::absolute)
+        .transpose()
+        .map_err(|error| value(key, format!("cannot tell where it is: {error}")))
 }
 
 fn cidr(key: &'static str, text: &str) -> Result<Cidr, ConfigError> {
@@ -479,6 +503,17 @@ mod tests {
                 .unwrap();
         assert_eq!(config.log_level, LogLevel::Debug);
         assert_eq!(config.hosts.len(), 1);
+    }
+
+    #[test]
+    fn tls_files_have_places() {
+        let config = resolve(r#"{"tlsverify":true,"hosts":["tcp://:2376"],"tlskey":"/k.pem"}"#);
+        let tls = config.unwrap().tls.unwrap();
+        assert_eq!(tls.ca, PathBuf::from("/etc/brig/ca.pem"));
+        assert_eq!((tls.key, tls.revoked), (PathBuf::from("/k.pem"), None));
+        assert_eq!(resolve(r#"{"tlscacert":"/c.pem"}"#).unwrap().tls, None);
+        let refused = resolve(r#"{"tls":true,"hosts":["tcp://:2376"]}"#);
+        assert!(matches!(refused, Err(ConfigError::Host(HostError::PlainTcp(_)))));
     }
 
     #[test]

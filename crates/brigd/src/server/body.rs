@@ -1,11 +1,13 @@
 //! Answers: JSON, empty, and streams.
 
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http::{HeaderValue, StatusCode, header};
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde::Serialize;
@@ -36,6 +38,38 @@ fn never(impossible: Infallible) -> BodyError {
 #[must_use]
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(never).boxed_unsync()
+}
+
+/// A body that keeps something until it has been sent or dropped.
+pub(super) fn held(body: Body, what: impl Send + 'static) -> Body {
+    Held { body, _what: what }.boxed_unsync()
+}
+
+struct Held<T> {
+    body: Body,
+    _what: T,
+}
+
+impl<T> Unpin for Held<T> {}
+
+impl<T> http_body::Body for Held<T> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// An answer without a body.

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
-use super::connection::PeerWatch;
 use super::error::ApiError;
+use super::peer::PeerWatch;
 use super::query::Query;
 use super::route::{BodyRule, Params, Route};
 use crate::access::Authorized;
@@ -22,6 +22,8 @@ use crate::state::AppState;
 
 /// Longest time between the parts of a JSON body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time for a whole JSON body, however steadily it trickles.
+const WHOLE_BODY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The body of a request.
 #[derive(Default)]
@@ -152,6 +154,12 @@ impl Call {
     }
 
     async fn bytes(&mut self) -> Result<Bytes, ApiError> {
+        tokio::time::timeout(WHOLE_BODY_TIMEOUT, self.collect())
+            .await
+            .unwrap_or_else(|_| Err(ApiError::invalid("the request body did not arrive in time")))
+    }
+
+    async fn collect(&mut self) -> Result<Bytes, ApiError> {
         let BodyRule::Json(limit) = self.route.body else {
             return Err(ApiError::system("this route streams its body"));
         };

@@ -3,58 +3,40 @@
 //! It is our own because it must know the peer's credentials, bound the number of connections and
 //! the time for headers, let clients half-close, and drain.
 
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
+use super::pace::{Head, Paced};
+use super::peer::PeerWatch;
+use super::pool::{Limits, Pool, Slot};
 use super::service::ApiService;
 use crate::access::Principal;
 
-/// Connections at a time over all listeners; more wait in the kernel's queue.
+/// Connections of one kind of listener at a time.
 pub const MAX_CONNECTIONS: usize = 1024;
-/// Time for a request's headers to arrive, and for an idle connection to be used again.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
+/// Those of them that have not shown yet who they are.
+pub const MAX_HANDSHAKES: usize = 256;
+/// Time for an idle connection to be used again.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const MAX_HEADERS: usize = 100;
 /// Bytes of a request's line and headers.
 const MAX_HEAD: usize = 64 << 10;
-/// How often a request under way looks whether its client still exists.
-const HANG_UP_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after the kernel refused a connection, as when there are no descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Watches whether the client closed its socket altogether.
-///
-/// A client may close only its sending side and still want the answer, so the end of its data
-/// tells nothing; the kernel's hang-up flag does.
-#[derive(Clone, Debug)]
-pub struct PeerWatch(Arc<OwnedFd>);
-
-impl PeerWatch {
-    pub(super) fn new(stream: &UnixStream) -> std::io::Result<Self> {
-        Ok(Self(Arc::new(stream.as_fd().try_clone_to_owned()?)))
-    }
-
-    /// Returns once the client is gone.
-    pub async fn gone(&self) {
-        loop {
-            tokio::time::sleep(HANG_UP_INTERVAL).await;
-            let mut fds = [PollFd::new(&*self.0, PollFlags::empty())];
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            match poll(&mut fds, Some(&now)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) | Err(_) => return,
-            }
-        }
-    }
+/// Places for the connections of one kind of listener. Each kind has its own, so that whoever
+/// floods the port takes nothing from whoever is on the host.
+#[must_use]
+pub fn pool() -> Arc<Pool> {
+    Pool::new(Limits { total: MAX_CONNECTIONS, handshakes: MAX_HANDSHAKES })
 }
 
 /// Accepts until told to stop. Connections run as tasks of the daemon; when it stops they finish
@@ -62,28 +44,19 @@ impl PeerWatch {
 pub async fn accept(
     listener: Arc<Listener>,
     service: ApiService,
-    slots: Arc<Semaphore>,
+    pool: Arc<Pool>,
     stop: CancellationToken,
 ) {
     loop {
-        let slot = tokio::select! {
-            () = stop.cancelled() => return,
-            slot = Arc::clone(&slots).acquire_owned() => match slot {
-                Ok(slot) => slot,
-                Err(_) => return,
-            },
-        };
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok(stream) => {
+                let Some(slot) = stop.run_until_cancelled(pool.admit()).await else { return };
                 let (service, stop) = (service.clone(), stop.clone());
-                service.state().tasks.clone().spawn(async move {
-                    serve(stream, service, stop).await;
-                    drop(slot);
-                });
+                service.state().tasks.clone().spawn(local(stream, slot, service, stop));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -93,34 +66,61 @@ pub async fn accept(
     }
 }
 
-async fn serve(stream: UnixStream, service: ApiService, stop: CancellationToken) {
-    let (principal, peer) = match identify(&stream) {
-        Ok(known) => known,
-        Err(error) => {
-            // SECURITY: nobody in particular gets no answer.
-            tracing::warn!(%error, "cannot tell who connected");
-            return;
+async fn local(stream: UnixStream, slot: Slot, service: ApiService, stop: CancellationToken) {
+    let known = brig_sys::peer::of(&stream)
+        .and_then(|cred| Ok((cred, PeerWatch::local(&stream, slot.clone())?)));
+    match known {
+        Ok((cred, peer)) => {
+            slot.established();
+            let principal = Principal::Local { uid: cred.uid, gid: cred.gid, pid: cred.pid };
+            serve(stream, principal, peer, true, service, stop).await;
         }
-    };
-    let watch = peer.clone();
+        // SECURITY: nobody in particular gets no answer.
+        Err(error) => tracing::warn!(%error, "cannot tell who connected"),
+    }
+}
+
+/// Serves the requests of one client.
+///
+/// With `half_close` the end of the client's data is not the end of its request: it may have
+/// closed its sending side only. Over TLS nobody does that before an upgrade, and the end of data
+/// is the only sign that a client has gone.
+pub(super) async fn serve<IO>(
+    io: IO,
+    principal: Principal,
+    peer: PeerWatch,
+    half_close: bool,
+    service: ApiService,
+    stop: CancellationToken,
+) where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let head = Head::default();
+    let io = Paced::new(io, head.clone(), peer.slot().clone());
+    let (watch, arrived) = (peer.clone(), head.clone());
     let principal = Arc::new(principal);
     let answer = service_fn(move |request| {
-        let (service, peer) = (service.clone(), peer.clone());
-        let principal = Arc::clone(&principal);
+        arrived.complete();
+        let (service, peer, principal) = (service.clone(), peer.clone(), Arc::clone(&principal));
         async move { Ok::<_, std::convert::Infallible>(service.answer(request, principal, peer).await) }
     });
     let connection = http1::Builder::new()
-        .half_close(true)
+        .half_close(half_close)
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(IDLE_TIMEOUT)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), answer)
+        .serve_connection(TokioIo::new(io), answer)
         .with_upgrades();
     tokio::pin!(connection);
     let mut draining = false;
-    let gone = watch.gone();
-    tokio::pin!(gone);
+    let ended = async {
+        tokio::select! {
+            () = watch.gone() => watch.sever_if_unwelcome(),
+            () = head.overdue() => tracing::debug!("the head of a request did not arrive in time"),
+        }
+    };
+    tokio::pin!(ended);
     loop {
         tokio::select! {
             result = connection.as_mut() => {
@@ -129,35 +129,15 @@ async fn serve(stream: UnixStream, service: ApiService, stop: CancellationToken)
                 }
                 return;
             }
-            () = gone.as_mut() => return,
+            () = ended.as_mut() => return,
+            () = watch.slot().cut().cancelled(), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
             () = stop.cancelled(), if !draining => {
                 draining = true;
                 connection.as_mut().graceful_shutdown();
             }
         }
-    }
-}
-
-fn identify(stream: &UnixStream) -> std::io::Result<(Principal, PeerWatch)> {
-    let cred = brig_sys::peer::of(stream)?;
-    let principal = Principal::Local { uid: cred.uid, gid: cred.gid, pid: cred.pid };
-    Ok((principal, PeerWatch::new(stream)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::AsyncWriteExt as _;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn half_a_close_is_no_hang_up() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let watch = PeerWatch::new(&ours).unwrap();
-        theirs.shutdown().await.unwrap();
-        let waited = tokio::time::timeout(Duration::from_secs(10), watch.gone()).await;
-        assert!(waited.is_err());
-        drop(theirs);
-        tokio::time::timeout(Duration::from_secs(10), watch.gone()).await.unwrap();
     }
 }

@@ -15,14 +15,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{self, MULTIPLEXED_STREAM, RAW_STREAM, Response};
 use super::call::Call;
-use super::connection::PeerWatch;
 use super::error::ApiError;
+use super::peer::PeerWatch;
 
 /// Bytes of input taken at a time.
-const INPUT_CHUNK: usize = 32 << 10;
+pub(super) const INPUT_CHUNK: usize = 32 << 10;
 
 /// How long a process may leave the input of a client that is gone unread.
 const LINGER: Duration = Duration::from_secs(10);
+
+/// What a client gets to read an answer's head before output follows it.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// What became of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +95,12 @@ where
     };
     call.drain_body().await?;
     let peer = call.peer.clone();
-    call.state.tasks.spawn(upgraded(upgrade, input, output, peer, stop));
+    // COMPAT: docker's SDK for Python drops what it read together with the answer's head. dockerd
+    // answers before it starts anything, so that nothing comes that early.
+    let settle = call.header("user-agent").is_some_and(drops_early_output).then_some(SETTLE);
+    call.state.tasks.spawn(async move {
+        upgraded(upgrade, settle, input, output, peer, stop).await;
+    });
     let mut response = body::empty(StatusCode::SWITCHING_PROTOCOLS);
     response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
     let headers = response.headers_mut();
@@ -102,8 +110,15 @@ where
     Ok(response)
 }
 
+fn drops_early_output(agent: &str) -> bool {
+    ["docker-sdk-python/", "docker-py/", "docker-compose/1."]
+        .iter()
+        .any(|name| agent.starts_with(name))
+}
+
 async fn upgraded<I: Input>(
     upgrade: OnUpgrade,
+    settle: Option<Duration>,
     input: Option<I>,
     output: impl Stream<Item = Bytes> + Send,
     peer: PeerWatch,
@@ -111,6 +126,9 @@ async fn upgraded<I: Input>(
 ) {
     match upgrade.await {
         Ok(connection) => {
+            if let Some(settle) = settle {
+                tokio::time::sleep(settle).await;
+            }
             let (reader, writer) = tokio::io::split(TokioIo::new(connection));
             pump(reader, writer, input, output, peer, stop).await;
         }
@@ -143,9 +161,14 @@ async fn pump<I: Input>(
         // The client may have closed only its sending side, and still listen.
         peer.gone().await;
     };
+    let unwelcome = async {
+        peer.unwelcome().await;
+        peer.sever_if_unwelcome();
+    };
     tokio::select! {
         () = send => {}
         () = receive => {}
+        () = unwelcome => {}
         () = stop.cancelled() => {}
     }
     // Fails only when the client is gone, which is as good.
@@ -157,7 +180,7 @@ async fn pump<I: Input>(
 /// Without a process that takes it, input is read and dropped, so that the end is seen. A process
 /// that reads nothing keeps its client's input waiting, but not longer than [`LINGER`] once the
 /// client is gone.
-async fn feed<I: Input>(
+pub(super) async fn feed<I: Input>(
     mut reader: impl AsyncRead + Send + Unpin,
     mut input: Option<I>,
     peer: &PeerWatch,
@@ -234,7 +257,7 @@ mod tests {
         output: impl Stream<Item = Bytes> + Send + 'static,
     ) -> (JoinSet<()>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let peer = PeerWatch::new(&ours).unwrap();
+        let peer = PeerWatch::local(&ours, super::super::pool::a_place()).unwrap();
         let (reader, writer) = ours.into_split();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();

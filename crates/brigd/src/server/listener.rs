@@ -52,6 +52,15 @@ pub enum ListenError {
         #[source]
         source: io::Error,
     },
+    /// A port can't be had.
+    #[error("cannot listen on tcp://{address}")]
+    Tcp {
+        /// Host and port.
+        address: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// `fd://` without systemd.
     #[error(
         "-H fd:// needs a socket from systemd, and none was handed over; \

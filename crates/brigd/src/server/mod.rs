@@ -9,10 +9,15 @@ pub mod connection;
 pub mod error;
 pub mod hijack;
 pub mod listener;
+mod pace;
+pub mod peer;
+pub mod pool;
 pub mod query;
 pub mod route;
 pub mod service;
+pub mod tls;
 pub mod version;
+pub mod websocket;
 
 pub use body::Response;
 pub use call::Call;

@@ -84,6 +84,8 @@ pub struct Route {
     pub body: BodyRule,
     /// Whether it outlives its client.
     pub lifetime: Lifetime,
+    /// What does it, by name: `module::function`.
+    pub service: &'static str,
     /// What does it.
     pub handler: Handler,
 }
@@ -94,7 +96,13 @@ pub const DEFAULT_JSON_LIMIT: usize = 1 << 20;
 impl Route {
     /// A route of all versions; all but GET and HEAD outlive their clients.
     #[must_use]
-    pub const fn new(verb: Verb, path: &'static str, action: Action, handler: Handler) -> Self {
+    pub const fn new(
+        verb: Verb,
+        path: &'static str,
+        action: Action,
+        service: &'static str,
+        handler: Handler,
+    ) -> Self {
         let lifetime = match verb {
             Verb::Get | Verb::Head => Lifetime::Connection,
             Verb::Post | Verb::Put | Verb::Delete => Lifetime::Detached,
@@ -107,6 +115,7 @@ impl Route {
             action,
             body: BodyRule::Json(DEFAULT_JSON_LIMIT),
             lifetime,
+            service,
             handler,
         }
     }
@@ -159,6 +168,7 @@ macro_rules! route {
             $crate::route!(@verb $verb),
             $path,
             $crate::access::Action::$action,
+            ::std::stringify!($handler),
             |call| ::std::boxed::Box::pin($handler(call)),
         )$(.$option($($value),*))*
     };

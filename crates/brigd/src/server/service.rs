@@ -13,10 +13,10 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tracing::Instrument as _;
 
-use super::body::Response;
+use super::body::{self, Response};
 use super::call::{Call, Payload};
-use super::connection::PeerWatch;
 use super::error::ApiError;
+use super::peer::PeerWatch;
 use super::query::Query;
 use super::route::{BodyRule, Lifetime, Params, Route, Router};
 use super::version;
@@ -55,6 +55,8 @@ impl ApiService {
         principal: Arc<Principal>,
         peer: PeerWatch,
     ) -> Response {
+        let slot = peer.slot().clone();
+        let busy = slot.begin();
         let mut response = match self.dispatch(request, principal, peer).await {
             Ok(response) => response,
             Err(error) => {
@@ -75,7 +77,11 @@ impl ApiService {
             }
         };
         common_headers(response.headers_mut());
-        response
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            slot.hold();
+        }
+        // The work is over when the last byte of the answer is.
+        response.map(|body| body::held(body, busy))
     }
 
     async fn dispatch(

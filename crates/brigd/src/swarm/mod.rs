@@ -20,6 +20,7 @@ mod tasks;
 mod versions;
 
 pub use local::{info, ping_status};
+pub use versions::required as required_version;
 
 use crate::route;
 use crate::server::{ApiError, Response, Route};

@@ -4,7 +4,10 @@ use crate::server::ApiError;
 use crate::server::query::Query;
 
 /// Reads `version=N`; `kind` is for the text of the error, which is Go's.
-pub(super) fn required(query: &Query, kind: &str) -> Result<u64, ApiError> {
+///
+/// # Errors
+/// No version, or something that is none.
+pub fn required(query: &Query, kind: &str) -> Result<u64, ApiError> {
     let text = query.text("version").unwrap_or_default();
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|_| digits).ok_or_else(|| {

@@ -4,6 +4,8 @@
 
 mod attach;
 mod build;
+mod compose;
+mod contexts;
 mod disk_usage;
 mod dual_stack;
 mod errors;
@@ -16,6 +18,7 @@ mod logs;
 mod networks;
 mod parity;
 mod registry;
+mod remote;
 mod resources;
 mod restart;
 mod root_rotation;

@@ -3,12 +3,11 @@
 
 use brig_api::stream::{FrameDecoder, StdStream};
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::client::{Call, Client, Hijacked};
+use crate::client::{Call, Client, Connection, Hijacked};
 use crate::error::{Error, Result, message};
 use crate::terminal::detach::{self, Filter};
 use crate::terminal::stdin::Stdin;
@@ -72,7 +71,7 @@ pub(crate) async fn run(hijacked: Hijacked, streams: &Streams) -> Result<Ended> 
 
 async fn copy_output(
     first: Bytes,
-    mut reader: OwnedReadHalf,
+    mut reader: ReadHalf<Connection>,
     tty: bool,
     writer: &Writer,
 ) -> Result<()> {
@@ -151,7 +150,11 @@ enum Input {
 }
 
 /// Sends stdin; without one, the container's is closed at once.
-async fn copy_input(mut writer: OwnedWriteHalf, stdin: bool, mut filter: Filter) -> Result<Input> {
+async fn copy_input(
+    mut writer: WriteHalf<Connection>,
+    stdin: bool,
+    mut filter: Filter,
+) -> Result<Input> {
     if stdin {
         let mut stdin = Stdin::open().map_err(|source| Error::io("opening stdin", source))?;
         while let Some(piece) =

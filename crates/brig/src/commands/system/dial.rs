@@ -25,7 +25,8 @@ const BUFFER: usize = 32 * 1024;
 struct DialArgs {}
 
 async fn dial(context: &Context, _: DialArgs) -> Result<()> {
-    let (mut reader, mut writer) = context.client.endpoint().connect().await?.into_split();
+    let connection = context.client.endpoint().connect().await?;
+    let (mut reader, mut writer) = tokio::io::split(connection);
     let out = Writer::start()?;
     let output = async {
         let mut buffer = vec![0; BUFFER];

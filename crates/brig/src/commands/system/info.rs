@@ -24,8 +24,9 @@ struct InfoArgs {
 
 async fn info(context: &Context, args: InfoArgs) -> Result<()> {
     let client = format!(
-        "Client:\n Version:    {}\n Context:    default\n Debug Mode: false\n\nServer:\n",
-        env!("CARGO_PKG_VERSION")
+        "Client:\n Version:    {}\n Context:    {}\n Debug Mode: false\n\nServer:\n",
+        env!("CARGO_PKG_VERSION"),
+        crate::contexts::current(&context.globals, &context.config)
     );
     let raw: Result<Value> = context.client.json(Call::get("/info")).await;
     let raw = match (raw, args.format.as_deref()) {

@@ -28,7 +28,7 @@ async fn version(context: &Context, args: VersionArgs) -> Result<()> {
         "DefaultAPIVersion": MAX.to_string(),
         "Os": std::env::consts::OS,
         "Arch": go_arch(std::env::consts::ARCH),
-        "Context": "default",
+        "Context": crate::contexts::current(&context.globals, &context.config),
     });
     match args.format.as_deref() {
         None | Some("") => {

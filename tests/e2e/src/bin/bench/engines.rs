@@ -78,6 +78,11 @@ pub(crate) struct Docker {
 
 impl Docker {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further flags.
+    pub(crate) fn start_with(flags: &[&str]) -> Self {
         let root =
             tempfile::Builder::new().prefix("brig-bench-docker-").tempdir_in("/var/tmp").unwrap();
         let log = std::fs::File::create(root.path().join("dockerd.log")).unwrap();
@@ -90,6 +95,7 @@ impl Docker {
                 "--config-file",
                 &at("daemon.json"),
             ])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

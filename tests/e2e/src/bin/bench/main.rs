@@ -19,9 +19,11 @@ mod engines;
 mod identity;
 mod load;
 mod measure;
+mod remote;
 mod report;
 
-const SUITES: [&str; 6] = ["engine", "join", "loss", "rotation", "certificates", "sessions"];
+const SUITES: [&str; 7] =
+    ["engine", "join", "loss", "rotation", "certificates", "sessions", "remote"];
 
 fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
@@ -41,6 +43,7 @@ fn main() {
             "join" => identity::join(setting("BENCH_ROUNDS", 7)),
             "loss" => identity::loss(setting("BENCH_ROUNDS", 3).min(3)),
             "rotation" => identity::rotation(setting("BENCH_ROUNDS", 3).min(3)),
+            "remote" => remote::measure(),
             "certificates" => load::run(load::certificates::measure()),
             _ => load::run(load::sessions::measure(setting("BENCH_SESSIONS", 5000))),
         }

@@ -1,0 +1,125 @@
+//! The other end of a connection: is it still there, is it still welcome?
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use brig_pki::engine::{ClientCertificate, EngineServer};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::pool::Slot;
+
+/// How often a request under way looks whether its client still exists.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Watches a connection's client.
+///
+/// A client may close only its sending side and still want the answer, so the end of its data
+/// tells nothing; the kernel's hang-up flag does.
+#[derive(Clone, Debug)]
+pub struct PeerWatch {
+    fd: Arc<OwnedFd>,
+    slot: Slot,
+    certificate: Option<Certificate>,
+}
+
+#[derive(Clone, Debug)]
+struct Certificate {
+    server: Arc<EngineServer>,
+    client: Arc<ClientCertificate>,
+}
+
+impl PeerWatch {
+    /// Watches a local client.
+    pub(super) fn local(socket: impl AsFd, slot: Slot) -> std::io::Result<Self> {
+        let fd = Arc::new(socket.as_fd().try_clone_to_owned()?);
+        Ok(Self { fd, slot, certificate: None })
+    }
+
+    /// Watches a client that showed a certificate.
+    pub(super) fn remote(
+        socket: impl AsFd,
+        slot: Slot,
+        server: Arc<EngineServer>,
+        client: Arc<ClientCertificate>,
+    ) -> std::io::Result<Self> {
+        let certificate = Some(Certificate { server, client });
+        Ok(Self { certificate, ..Self::local(socket, slot)? })
+    }
+
+    /// The connection's place.
+    pub(super) const fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Returns once the client is gone, or not welcome any more.
+    pub async fn gone(&self) {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            let mut fds = [PollFd::new(&*self.fd, PollFlags::empty())];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            match poll(&mut fds, Some(&now)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(_) => return,
+            }
+            if !self.is_welcome() {
+                return;
+            }
+        }
+    }
+
+    /// Returns once the client's certificate has expired, was revoked or lost its authority.
+    pub async fn unwelcome(&self) {
+        if self.certificate.is_none() {
+            return std::future::pending().await;
+        }
+        while self.is_welcome() {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    fn is_welcome(&self) -> bool {
+        self.certificate.as_ref().is_none_or(|known| known.server.still_trusts(&known.client))
+    }
+
+    /// Closes the socket for everybody who still holds it.
+    pub(super) fn sever(&self) {
+        // Fails only when the client has done so already.
+        let _ = rustix::net::shutdown(&*self.fd, rustix::net::Shutdown::Both);
+    }
+
+    /// Closes the socket if the certificate does not count any more.
+    pub(super) fn sever_if_unwelcome(&self) {
+        if !self.is_welcome() {
+            if let Some(Certificate { client, .. }) = &self.certificate {
+                tracing::warn!(
+                    common_name = ?client.common_name,
+                    fingerprint = client.fingerprint,
+                    "connection cut: the client's certificate does not count any more"
+                );
+            }
+            self.sever();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixStream;
+
+    use super::super::pool::a_place;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_close_is_no_hang_up() {
+        let slot = a_place();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let watch = PeerWatch::local(&ours, slot).unwrap();
+        theirs.shutdown().await.unwrap();
+        let waited = tokio::time::timeout(Duration::from_secs(10), watch.gone()).await;
+        assert!(waited.is_err());
+        drop(theirs);
+        tokio::time::timeout(Duration::from_secs(10), watch.gone()).await.unwrap();
+    }
+}

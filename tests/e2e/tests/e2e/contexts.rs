@@ -1,0 +1,176 @@
+//! Contexts: the same files, words and exit statuses as docker's own CLI.
+
+use std::path::Path;
+
+use brig_e2e::remote::{Pki, User};
+
+/// Variables, and what is typed.
+type Command<'a> = (&'a [(&'a str, &'a str)], Vec<&'a str>);
+
+/// A user of brig and one of the newest docker CLI, if there is one.
+fn pair() -> Option<(User, User)> {
+    let mut users = User::all();
+    let brig = users.pop()?;
+    if users.is_empty() {
+        eprintln!("SKIPPED: no docker CLI");
+        return None;
+    }
+    Some((brig, users.remove(0)))
+}
+
+#[test]
+fn brig_says_what_docker_says() {
+    let Some((brig, docker)) = pair() else { return };
+    let pki = Pki::new();
+    let tls = format!(
+        "host=tcp://h:2376,ca={},cert={},key={}",
+        pki.path("ca.pem"),
+        pki.path("cert.pem"),
+        pki.path("key.pem")
+    );
+    let missing = format!("host=tcp://h:2376,ca={}", pki.path("none.pem"));
+    let plain: &[(&str, &str)] = &[];
+    let host: &[(&str, &str)] = &[("DOCKER_HOST", "unix:///x.sock")];
+    let by_name: &[(&str, &str)] = &[("DOCKER_CONTEXT", "bb")];
+    let both: &[(&str, &str)] = &[("DOCKER_CONTEXT", "bb"), ("DOCKER_HOST", "unix:///x.sock")];
+    let commands: Vec<Command<'_>> = vec![
+        (plain, vec!["context", "show"]),
+        (plain, vec!["context", "create", "a", "--docker", "host=tcp://h:2376"]),
+        (plain, vec!["context", "create", "default", "--docker", "host=tcp://h:2376"]),
+        (plain, vec!["context", "create", "aa", "--docker", "host=tcp://h:2376"]),
+        (plain, vec!["context", "create", "aa", "--docker", "host=tcp://h:2376"]),
+        (plain, vec!["context", "create", "bb", "--docker", &tls, "--description", "the desc"]),
+        (plain, vec!["context", "create", "cc", "--docker", "foo=x"]),
+        (plain, vec!["context", "create", "cc", "--docker", &missing]),
+        (plain, vec!["context", "create", "cc", "--docker", "host=ssh://u@h?x=1"]),
+        (plain, vec!["context", "create", "cc", "--docker", "skip-tls-verify=maybe"]),
+        (plain, vec!["context", "create", "cc", "--docker", "host=ssh://u@h"]),
+        (plain, vec!["context", "create", "dd", "--from", "bb"]),
+        (plain, vec!["context", "create", "ee", "--from", "nope"]),
+        (plain, vec!["context", "create", "ee", "--docker", "from=bb"]),
+        (host, vec!["context", "create", "ff"]),
+        // Docker forgets the certificates here, and would speak in the clear: ours are kept.
+        (plain, vec!["context", "rm", "ee"]),
+        (plain, vec!["context", "ls", "-q"]),
+        (host, vec!["context", "ls"]),
+        (by_name, vec!["context", "ls"]),
+        (host, vec!["context", "ls", "--format", "{{.Name}} {{.Current}} {{.DockerEndpoint}}"]),
+        (by_name, vec!["context", "show"]),
+        (both, vec!["context", "show"]),
+        (plain, vec!["context", "use", "nope"]),
+        (plain, vec!["context", "use", "bb"]),
+        (plain, vec!["context", "show"]),
+        (host, vec!["context", "show"]),
+        (host, vec!["context", "use", "aa"]),
+        (plain, vec!["-c", "bb", "context", "show"]),
+        (plain, vec!["-c", "nope", "context", "show"]),
+        (plain, vec!["-c", "nope", "ps"]),
+        (plain, vec!["-c", "bb", "-H", "unix:///x", "ps"]),
+        (plain, vec!["--tlsverify", "-H", "tcp://127.0.0.1:1", "ps"]),
+        (plain, vec!["-H", "foo://x", "ps"]),
+        (plain, vec!["context", "inspect"]),
+        (plain, vec!["context", "inspect", "bb", "cc"]),
+        (plain, vec!["context", "inspect", "nope", "aa"]),
+        (host, vec!["context", "inspect", "default"]),
+        (plain, vec!["context", "inspect", "-f", "{{.Name}} {{.Endpoints.docker.Host}}", "bb"]),
+        (plain, vec!["context", "update", "bb", "--description", "new"]),
+        (plain, vec!["context", "inspect", "bb"]),
+        (plain, vec!["context", "update", "bb", "--docker", "host=tcp://h2:2376"]),
+        (plain, vec!["context", "inspect", "bb"]),
+        (plain, vec!["context", "update", "nope", "--description", "x"]),
+        (plain, vec!["context", "update", "default", "--description", "x"]),
+        (plain, vec!["context", "export", "bb"]),
+        (plain, vec!["context", "export", "bb"]),
+        (plain, vec!["context", "export", "nope"]),
+        (plain, vec!["context", "import", "bb", "bb.dockercontext"]),
+        (plain, vec!["context", "import", "gg", "bb.dockercontext"]),
+        (plain, vec!["context", "import", "hh", "nofile"]),
+        (plain, vec!["context", "rm", "aa"]),
+        (plain, vec!["context", "rm", "default"]),
+        (plain, vec!["context", "rm", "nope", "gg"]),
+        (plain, vec!["context", "rm", "-f", "nope", "aa"]),
+        (plain, vec!["context", "show"]),
+    ];
+    for (env, args) in commands {
+        let seen = [&docker, &brig].map(|user| {
+            let ran = user.run_env(env, &args);
+            let own = user.home().to_str().unwrap();
+            let tidy = |text: &str| {
+                // The default address is each program's own.
+                text.replace(own, "HOME").replace("/run/brig/brig.sock", "/var/run/docker.sock")
+            };
+            (ran.code, tidy(&ran.stdout), tidy(&ran.stderr))
+        });
+        if args.contains(&"ls") && !args.contains(&"-q") {
+            // The program's default address changes the table's width.
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            assert_eq!(words(&seen[0].1), words(&seen[1].1), "{env:?} {args:?}");
+            assert_eq!(seen[0].2, seen[1].2, "{env:?} {args:?}");
+        } else {
+            assert_eq!(seen[0], seen[1], "{env:?} {args:?}");
+        }
+    }
+    // The files are the same, too, byte by byte.
+    let files = [&docker, &brig].map(|user| tree(&user.home().join("config/contexts")));
+    assert_eq!(files[0], files[1]);
+}
+
+/// Every file below a folder with its mode and content.
+fn tree(root: &Path) -> Vec<(String, u32, Vec<u8>)> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+                let name = path.strip_prefix(root).unwrap().display().to_string();
+                found.push((name, mode, std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn what_one_cli_exports_the_other_imports() {
+    let pki = Pki::new();
+    let tls = format!(
+        "host=tcp://h:2376,ca={},cert={},key={}",
+        pki.path("ca.pem"),
+        pki.path("cert.pem"),
+        pki.path("key.pem")
+    );
+    let users = User::all();
+    for from in &users {
+        let _ =
+            from.run(&["context", "create", "mine", "--description", "d", "--docker", &tls]).ok();
+        let _ = from.run(&["context", "export", "mine", "mine.tar"]).ok();
+        let tar = from.home().join("mine.tar");
+        for to in &users {
+            let name = format!(
+                "got-{}",
+                from.name.split([' ', '(']).next_back().unwrap().trim_matches(')')
+            );
+            let name = format!("{name}x");
+            let _ = to.run(&["context", "import", &name, tar.to_str().unwrap()]).ok();
+            let stdin =
+                to.run_with(&["context", "import", "by-stdin", "-"], &std::fs::read(&tar).unwrap());
+            assert_eq!(stdin.ok(), "by-stdin");
+            for name in [name.as_str(), "by-stdin"] {
+                let shown = to.run(&["context", "inspect", name]);
+                for part in
+                    ["\"Description\": \"d\"", "tcp://h:2376", "ca.pem", "cert.pem", "key.pem"]
+                {
+                    assert!(shown.ok().contains(part), "{shown:?}");
+                }
+                let _ = to.run(&["context", "rm", name]).ok();
+            }
+        }
+        let _ = from.run(&["context", "rm", "mine"]).ok();
+    }
+}
