@@ -16,13 +16,13 @@ const WIDTH: usize = 200;
 /// `exec x true`, over the API and by the client.
 pub(super) fn exec(engines: [&dyn Engine; 2], rounds: usize) {
     for engine in engines {
-        engine.cli(&["run", "-d", "--name", "x", "busybox", "sleep", "100000"]);
+        engine.cli(&["run", "-d", "--name", "execs", "busybox", "sleep", "100000"]);
     }
     in_turns("exec x true (API: create, start, inspect)", 3.0, rounds, engines, |engine, _| {
         let socket = engine.socket();
         let create = json!({"Cmd": ["true"], "AttachStdout": true, "AttachStderr": true});
         let start = Instant::now();
-        let made = http::post(&socket, "/v1.41/containers/x/exec", &create).unwrap();
+        let made = http::post(&socket, "/v1.41/containers/execs/exec", &create).unwrap();
         let id = crowd::id(&made);
         let how = json!({"Detach": false, "Tty": false});
         http::post(&socket, &format!("/v1.41/exec/{id}/start"), &how).unwrap();
@@ -33,11 +33,11 @@ pub(super) fn exec(engines: [&dyn Engine; 2], rounds: usize) {
     });
     in_turns("exec x true (CLI)", 3.0, rounds, engines, |engine, _| {
         let start = Instant::now();
-        engine.cli(&["exec", "x", "true"]);
+        engine.cli(&["exec", "execs", "true"]);
         start.elapsed()
     });
     for engine in engines {
-        engine.cli(&["rm", "-f", "x"]);
+        engine.cli(&["rm", "-f", "execs"]);
     }
 }
 
