@@ -116,7 +116,8 @@ say "a power cut: restart policies"
 "$vm" kill
 "$vm" up
 "$vm" exec bash --norc -euxc '
-  systemctl is-active brig
+  # The machine answers before all of its services do: this waits for the job that boot began.
+  systemctl start brig
   running() { brig inspect -f "{{.State.Running}}" "$1"; }
   for n in $(seq 60); do [ "$(running always)" = false ] || [ "$(running unless)" = false ] || break; sleep 1; done
   brig ps -a

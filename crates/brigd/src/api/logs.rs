@@ -1,15 +1,11 @@
 //! `GET /containers/{id}/logs`.
 
 use brig_engine::{LogLine, LogsRequest, Tail};
-use bytes::BytesMut;
 use futures_util::{StreamExt as _, stream};
 
 use super::times;
 use crate::server::query::Query;
 use crate::server::{ApiError, Call, Response, body, hijack};
-
-/// Lines that are sent in one piece when they are there.
-const LINES_AT_ONCE: usize = 256;
 
 /// How a client wants log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,18 +56,12 @@ pub async fn container(call: Call) -> Result<Response, ApiError> {
     let tty = logs.tty;
     let details = prefixes.details.then(|| logs.details.clone());
     let lines = stream::unfold(logs, |mut logs| async move { Some((logs.next().await?, logs)) });
-    // What is there already goes out in one piece: a frame of HTTP for each line costs more than
-    // the line.
-    let pieces = lines.ready_chunks(LINES_AT_ONCE).map(move |lines: Vec<LogLine>| {
-        let mut piece = BytesMut::new();
-        for line in lines {
-            let bytes = line.render(prefixes.timestamps, details.as_deref());
-            hijack::encode_into(&mut piece, tty, line.stream, &bytes);
-        }
-        Ok(piece.freeze())
+    let lines = lines.map(move |line: LogLine| {
+        let bytes = line.render(prefixes.timestamps, details.as_deref());
+        Ok(hijack::encode(tty, &(line.stream, bytes)))
     });
     let media_type = hijack::media_type(&call, tty);
-    Ok(body::stream(Some(media_type), pieces, call.state.stop.clone()))
+    Ok(body::stream(Some(media_type), lines, call.state.stop.clone()))
 }
 
 #[cfg(test)]

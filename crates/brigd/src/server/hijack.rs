@@ -3,8 +3,8 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use brig_api::stream::{MAX_FRAME, StdStream, encode_frame, header as frame_header};
-use bytes::{Bytes, BytesMut};
+use brig_api::stream::{StdStream, encode_frame};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http::{HeaderValue, StatusCode, header};
 use hyper::ext::ReasonPhrase;
@@ -50,18 +50,6 @@ pub type Chunk = (StdStream, Bytes);
 #[must_use]
 pub fn encode(tty: bool, (stream, bytes): &Chunk) -> Bytes {
     if tty { bytes.clone() } else { encode_frame(*stream, bytes) }
-}
-
-/// [`encode`], behind what `out` has already.
-pub fn encode_into(out: &mut BytesMut, tty: bool, stream: StdStream, bytes: &[u8]) {
-    if tty {
-        return out.extend_from_slice(bytes);
-    }
-    for piece in bytes.chunks(MAX_FRAME) {
-        let length = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-        out.extend_from_slice(&frame_header(stream, length));
-        out.extend_from_slice(piece);
-    }
 }
 
 /// The media type of a process's output.

@@ -1,6 +1,8 @@
-//! Images in: from a registry on this machine, and from an archive.
+//! Images in: from a registry on this machine, and from an archive. Each twice: until the daemon
+//! says that it is done, and until the image would outlive a power cut, which brigd waits for before
+//! it says so and dockerd does not.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use brig_e2e::http;
 use brig_e2e::registry::Registry;
@@ -8,19 +10,38 @@ use serde_json::Value;
 
 use super::image::{self, LAYERS};
 use crate::engines::Engine;
-use crate::measure::in_turns;
+use crate::measure::{self, millis};
 
 fn folder() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("brig-bench-image-").tempdir_in("/var/tmp").unwrap()
 }
 
-/// Takes the image away again, and leaves nothing for the other's turn to write back.
-fn forget(engine: &dyn Engine, name: &str) {
-    let image = http::get(&engine.socket(), &format!("/v1.41/images/{name}/json"));
-    let layers = image["RootFS"]["Layers"].as_array().map_or(0, Vec::len);
-    assert_eq!(layers, LAYERS, "{} does not have {name}", engine.name());
-    engine.cli(&["rmi", "-f", name]);
-    rustix::fs::sync();
+/// Lets each engine bring `name` in and takes it away again, in turns.
+fn measure(
+    what: &str,
+    name: &str,
+    engines: [&dyn Engine; 2],
+    rounds: usize,
+    mut bring: impl FnMut(&dyn Engine),
+) {
+    let (mut said, mut durable) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    for _ in 0..rounds {
+        for (at, engine) in engines.into_iter().enumerate() {
+            // What the other's turn left is not written back at this one's cost.
+            rustix::fs::sync();
+            let start = Instant::now();
+            bring(engine);
+            said[at].push(millis(start.elapsed()));
+            rustix::fs::sync();
+            durable[at].push(millis(start.elapsed()));
+            let image = http::get(&engine.socket(), &format!("/v1.41/images/{name}/json"));
+            let layers = image["RootFS"]["Layers"].as_array().map_or(0, Vec::len);
+            assert_eq!(layers, LAYERS, "{} does not have {name}", engine.name());
+            engine.cli(&["rmi", "-f", name]);
+        }
+    }
+    measure::print(what, said, "2.0x");
+    measure::print(&format!("{what}, on disk"), durable, "2.0x");
 }
 
 /// A pull over loopback, of gzip layers.
@@ -29,16 +50,11 @@ pub(super) fn pull(engines: [&dyn Engine; 2], rounds: usize) {
     let archive = image::archive(folder.path(), "bench:latest");
     let registry = Registry::start(None);
     registry.push(&archive, "bench:latest", None);
-    rustix::fs::sync();
     let name = format!("{}/bench:latest", registry.address);
     let path = format!("/v1.41/images/create?fromImage={name}");
-    in_turns("pull of 300 MB in 10 gzip layers (API)", 2.0, rounds, engines, |engine, _| {
-        let start = Instant::now();
+    measure("pull (API): 300 MB, 10 gzip layers", &name, engines, rounds, |engine| {
         let said = http::post(&engine.socket(), &path, &Value::Null).unwrap();
-        let took = start.elapsed();
         assert!(!said.contains("\"error\""), "{}: {said}", engine.name());
-        forget(engine, &name);
-        took
     });
 }
 
@@ -46,14 +62,7 @@ pub(super) fn pull(engines: [&dyn Engine; 2], rounds: usize) {
 pub(super) fn load(engines: [&dyn Engine; 2], rounds: usize) {
     let folder = folder();
     let archive = image::archive(folder.path(), "bench:latest").display().to_string();
-    rustix::fs::sync();
-    in_turns("load of 300 MB in 10 layers (CLI)", 2.0, rounds, engines, |engine, _| {
-        let took: Duration = {
-            let start = Instant::now();
-            engine.cli(&["load", "-q", "-i", &archive]);
-            start.elapsed()
-        };
-        forget(engine, "bench:latest");
-        took
+    measure("load (CLI): 300 MB, 10 layers", "bench:latest", engines, rounds, |engine| {
+        engine.cli(&["load", "-q", "-i", &archive]);
     });
 }
