@@ -6,7 +6,10 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 DESTDIR ?=
 NEXTEST_PROFILE ?= default
-# Of brig-bench: engine join loss rotation certificates sessions; none: all.
+# Where cargo puts optimised programs.
+RELEASE ?= $(or $(CARGO_TARGET_DIR),target)/release
+# Of brig-bench: engine join loss rotation certificates sessions, and engine:PART with the parts run
+# swarm pull load exec logs parallel ps; none: all.
 SUITES ?=
 
 .PHONY: help
@@ -40,7 +43,7 @@ test: setup-test ## set up and run every test
 	cargo test --workspace --doc --locked --quiet
 
 .PHONY: test-vm
-test-vm: build ## the demo and the systemd unit on a stock Debian 12 in a virtual machine
+test-vm: build ## demo, installation, AppArmor, cgroup v2 and a power cut on a stock Debian 12 in a virtual machine
 	@scripts/vm-demo.sh
 
 .PHONY: conformance
@@ -66,12 +69,12 @@ stress: setup-test ## a thousand containers and ten kills of brigd: nothing may 
 .PHONY: bench
 bench: setup-test ## compare brigd with a real dockerd in one run, and put a manager under load
 	cargo build --release --locked -p brigd -p brig -p brig-e2e
-	@target/release/brig-bench $(SUITES)
+	@$(RELEASE)/brig-bench $(SUITES)
 
 .PHONY: install
 install: build ## install binaries and the systemd unit below $(PREFIX)
-	install -D -m 0755 target/release/brigd $(DESTDIR)$(PREFIX)/bin/brigd
-	install -D -m 0755 target/release/brig $(DESTDIR)$(PREFIX)/bin/brig
+	install -D -m 0755 $(RELEASE)/brigd $(DESTDIR)$(PREFIX)/bin/brigd
+	install -D -m 0755 $(RELEASE)/brig $(DESTDIR)$(PREFIX)/bin/brig
 	install -d -m 0755 $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|g' packaging/systemd/brig.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/brig.service
 	chmod 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/brig.service

@@ -34,6 +34,36 @@ pub fn get(socket: &Path, path: &str) -> Value {
     }
 }
 
+/// One DELETE.
+///
+/// # Errors
+/// The answer of a daemon that refused.
+pub fn delete(socket: &Path, path: &str) -> Result<(), String> {
+    match exchange(socket, &format!("DELETE {path} HTTP/1.0\r\nHost: e2e\r\n\r\n")) {
+        Some((200..300, _)) => Ok(()),
+        Some((status, body)) => Err(format!("{status}: {body}")),
+        None => Err("no answer".to_owned()),
+    }
+}
+
+/// One GET whose answer is only counted: its bytes, head included.
+///
+/// # Errors
+/// When the daemon does not answer.
+pub fn count(socket: &Path, path: &str) -> std::io::Result<u64> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: e2e\r\n\r\n").as_bytes())?;
+    let mut buffer = vec![0; 256 << 10];
+    let mut total = 0;
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(total),
+            read => total += u64::try_from(read).unwrap_or_default(),
+        }
+    }
+}
+
 /// One POST of a JSON body.
 ///
 /// # Errors

@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{self, Response};
 use super::call::Call;
-use super::connection::PeerWatch;
 use super::error::ApiError;
 use super::hijack::{Chunk, INPUT_CHUNK, Input, feed};
+use super::peer::PeerWatch;
 
 /// Longest payload of a control frame.
 const MAX_CONTROL: usize = 125;

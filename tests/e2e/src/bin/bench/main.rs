@@ -2,8 +2,8 @@
 //! the machine's mood hits both; medians and their ratio are printed. Nothing here judges: the
 //! goals stand beside the figures.
 //!
-//! `brig-bench [SUITE]...` with the suites below; without any, all of them. `BENCH_ROUNDS` is how
-//! often pairs are measured, `BENCH_SESSIONS` how many workers are simulated, `BENCH_JSON` a file
+//! `brig-bench [SUITE]...` with the suites below; without any, all of them. `engine:PART` is one part
+//! of the engine suite. `BENCH_ROUNDS` is how often pairs are measured, `BENCH_SESSIONS` how many workers are simulated, `BENCH_JSON` a file
 //! for all figures.
 
 #![allow(
@@ -31,15 +31,29 @@ fn setting(name: &str, default: usize) -> usize {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(unknown) = wanted.iter().find(|suite| !SUITES.contains(&suite.as_str())) {
-        eprintln!("brig-bench: no suite {unknown}; there are: {}", SUITES.join(", "));
+    let part = |wanted: &str| wanted.strip_prefix("engine:").and_then(engine::Part::named);
+    let known = |wanted: &String| SUITES.contains(&wanted.as_str()) || part(wanted).is_some();
+    if let Some(unknown) = wanted.iter().find(|wanted| !known(wanted)) {
+        let parts: Vec<String> =
+            engine::Part::ALL.iter().map(|part| format!("engine:{}", part.name())).collect();
+        eprintln!(
+            "brig-bench: no suite {unknown}; there are: {}, {}",
+            SUITES.join(", "),
+            parts.join(", ")
+        );
         std::process::exit(2);
     }
-    for suite in
-        SUITES.iter().filter(|suite| wanted.is_empty() || wanted.iter().any(|w| w == *suite))
-    {
+    let parts: Vec<engine::Part> = wanted.iter().filter_map(|wanted| part(wanted)).collect();
+    for suite in SUITES.iter().filter(|suite| {
+        let named = wanted.iter().any(|wanted| wanted == *suite);
+        wanted.is_empty() || named || (**suite == "engine" && !parts.is_empty())
+    }) {
         match *suite {
-            "engine" => engine::measure(setting("BENCH_ROUNDS", 15)),
+            "engine" => {
+                let whole = wanted.is_empty() || wanted.iter().any(|wanted| wanted == "engine");
+                let parts = if whole { &engine::Part::ALL[..] } else { &parts };
+                engine::measure(parts, setting("BENCH_ROUNDS", 15));
+            }
             "join" => identity::join(setting("BENCH_ROUNDS", 7)),
             "loss" => identity::loss(setting("BENCH_ROUNDS", 3).min(3)),
             "rotation" => identity::rotation(setting("BENCH_ROUNDS", 3).min(3)),
