@@ -47,7 +47,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn measure(rules: &Rules) -> Result<Vec<Duration>, String> {
-    let principal = Principal::Certificate { name: "ci".to_owned(), roles: Vec::new() };
+    let principal = Principal::Certificate {
+        name: "ci".to_owned(),
+        fingerprint: String::new(),
+        roles: Vec::new(),
+    };
     let object = Object {
         id: "id".to_owned(),
         service: "web".to_owned(),
