@@ -73,6 +73,10 @@ const NOTES: &[Note] = &[
         Added,
         "every certificate and token with its end ([differences](differences.md))",
     ),
+    (Get, "/brig/access", Added, "roles, bindings and policies ([access](access.md))"),
+    (Post, "/brig/access/explain", Added, "which rule decides a request ([access](access.md))"),
+    (Get, "/brig/audit", Added, "who did what ([access](access.md))"),
+    (Get, "/brig/audit/verify", Added, "whether the audit log is whole ([access](access.md))"),
     (Get, "/containers/json", Differs, "`ancestor` compares images, not what they were built from"),
     (
         Post,

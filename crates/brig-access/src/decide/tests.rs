@@ -45,16 +45,18 @@ fn local(uid: u32, gid: u32) -> Principal {
 }
 
 #[test]
-fn without_rules_whoever_opened_the_socket_may_do_everything_and_nobody_else_anything() {
+fn without_rules_whoever_got_in_as_docker_lets_in_may_do_everything_and_nobody_else_anything() {
     let rules = Rules::dockers().unwrap();
     for &action in Action::ALL {
         let object = Object::named("x", "x");
         assert!(ask(&rules, &local(1000, 998), action, &object, &Facts::default()).allowed);
-        let decision = ask(&rules, &ci(), action, &object, &Facts::default());
+        assert!(ask(&rules, &ci(), action, &object, &Facts::default()).allowed);
+        let key = Principal::SshKey { fingerprint: "SHA256:x".into() };
+        let decision = ask(&rules, &key, action, &object, &Facts::default());
         assert_eq!((decision.allowed, decision.rule.as_str()), (false, "default"));
-        assert!(decision.reason.contains("cert:ci"), "{decision:?}");
+        assert!(decision.reason.contains("ssh:SHA256:x"), "{decision:?}");
     }
-    assert!(rules.unrestricted(&local(1, 1)) && !rules.unrestricted(&ci()));
+    assert!(rules.unrestricted(&local(1, 1)) && rules.unrestricted(&ci()));
     let holder = Principal::Certificate {
         name: "ops".into(),
         fingerprint: String::new(),
@@ -68,6 +70,12 @@ fn without_rules_whoever_opened_the_socket_may_do_everything_and_nobody_else_any
 #[test]
 fn a_deployer_updates_its_service_and_each_refusal_has_its_rule() {
     let rules = rules();
+    let stranger = Principal::Certificate {
+        name: "other".into(),
+        fingerprint: String::new(),
+        roles: Vec::new(),
+    };
+    assert!(rules.powerless(&stranger), "with bindings, only who is bound has a role");
     let update = |facts: &Facts| ask(&rules, &ci(), Action::ServiceUpdate, &web(), facts);
     assert!(update(&wish()).allowed, "{:?}", update(&wish()));
     let granted = Facts {
