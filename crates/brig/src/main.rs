@@ -46,7 +46,7 @@ fn run(program: &str, arguments: Vec<OsString>) -> Result<()> {
         Request::Print(text) => return output::print(&text),
         Request::Run { globals, leaf, matches, path } => (globals, leaf, matches, path),
     };
-    let context = Context::new(program.to_owned(), path, globals)?;
+    let context = Context::new(program.to_owned(), path, *globals)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

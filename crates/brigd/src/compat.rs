@@ -225,8 +225,11 @@ const ABSENT: &[(&str, &str, &str)] = &[
     ("OPTIONS", "/…", "CORS for browsers: nothing in a browser should talk to an engine"),
 ];
 
+/// A version of docker's API and the routes that it brought; without a verb, all of the path.
+type Brought = (&'static str, &'static [(Option<Verb>, &'static str)]);
+
 /// Routes that docker's API has only since a later version than our first.
-const SINCE: &[(&str, &[(Option<Verb>, &str)])] = &[
+const SINCE: &[Brought] = &[
     (
         "1.25",
         &[

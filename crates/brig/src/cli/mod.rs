@@ -86,7 +86,7 @@ pub(crate) enum Request {
     /// Run a command.
     Run {
         /// The global flags.
-        globals: Globals,
+        globals: Box<Globals>,
         /// The command.
         leaf: &'static Leaf,
         /// Its flags.
@@ -156,7 +156,7 @@ fn command(
     let arguments =
         if leaf.passes_on { flags::end_at_first_argument(&command, arguments) } else { arguments };
     match command.try_get_matches_from(std::iter::once(OsString::from(&path)).chain(arguments)) {
-        Ok(matches) => Ok(Request::Run { globals, leaf, matches, path }),
+        Ok(matches) => Ok(Request::Run { globals: Box::new(globals), leaf, matches, path }),
         Err(error) => usage::leaf_error(&path, leaf, &error),
     }
 }

@@ -155,7 +155,12 @@ impl AuditLog {
             })),
         };
         let alarm = match head {
-            Ok(None) if count == 0 => None,
+            Ok(None) if count == 0 => {
+                // From the first entry on there is a head: one that is missing was taken away.
+                let head = Head { count, hash };
+                log.write_head(&head).map_err(failed("seal", &dir.join(HEAD_FILE)))?;
+                None
+            }
             Ok(None) => Some("the head of the log was missing".to_owned()),
             Ok(Some(head)) if head.count > count => Some(format!(
                 "the log ended at entry {count}, but had {} when it was sealed",
@@ -170,6 +175,7 @@ impl AuditLog {
         if let Some(note) = alarm {
             tracing::error!(note, "the audit log was tampered with, or the disk lost a part of it");
             log.append(Entry { kind: Kind::Alarm, note, ..Entry::default() })?;
+            log.seal()?;
         }
         Ok(log)
     }

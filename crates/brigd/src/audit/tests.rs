@@ -46,6 +46,20 @@ fn an_untouched_log_is_intact_over_restarts() {
 }
 
 #[test]
+fn a_daemon_that_is_killed_before_the_first_seal_left_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = AuditLog::open(dir.path()).unwrap();
+    log.append(entry("service.update", "uid:0", true)).unwrap();
+    drop(log);
+    let log = AuditLog::open(dir.path()).unwrap();
+    assert_eq!(lines(dir.path()).1.len(), 1, "no alarm");
+    drop(log);
+    std::fs::remove_file(dir.path().join(HEAD_FILE)).unwrap();
+    drop(AuditLog::open(dir.path()).unwrap());
+    assert!(lines(dir.path()).1[1].contains("the head of the log was missing"));
+}
+
+#[test]
 fn every_damage_is_found_and_its_line_named() {
     type Damage = fn(&mut Vec<String>);
     let damage: [(&str, Damage, u64, &str); 6] = [

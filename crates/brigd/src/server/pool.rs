@@ -246,13 +246,14 @@ mod tests {
         assert!(tokio::time::timeout(wait, pool.admit()).await.is_err());
         drop(more);
         assert!(tokio::time::timeout(wait, pool.admit()).await.is_err());
-        let waiting = tokio::spawn({
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn({
             let pool = Arc::clone(&pool);
             async move { pool.admit().await }
         });
         tokio::task::yield_now().await;
         drop(work);
-        let c = tokio::time::timeout(wait, waiting).await.unwrap().unwrap();
+        let c = tokio::time::timeout(wait, tasks.join_next()).await.unwrap().unwrap().unwrap();
         assert!(a.cut().is_cancelled() && !b.cut().is_cancelled());
         c.hold();
         drop(b);
