@@ -123,3 +123,55 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, PkiError> {
         Err(_) => Err(PkiError::Certificate { reason: "not X.509 DER" }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            bytes in prop::collection::vec(any::<u8>(), 0..2000),
+        ) {
+            let _ = certificates(&bytes).map(|all| all.iter().filter(|der| parse(der).is_ok()).count());
+            let _ = single_block(&bytes, "CERTIFICATE REQUEST");
+            let _ = private_key(&SecretBytes::new(bytes));
+        }
+
+        #[test]
+        fn what_is_written_is_read_and_two_blocks_are_not_one(
+            blocks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 1..6),
+            noise in "[a-z \n]{0,40}",
+            cut in 2usize..26,
+        ) {
+            let text: String =
+                blocks.iter().map(|der| noise.clone() + "\n" + &to_pem("CERTIFICATE", der)).collect();
+            let read = certificates(text.as_bytes()).unwrap();
+            prop_assert!(read.iter().map(AsRef::as_ref).eq(blocks.iter().map(Vec::as_slice)));
+            let one = single_block(text.as_bytes(), "CERTIFICATE");
+            prop_assert_eq!(one.is_ok(), blocks.len() == 1);
+            prop_assert!(single_block(text.as_bytes(), "PRIVATE KEY").is_err());
+            let short = text.get(..text.len() - cut).unwrap();
+            prop_assert!(certificates(short.as_bytes()).map_or(0, |all| all.len()) < blocks.len());
+        }
+
+        #[test]
+        fn exactly_one_key_is_taken(
+            keys in 0usize..4,
+            tag in prop::sample::select(vec!["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"]),
+        ) {
+            let text = to_pem("EC PARAMETERS", b"p") + &to_pem(tag, b"key").repeat(keys);
+            prop_assert_eq!(private_key(&SecretBytes::new(text.into_bytes())).is_ok(), keys == 1);
+        }
+    }
+
+    #[test]
+    fn no_more_certificates_than_a_bundle_may_hold() {
+        let text = |count| to_pem("CERTIFICATE", b"x").repeat(count);
+        assert!(certificates(text(MAX_CERTIFICATES).as_bytes()).is_ok());
+        assert!(certificates(text(MAX_CERTIFICATES + 1).as_bytes()).is_err());
+        assert!(certificates(&vec![b'\n'; MAX_PEM + 1]).is_err());
+    }
+}
