@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::config::{HistoryItem, ImageConfig, RootFs, RunConfig};
 use crate::error::ImageError;
 use crate::store::layers::StagedLayer;
-use crate::store::{ImageStore, NewImage, Shared};
+use crate::store::{ImageStore, Shared};
 use crate::unpack::Expected;
 use crate::unpack::stream::{ChannelReader, Chunk};
 use crate::upper::write_changes;
@@ -87,20 +87,8 @@ impl ImageStore {
             rootfs: RootFs { kind: "layers".to_owned(), diff_ids },
             history,
         };
-        let raw = serde_json::to_vec(&config)
-            .map_err(|error| ImageError::InvalidImage(format!("configuration: {error}")))?;
-        let id = Digest::from_sha256(sha256(&raw));
-        let _pin = self.shared.layers.pin(&config.rootfs.diff_ids);
-        let new = NewImage {
-            id: id.clone(),
-            config,
-            raw,
-            manifests: Vec::new(),
-            tags: options.reference.map(Reference::with_default_tag).into_iter().collect(),
-            repo_digests: Vec::new(),
-            sources: Vec::new(),
-        };
-        self.commit(new, staged.into_iter().collect()).await?;
+        let staged = staged.into_iter().collect();
+        let (id, _) = self.commit_made(config, options.reference, staged).await?;
         Ok(id)
     }
 }

@@ -15,7 +15,7 @@ use crate::error::ImageError;
 use crate::load::through_thread;
 use crate::platform::Platform;
 use crate::progress::{Progress, ProgressSink};
-use crate::store::{ImageStore, NewImage};
+use crate::store::ImageStore;
 use crate::unpack::Expected;
 
 /// What the new image says besides its files.
@@ -78,20 +78,8 @@ impl ImageStore {
             history: vec![HistoryItem { created, comment, ..HistoryItem::default() }],
             ..ImageConfig::default()
         };
-        let raw = serde_json::to_vec(&config)
-            .map_err(|error| ImageError::InvalidImage(format!("configuration: {error}")))?;
-        let id = Digest::from_sha256(sha256(&raw));
-        let _pin = self.shared.layers.pin(&config.rootfs.diff_ids);
-        let new = NewImage {
-            id: id.clone(),
-            config,
-            raw,
-            manifests: Vec::new(),
-            tags: options.reference.map(Reference::with_default_tag).into_iter().collect(),
-            repo_digests: Vec::new(),
-            sources: Vec::new(),
-        };
-        for (reference, old) in self.commit(new, vec![staged]).await? {
+        let (id, renamed) = self.commit_made(config, options.reference, vec![staged]).await?;
+        for (reference, old) in renamed {
             progress(Progress::Renamed { reference, old });
         }
         Ok(id)

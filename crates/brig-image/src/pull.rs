@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 
+use brig_pki::hash::sha256;
 use brig_types::digest::Digest;
 use brig_types::reference::Reference;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -399,6 +400,31 @@ impl ImageStore {
         tokio::task::spawn_blocking(move || shared.commit(image, staged))
             .await
             .map_err(ImageError::Task)?
+    }
+
+    /// Adds an image that was made here, of layers that are there or staged. Answers its id and
+    /// what had its name before.
+    pub(crate) async fn commit_made(
+        &self,
+        config: ImageConfig,
+        reference: Option<Reference>,
+        staged: Vec<StagedLayer>,
+    ) -> Result<(Digest, Vec<(Reference, Digest)>), ImageError> {
+        let raw = serde_json::to_vec(&config)
+            .map_err(|error| ImageError::InvalidImage(format!("configuration: {error}")))?;
+        let id = Digest::from_sha256(sha256(&raw));
+        let _pin = self.shared.layers.pin(&config.rootfs.diff_ids);
+        let new = NewImage {
+            id: id.clone(),
+            config,
+            raw,
+            manifests: Vec::new(),
+            tags: reference.map(Reference::with_default_tag).into_iter().collect(),
+            repo_digests: Vec::new(),
+            sources: Vec::new(),
+        };
+        let renamed = self.commit(new, staged).await?;
+        Ok((id, renamed))
     }
 }
 
