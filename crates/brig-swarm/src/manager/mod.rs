@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::ca::server::CaServer;
+use self::ca::signers::Signers;
 use self::control::Control;
 use self::dispatcher::{Dispatcher, OwnNode};
 use self::gate::Gate;
@@ -71,6 +72,7 @@ pub(crate) struct Manager {
     store: Store,
     control: Control,
     dispatcher: Dispatcher,
+    signers: Arc<Signers>,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -85,8 +87,15 @@ impl Manager {
             Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
         let logs = LogBroker::new(tracker.clone(), stop.clone());
         let control = Control::new(store.clone(), logs.clone(), own.id, Arc::clone(&credentials));
-        let manager =
-            Self { store: store.clone(), control, dispatcher: dispatcher.clone(), tracker, stop };
+        let signers = Arc::new(Signers::new(Arc::clone(&credentials)));
+        let manager = Self {
+            store: store.clone(),
+            control,
+            dispatcher: dispatcher.clone(),
+            signers,
+            tracker,
+            stop,
+        };
         manager.spawn(orchestrator::run(store.clone()));
         manager.spawn(allocator::run(store.clone()));
         manager.spawn(scheduler::run(store.clone()));
@@ -104,13 +113,14 @@ impl Manager {
             refusals: Arc::clone(&refusals),
         };
         let waiting = Arc::new(Notify::new());
-        manager.spawn(ca::reconciler::run(store.clone()));
+        let signers = Arc::clone(&manager.signers);
+        manager.spawn(ca::reconciler::run(store.clone(), Arc::clone(&signers)));
         manager.spawn(ca::pending::run(
             store.clone(),
-            Arc::clone(&credentials),
+            Arc::clone(&signers),
             Arc::clone(&waiting),
         ));
-        let ca = CaServer::new(store, Arc::clone(&credentials), waiting, manager.stop.clone());
+        let ca = CaServer::new(store, signers, waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };
         let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());
         manager.serve(incoming, authorize, ca, dispatcher, logs);
@@ -134,6 +144,7 @@ impl Manager {
         if tokio::time::timeout(STOP_PATIENCE * 2, self.tracker.wait()).await.is_err() {
             tracing::warn!("parts of the manager did not stop in time");
         }
+        self.signers.close();
         // Connections that end slowly have handlers, and those have the store.
         let store = self.store.clone();
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
