@@ -259,3 +259,43 @@ impl LogBroker {
             .ok_or_else(|| Status::not_found("no such subscription"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use brig_pki::admission::Standing;
+    use brig_pki::token::NodeRole;
+    use brig_types::id::NodeId;
+    use log_broker_server::LogBroker as _;
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+    use crate::grpc::authorize::Caller;
+
+    fn by(node: &NodeId) -> Request<ListenSubscriptionsRequest> {
+        let mut request = Request::new(ListenSubscriptionsRequest {});
+        request.extensions_mut().insert(Caller {
+            node: node.clone(),
+            role: NodeRole::Worker,
+            standing: Standing::Full,
+        });
+        request
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_begins_anew_is_not_waited_for() {
+        let broker = LogBroker::new(TaskTracker::new(), CancellationToken::new());
+        let (agent, other) = (NodeId::generate(), NodeId::generate());
+        // Its connection broke, which nobody has noticed yet.
+        let _lost = broker.listen_subscriptions(by(&agent)).await.unwrap();
+        let mut others = broker.listen_subscriptions(by(&other)).await.unwrap().into_inner();
+        let options = |follow| LogSubscriptionOptions { follow, ..Default::default() };
+        let mut once = broker.subscribe(LogSelector::default(), options(false));
+        let mut on = broker.subscribe(LogSelector::default(), options(true));
+        let mut again = broker.listen_subscriptions(by(&agent)).await.unwrap().into_inner();
+        assert_eq!(again.next().await.unwrap().unwrap().id, on.id, "it is asked to go on");
+        assert_eq!(others.next().await.unwrap().unwrap().id, once.id);
+        broker.done(other.as_str(), Some(&once.id));
+        assert!(once.next().await.is_none());
+        assert!(futures_util::FutureExt::now_or_never(on.next()).is_none(), "it goes on");
+    }
+}
