@@ -122,20 +122,25 @@ impl LogBroker {
         }
     }
 
-    /// An agent is done with a subscription, or gone.
     fn done(&self, node: &str, subscription: Option<&str>) {
-        let mut state = self.lock();
-        state.subscriptions.retain(|id, entry| {
+        self.lock().done(node, subscription);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// An agent is done with a subscription, or with all of them.
+    fn done(&mut self, node: &str, subscription: Option<&str>) {
+        self.subscriptions.retain(|id, entry| {
             if subscription.is_some_and(|only| only != id) {
                 return true;
             }
             let waited = entry.waiting_for.remove(node);
             !waited || follows(&entry.message) || !entry.waiting_for.is_empty()
         });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,6 +160,11 @@ impl log_broker_server::LogBroker for LogBroker {
         let (sender, receiver) = mpsc::unbounded_channel();
         let number = {
             let mut state = self.lock();
+            if state.listeners.remove(&node).is_some() {
+                // It lost its connection, and with it what it was asked for over that one; that
+                // may have gone unnoticed here.
+                state.done(&node, None);
+            }
             state.next_listener += 1;
             let number = state.next_listener;
             for entry in state.subscriptions.values_mut() {
@@ -185,8 +195,7 @@ impl log_broker_server::LogBroker for LogBroker {
             let mut state = broker.lock();
             if state.listeners.get(&node).is_some_and(|listener| listener.number == number) {
                 state.listeners.remove(&node);
-                drop(state);
-                broker.done(&node, None);
+                state.done(&node, None);
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
