@@ -19,6 +19,7 @@ use time::OffsetDateTime;
 
 use crate::disk::{self, Durability};
 use crate::error::EngineError;
+use crate::guard::Guard;
 
 use gate::Gate;
 pub(crate) use options::MountOptions;
@@ -97,6 +98,7 @@ impl Entry {
 #[derive(Debug)]
 pub struct Volumes {
     root: PathBuf,
+    guard: Arc<Guard>,
     /// Held for moments only: what may take long is done in the volume's own turn.
     entries: Mutex<BTreeMap<String, Entry>>,
     patience: Duration,
@@ -104,7 +106,7 @@ pub struct Volumes {
 
 impl Volumes {
     /// Reads the volumes below `root`; what a killed daemon left half made or half removed goes.
-    pub(crate) fn open(root: &Path) -> Result<Self, EngineError> {
+    pub(crate) fn open(root: &Path, guard: Arc<Guard>) -> Result<Self, EngineError> {
         disk::create_dir(root, 0o701)
             .map_err(|source| EngineError::disk("create", root, source))?;
         let mut entries = BTreeMap::new();
@@ -134,7 +136,8 @@ impl Volumes {
                 }
             }
         }
-        Ok(Self { root: root.to_owned(), entries: Mutex::new(entries), patience: MOUNT_PATIENCE })
+        let (root, entries) = (root.to_owned(), Mutex::new(entries));
+        Ok(Self { root, guard, entries, patience: MOUNT_PATIENCE })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -191,6 +194,7 @@ impl Volumes {
             return Ok((entry.info.clone(), false));
         }
         MountOptions::parse(options).map_err(fail)?;
+        self.guard.check_volume(options, "")?;
         let dir = self.root.join(&name);
         let info = VolumeInfo {
             name: name.clone(),
@@ -352,6 +356,8 @@ impl Volumes {
         else {
             return Ok(());
         };
+        // What the device leads to may have changed since the volume was made.
+        self.guard.check_volume(&info.options, "")?;
         let turn = gate.enter(self.patience).ok_or_else(|| self.busy(&info.name))?;
         let target = info.mountpoint.clone();
         if brig_sys::mount::is_mountpoint(&target)
