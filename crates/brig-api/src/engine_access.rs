@@ -167,7 +167,9 @@ mod tests {
     fn both_notations_are_read() {
         let viewer = EngineAccess::parse("viewer").unwrap();
         assert_eq!((viewer.role.as_str(), viewer.to_string().as_str()), ("viewer", "viewer"));
-        for text in ["deployer:service=web,stack=shop,secret=*", "deployer,service=web,stack=shop,secret=*"] {
+        for text in
+            ["deployer:service=web,stack=shop,secret=*", "deployer,service=web,stack=shop,secret=*"]
+        {
             let access = EngineAccess::parse(text).unwrap();
             assert_eq!((access.services[0].as_str(), access.stacks[0].as_str()), ("web", "shop"));
             assert_eq!(access.secrets, ["*"]);

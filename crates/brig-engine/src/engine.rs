@@ -20,10 +20,10 @@ use crate::container::exec::ExecTable;
 use crate::container::record::ContainerPaths;
 use crate::container::registry::Registry;
 use crate::disk;
-use crate::guard::Guard;
-use crate::lent::{LentSocket, Lender};
 use crate::error::EngineError;
 use crate::events::{EventBus, kind};
+use crate::guard::Guard;
+use crate::lent::{Lender, LentSocket};
 use crate::volumes::Volumes;
 
 /// How long shutdown waits for teardowns and other work under way.

@@ -121,8 +121,11 @@ impl Guard {
         }
         let own = identity(&resolved);
         let is = |path: &Path| path == resolved || (own.is_some() && identity(path) == own);
-        let sockets: Vec<PathBuf> =
-            self.sockets.iter().map(|path| resolve(path).unwrap_or_else(|_| path.clone())).collect();
+        let sockets: Vec<PathBuf> = self
+            .sockets
+            .iter()
+            .map(|path| resolve(path).unwrap_or_else(|_| path.clone()))
+            .collect();
         if sockets.iter().any(|socket| is(socket)) {
             return Err(refused(format!("{named} is the engine's own socket")));
         }
@@ -252,9 +255,21 @@ mod tests {
         fs::hard_link(top.join("own/brig.sock"), top.join("srv/hard")).unwrap();
         symlink(top.join("data"), top.join("srv/data")).unwrap();
         for path in [
-            "own/brig.sock", "own", "own/../own/./brig.sock", "srv/dir", "srv/dir/brig.sock",
-            "srv/socket", "srv/hard", "data", "data/swarm", "data/not/yet", "data/volumes",
-            "data/volumes/v", "srv/data/swarm", "exec", "exec/lent",
+            "own/brig.sock",
+            "own",
+            "own/../own/./brig.sock",
+            "srv/dir",
+            "srv/dir/brig.sock",
+            "srv/socket",
+            "srv/hard",
+            "data",
+            "data/swarm",
+            "data/not/yet",
+            "data/volumes",
+            "data/volumes/v",
+            "srv/data/swarm",
+            "exec",
+            "exec/lent",
         ] {
             let text = says(&host, path);
             assert!(text.contains("--engine-access"), "{path}: {text}");

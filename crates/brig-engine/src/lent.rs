@@ -92,10 +92,7 @@ impl Lender {
         let handle = brig_sys::openat::open_dir(&dir)?;
         let short = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
         let listener = UnixListener::bind(short.join(SOCKET))?;
-        std::fs::set_permissions(
-            self.socket(id),
-            std::fs::Permissions::from_mode(SOCKET_MODE),
-        )?;
+        std::fs::set_permissions(self.socket(id), std::fs::Permissions::from_mode(SOCKET_MODE))?;
         let keep = Arc::new(OwnedFd::from(listener.try_clone()?));
         self.hand_out(id, access, listener)?;
         Ok(keep)

@@ -214,7 +214,8 @@ impl Engine {
                 return Err(EngineError::Invalid(format!("invalid mode for volumes-from: {mode}")));
             }
             let inherited = self.registry().find(key)?.record().mounts.into_iter();
-            let inherited = inherited.filter(|m| matches!(m.kind, MountKind::Bind | MountKind::Volume));
+            let inherited =
+                inherited.filter(|m| matches!(m.kind, MountKind::Bind | MountKind::Volume));
             mounts.extend(inherited.map(|mut mount| {
                 mount.rw &= mode != "ro";
                 // It goes with the container that it was made for.

@@ -2,6 +2,7 @@
 
 use brig_access::{Action, Object, Reference};
 use brig_api::container::ContainerSummary;
+use brig_api::event::{Actor, Event};
 use brig_proto::swarm as proto;
 use brig_swarm::Control;
 
@@ -65,9 +66,12 @@ async fn existing(state: &AppState, key: &str) -> Option<Object> {
         id: found.id.clone(),
         image: found.config.image.clone(),
         host_access: facts.host_access(),
+        engine_access: facts.engine_access,
         ..of_labels(found.name.trim_start_matches('/'), found.config.labels.clone())
     };
-    Some(Object { secrets: secrets_of(state, &object), ..object })
+    let mut secrets = secrets_of(state, &object);
+    secrets.extend(facts.secrets);
+    Some(Object { secrets, ..object })
 }
 
 fn of_labels(name: &str, labels: std::collections::BTreeMap<String, String>) -> Object {
@@ -112,6 +116,7 @@ pub fn service(service: &proto::Service, control: &Control) -> Object {
         service: name.clone(),
         image: facts.image.clone(),
         host_access: facts.host_access(),
+        engine_access: facts.engine_access,
         secrets: facts.secrets,
         ..Object::named("service", &name).with_labels(labels)
     }
@@ -184,6 +189,37 @@ pub fn of_volume(info: &brig_engine::volumes::VolumeInfo) -> Object {
 pub fn node(node: &proto::Node) -> Object {
     let json = convert::node::json(node);
     Object { id: node.id.clone(), ..Object::named("node", &json.description.hostname) }
+}
+
+/// What an event is about, and what it takes to see it; `None` for everybody's.
+#[must_use]
+pub fn of_event(state: &AppState, event: &Event) -> Option<(Action, Object)> {
+    let Actor { id, attributes } = &event.actor;
+    let name = attributes.get("name").map_or(id.as_str(), String::as_str);
+    let unknown = |kind: &str| Object { id: id.clone(), ..Object::named(kind, name) };
+    let of_cluster = |kind: &str| of_cluster(state, kind, id).unwrap_or_else(|| unknown(kind));
+    Some(match event.kind.as_str() {
+        "container" => {
+            let image = attributes.get("image").cloned().unwrap_or_default();
+            let known = of_labels(name, attributes.clone());
+            (Action::ContainerInspect, Object { id: id.clone(), image, ..known })
+        }
+        "image" => (Action::ImageInspect, unknown("image")),
+        "volume" => {
+            let known = state.engine.volumes().get(id).ok();
+            let known = known.as_ref().map(of_volume);
+            (Action::VolumeInspect, known.unwrap_or_else(|| unknown("volume")))
+        }
+        "network" => {
+            let known = network(state, id).unwrap_or_else(|| unknown("network"));
+            (Action::NetworkInspect, known)
+        }
+        "service" => (Action::ServiceInspect, of_cluster("service")),
+        "secret" => (Action::SecretInspect, of_cluster("secret")),
+        "config" => (Action::ConfigInspect, of_cluster("config")),
+        "node" => (Action::NodeInspect, of_cluster("node")),
+        _ => return None,
+    })
 }
 
 /// A container as inspecting shows it, for what depends on names and labels only.
