@@ -6,6 +6,7 @@ use brig_api::event::{Actor, Event};
 use brig_proto::swarm as proto;
 use brig_swarm::Control;
 
+use super::lend::SocketBinds;
 use super::{container, service};
 use crate::state::AppState;
 use crate::swarm::{convert, local};
@@ -46,7 +47,10 @@ pub async fn find(state: &AppState, path: &str, action: Action, name: &str) -> O
 fn of_cluster(state: &AppState, kind: &str, name: &str) -> Option<Object> {
     let control = local::control(state).ok()?;
     Some(match kind {
-        "service" => self::service(&*control.service(name).ok()?, &control),
+        "service" => {
+            let found = control.service(name).ok()?;
+            understood(&found, &control, &state.config.socket_binds)
+        }
         "task" => task(&*control.task(name).ok()?, &control),
         "secret" => secret(&*control.secret(name).ok()?),
         "config" => config(&*control.config(name).ok()?),
@@ -107,10 +111,15 @@ pub fn summary(container: &ContainerSummary) -> Object {
 /// A service.
 #[must_use]
 pub fn service(service: &proto::Service, control: &Control) -> Object {
+    understood(service, control, &SocketBinds::default())
+}
+
+/// A service, where binds of the engine's socket may be something else.
+fn understood(service: &proto::Service, control: &Control, binds: &SocketBinds) -> Object {
     let spec = service.spec.as_ref();
     let (name, labels) = convert::name_and_labels(spec.and_then(|spec| spec.annotations.as_ref()));
     let json = spec.map(convert::service::spec_json).unwrap_or_default();
-    let facts = service::facts(&json, Some(control));
+    let facts = service::facts(&binds.understood(&json), Some(control));
     Object {
         id: service.id.clone(),
         service: name.clone(),

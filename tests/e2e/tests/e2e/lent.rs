@@ -6,9 +6,17 @@ use std::time::Duration;
 
 use brig_e2e::{Brigd, Client, eventually};
 
-/// A docker CLI that needs nothing around it.
-const CLI: &str = "/usr/local/bin/docker";
 const SOON: Duration = Duration::from_secs(15);
+
+/// docker's CLI, with the libraries that Debian's needs: what is mounted, and where.
+fn cli() -> Vec<(&'static str, &'static str)> {
+    if Path::new("/usr/local/bin/docker").exists() {
+        return vec![("/usr/local/bin/docker", "/bin/docker")];
+    }
+    let library = |path| Path::new(path).exists().then_some((path, path));
+    let libraries = ["/lib", "/lib64"].into_iter().filter_map(library);
+    std::iter::once(("/usr/bin/docker", "/bin/docker")).chain(libraries).collect()
+}
 
 /// Runs docker's CLI inside a container.
 fn inside(brig: &Client, container: &str, args: &[&str]) -> brig_e2e::Output {
@@ -17,10 +25,11 @@ fn inside(brig: &Client, container: &str, args: &[&str]) -> brig_e2e::Output {
 
 /// A container that sleeps, with docker's CLI in it.
 fn sleeper(client: &Client, name: &str, flags: &[&str]) -> String {
-    let cli = format!("{CLI}:/bin/docker:ro");
-    let base = ["run", "-d", "--name", name, "-v", &cli];
+    let cli: Vec<String> =
+        cli().iter().map(|(from, to)| format!("--volume={from}:{to}:ro")).collect();
+    let cli: Vec<&str> = cli.iter().map(String::as_str).collect();
     let end = ["busybox", "sleep", "1000"];
-    client.run(&[&base, flags, &end].concat()).ok().to_owned()
+    client.run(&[&["run", "-d", "--name", name], &cli[..], flags, &end].concat()).ok().to_owned()
 }
 
 fn hang_up(daemon: &Brigd) {
@@ -252,10 +261,8 @@ fn the_engines_own_socket_is_not_mounted() {
 
     // Monitoring agents have it like this.
     let brig = daemon.brig();
-    let cli = format!("{CLI}:/bin/docker:ro");
     for flags in [["-v", "/:/host:ro"], ["-v", "/:/host:rslave"]] {
-        let run = [&["run", "-d", "--name", "agent", "-v", &cli][..], &flags].concat();
-        let _ = brig.run(&[&run[..], &["busybox", "sleep", "1000"]].concat()).ok();
+        let _ = sleeper(&brig, "agent", &flags);
         let seen = |path: &Path| {
             let path = format!("/host{}", path.display());
             brig.run(&["exec", "agent", "ls", &path]).ok().to_owned()
@@ -306,8 +313,12 @@ fn services_are_lent_sockets_too() {
     daemon.load_busybox();
     daemon.init_swarm();
     let brig = daemon.brig();
-    let cli = format!("type=bind,source={CLI},target=/bin/docker,readonly");
-    let create = ["service", "create", "-q", "--no-resolve-image", "--detach", "--mount", &cli];
+    let cli: Vec<String> = cli()
+        .iter()
+        .map(|(from, to)| format!("--mount=type=bind,source={from},target={to},readonly"))
+        .collect();
+    let mut create = vec!["service", "create", "-q", "--no-resolve-image", "--detach"];
+    create.extend(cli.iter().map(String::as_str));
     let lends = ["--name", "looks", "--engine-access", "viewer", "busybox", "sleep", "1000"];
     let _ = brig.run(&[&create[..], &lends].concat()).ok();
     let ids = daemon.service_containers("looks", 1);
