@@ -65,6 +65,10 @@ fn mount_of(path: &Path) -> Option<u64> {
     Some(found.stx_mnt_id)
 }
 
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// The path without links; what doesn't exist yet is kept as it is written.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut missing = Vec::new();
@@ -75,7 +79,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
                 found.extend(missing.iter().rev());
                 return Ok(found);
             }
-            (Err(error), Some(parent), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
+            (Err(error), Some(parent), Some(name)) if is_missing(&error) => {
                 missing.push(name);
                 known = parent;
             }
@@ -181,7 +185,10 @@ impl Guard {
     ) -> Result<Vec<PathBuf>, EngineError> {
         let Ok(Some(options)) = MountOptions::parse(options) else { return Ok(Vec::new()) };
         if let Some(device) = options.bound() {
-            return Ok(self.check(&device.join(inner), Reach::PLAIN)?.masked);
+            let part = device.join(inner);
+            // Nothing joined would leave a slash at the end.
+            let source = if inner.is_empty() { device } else { &part };
+            return Ok(self.check(source, Reach::PLAIN)?.masked);
         }
         for layer in options.layers() {
             if !self.check(Path::new(layer), Reach::PLAIN)?.masked.is_empty() {
