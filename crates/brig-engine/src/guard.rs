@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
@@ -103,7 +106,7 @@ impl Guard {
     pub(crate) fn of_nothing() -> Self {
         let nowhere = PathBuf::from("/nonexistent");
         let (data_root, exec_root) = (nowhere.clone(), nowhere);
-        Self { sockets: Vec::new(), data_root, exec_root, allowed: true }
+        Self { sockets: Vec::new(), data_root, exec_root, allowed: false }
     }
 
     /// Whether a source may be mounted. Blocking.
@@ -172,6 +175,29 @@ impl Guard {
         masked.retain(|one| !all.iter().any(|other| one != other && one.starts_with(other)));
         masked.dedup();
         fine(masked)
+    }
+
+    /// As [`Guard::check_volume`], for as long as it may take: a file server that does not answer
+    /// holds up whoever looks at what it has. `None` when it took longer.
+    pub(crate) fn check_volume_in_time(
+        self: &Arc<Self>,
+        options: &BTreeMap<String, String>,
+        inner: &str,
+        patience: Duration,
+    ) -> Option<Result<Vec<PathBuf>, EngineError>> {
+        if options.is_empty() || self.allowed {
+            return Some(Ok(Vec::new()));
+        }
+        let (guard, options, inner) = (Arc::clone(self), options.clone(), inner.to_owned());
+        let (sender, receiver) = sync_channel(1);
+        let look = move || {
+            // Nobody may wait any more.
+            let _ = sender.send(guard.check_volume(&options, &inner));
+        };
+        match std::thread::Builder::new().name("volume-look".to_owned()).spawn(look) {
+            Ok(_) => receiver.recv_timeout(patience).ok(),
+            Err(source) => Some(Err(EngineError::system("look at a volume's device", source))),
+        }
     }
 
     /// Checks what a volume's options mount; `inner` is the part of it that is wanted. Blocking.

@@ -186,20 +186,13 @@ impl Engine {
         Ok(mount)
     }
 
-    /// What must not be mounted is refused at once, before anything is made.
+    /// What must not be mounted is refused at once, before anything is made. Volumes are looked at
+    /// when they are made, and again when they are mounted.
     fn guard_sources(&self, wanted: &[MountRequest]) -> Result<(), EngineError> {
         for request in wanted {
             let mount = &request.record;
-            match mount.kind {
-                MountKind::Bind => {
-                    self.guard().check(Path::new(&mount.source), mount.reach())?;
-                }
-                MountKind::Volume => {
-                    let known = self.volumes().get(&mount.name).ok().map(|known| known.options);
-                    let options = known.as_ref().unwrap_or(&request.volume_options);
-                    self.guard().check_volume(options, &mount.subpath)?;
-                }
-                MountKind::Tmpfs | MountKind::Engine => {}
+            if mount.kind == MountKind::Bind {
+                self.guard().check(Path::new(&mount.source), mount.reach())?;
             }
         }
         Ok(())

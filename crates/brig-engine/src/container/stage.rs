@@ -104,9 +104,8 @@ impl Engine {
                 Ok(MountSpec::bind(self.lender().socket(&record.id), target, false))
             }
             MountKind::Volume => {
-                let options = self.volumes().get(&mount.name)?.options;
-                mask(self.guard().check_volume(&options, &mount.subpath)?);
                 let mut source = self.volumes().activate(&mount.name, &record.id)?;
+                mask(self.volumes().masked(&mount.name, &mount.subpath)?);
                 if !mount.subpath.is_empty() {
                     source = subpath(&source, &mount.subpath, part)?;
                 } else if !mount.no_copy {

@@ -36,6 +36,8 @@ const MAX_RECORD_BYTES: u64 = 1 << 20;
 const REMOVING_PREFIX: &str = ".removing-";
 /// How long a volume's own mount may take, and how long to wait for one that is under way.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long whoever makes a volume waits for a look at its device.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// Beside the volume's directory while an image's content is copied into it.
 const FILLING_FILE: &str = "filling";
 /// Beside an anonymous volume's directory until the container that it is made for is recorded:
@@ -189,12 +191,15 @@ impl Volumes {
                 "{name:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
             )));
         }
+        // Not with the lock; and what doesn't answer in time is looked at when it is mounted.
+        if let Some(Err(refused)) = self.guard.check_volume_in_time(options, "", LOOK_PATIENCE) {
+            return Err(refused);
+        }
         let mut entries = self.lock();
         if let Some(entry) = entries.get(&name) {
             return Ok((entry.info.clone(), false));
         }
         MountOptions::parse(options).map_err(fail)?;
-        self.guard.check_volume(options, "")?;
         let dir = self.root.join(&name);
         let info = VolumeInfo {
             name: name.clone(),
@@ -310,6 +315,14 @@ impl Volumes {
         ))
     }
 
+    /// What must be masked where a volume, or a part of it, is mounted. Blocking, for a bounded
+    /// time.
+    pub(crate) fn masked(&self, name: &str, subpath: &str) -> Result<Vec<PathBuf>, EngineError> {
+        let options = self.get(name)?.options;
+        let looked = self.guard.check_volume_in_time(&options, subpath, self.patience);
+        looked.unwrap_or_else(|| Err(self.busy(name)))
+    }
+
     /// Notes that a container's configuration has the volume.
     pub(crate) fn acquire(&self, name: &str, container: &ContainerId) -> Result<(), EngineError> {
         let mut entries = self.lock();
@@ -356,8 +369,6 @@ impl Volumes {
         else {
             return Ok(());
         };
-        // What the device leads to may have changed since the volume was made.
-        self.guard.check_volume(&info.options, "")?;
         let turn = gate.enter(self.patience).ok_or_else(|| self.busy(&info.name))?;
         let target = info.mountpoint.clone();
         if brig_sys::mount::is_mountpoint(&target)
@@ -367,10 +378,15 @@ impl Volumes {
         }
         let device = options.device().to_owned();
         let undo = target.clone();
+        let (guard, given) = (Arc::clone(&self.guard), info.options.clone());
         gate::bounded(
             turn,
             self.patience,
-            move || options.mount(&target),
+            move || {
+                // What the device leads to may have changed since the volume was made.
+                guard.check_volume(&given, "").map_err(io::Error::other)?;
+                options.mount(&target)
+            },
             move || {
                 if let Err(error) = brig_sys::mount::unmount(&undo, true) {
                     tracing::warn!(target = %undo.display(), %error, "a volume that was mounted too late stays mounted");
@@ -383,7 +399,10 @@ impl Volumes {
                 device,
                 seconds: self.patience.as_secs(),
             },
-            _ => EngineError::VolumeMount { name: info.name.clone(), source },
+            _ => match source.downcast::<EngineError>() {
+                Ok(refused) => refused,
+                Err(source) => EngineError::VolumeMount { name: info.name.clone(), source },
+            },
         })
     }
 
