@@ -46,10 +46,7 @@ fn persist(shared: &Shared, before: Revision, group: &[Staged]) -> Result<(), St
     if batches.is_empty() {
         return Ok(());
     }
-    shared
-        .backend
-        .commit(before + 1, &batches)
-        .map_err(|error| StoreError::Commit(Arc::new(error)))
+    shared.backend.commit(before + 1, &batches).map_err(|error| StoreError::Commit(Arc::new(error)))
 }
 
 fn batch(sealer: &dyn Sealer, changes: &[Change]) -> Result<Batch, StoreError> {
@@ -209,11 +206,11 @@ mod tests {
             Config { spec: Some(spec), ..config.clone() }
         };
         let new = |id: &str| Config { id: id.to_owned(), ..Config::default() };
-        let exchange = |tx: &mut crate::Tx<'_>| {
+        let fill = |tx: &mut crate::Tx<'_>| {
             tx.create(named(&new("a"), "x"))?;
             tx.create(named(&new("b"), "y")).map(drop)
         };
-        store.update(exchange).await.unwrap();
+        store.update(fill).await.unwrap();
         let exchange = |tx: &mut crate::Tx<'_>| -> Result<(), StoreError> {
             for (id, name) in [("a", "z"), ("b", "x"), ("a", "y")] {
                 let config = tx.get::<Config>(id).unwrap_or_default();
@@ -224,6 +221,9 @@ mod tests {
         store.update(exchange).await.unwrap();
         let view = store.view();
         let holder = |name| view.by_name::<Config>(name).map(|config| config.id.clone());
-        assert_eq!((holder("x"), holder("y"), holder("z")), (Some("b".into()), Some("a".into()), None));
+        assert_eq!(
+            (holder("x"), holder("y"), holder("z")),
+            (Some("b".into()), Some("a".into()), None)
+        );
     }
 }

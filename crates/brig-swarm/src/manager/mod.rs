@@ -115,11 +115,7 @@ impl Manager {
         let waiting = Arc::new(Notify::new());
         let signers = Arc::clone(&manager.signers);
         manager.spawn(ca::reconciler::run(store.clone(), Arc::clone(&signers)));
-        manager.spawn(ca::pending::run(
-            store.clone(),
-            Arc::clone(&signers),
-            Arc::clone(&waiting),
-        ));
+        manager.spawn(ca::pending::run(store.clone(), Arc::clone(&signers), Arc::clone(&waiting)));
         let ca = CaServer::new(store, signers, waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };
         let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());

@@ -22,7 +22,7 @@ pub(crate) fn place() -> Option<TempDir> {
         println!("skipped: needs dockerd (docker.io) and busybox-static");
         return None;
     }
-    // Overlays and sockets want a short path on a disk.
+    // Sockets want a short path.
     Some(tempfile::Builder::new().prefix("brig-dockerd-").tempdir_in("/var/tmp").unwrap())
 }
 

@@ -145,8 +145,7 @@ fn only_what_can_change_a_decision_is_worth_a_look() {
         Change::Removed(Object::Cluster(Arc::new(cluster.clone()))),
     ];
     let touching = |cluster: &Cluster| {
-        let concern =
-            Concern { issuer: issuer(cluster).unwrap(), rotating: is_rotating(cluster) };
+        let concern = Concern { issuer: issuer(cluster).unwrap(), rotating: is_rotating(cluster) };
         changes.each_ref().map(|change| concern.is_touched_by(change))
     };
     assert_eq!(touching(&cluster), [true; 5]);
