@@ -149,6 +149,10 @@ impl KeyFile {
             (None, Some(_)) => return Err(PkiError::Locked),
             (Some(_), None) => return Err(BROKEN),
         };
+        // What cannot be written again would turn up when the certificate is renewed.
+        if other.values().any(|value| value.contains(':')) {
+            return Err(BROKEN);
+        }
         Ok(Self { node_key, kek_version, store_keys, other })
     }
 
@@ -402,5 +406,15 @@ mod tests {
             world.dir.store(&chain, &KeyFile::new(stranger, None)),
             Err(PkiError::KeyMismatch)
         ));
+    }
+
+    #[test]
+    fn headers_that_could_not_be_written_again_are_refused() {
+        let mut file = KeyFile::new(NodeKey::generate().unwrap(), None);
+        file.other.insert("raft-dek".into(), "EiA=".into());
+        let text = file.to_pem().unwrap();
+        assert!(KeyFile::parse(text.as_bytes()).is_ok());
+        let odd = text.replace("EiA=", "Ei:A=");
+        assert!(matches!(KeyFile::parse(odd.as_bytes()), Err(PkiError::Pem { .. })));
     }
 }
