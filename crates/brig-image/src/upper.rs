@@ -14,7 +14,7 @@ use std::path::Path;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 
-use crate::limits::{MAX_PATH, MAX_XATTR};
+use crate::limits::{MAX_DEPTH, MAX_PATH, MAX_XATTR};
 
 const OPAQUE: &str = "trusted.overlay.opaque";
 /// Longest list of a file's attribute names.
@@ -31,7 +31,7 @@ pub fn write_changes(upper: &Path, placeholders: &[String], writer: impl Write) 
     let root =
         fs::open(upper, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut walk = Walk { tar: tar::Builder::new(writer), links: HashMap::new(), placeholders };
-    walk.directory(&root, &mut Vec::new())?;
+    walk.directory(&root, &mut Vec::new(), 0)?;
     walk.tar.into_inner()?.flush()
 }
 
@@ -43,7 +43,13 @@ struct Walk<'a, W: Write> {
 }
 
 impl<W: Write> Walk<'_, W> {
-    fn directory(&mut self, dir: &OwnedFd, path: &mut Vec<u8>) -> io::Result<()> {
+    fn directory(&mut self, dir: &OwnedFd, path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
+        if depth > MAX_DEPTH {
+            let path = String::from_utf8_lossy(path.get(..64).unwrap_or_default()).into_owned();
+            return Err(io::Error::other(format!(
+                "{path:?}… lies too deep: more than {MAX_DEPTH} directories"
+            )));
+        }
         for name in names(dir)? {
             let before = path.len();
             if before > 0 {
@@ -53,7 +59,7 @@ impl<W: Write> Walk<'_, W> {
             if path.len() > MAX_PATH {
                 return Err(io::ErrorKind::InvalidFilename.into());
             }
-            match self.entry(dir, &name, path) {
+            match self.entry(dir, &name, path, depth) {
                 // Removed while we were looking.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => other?,
@@ -63,7 +69,13 @@ impl<W: Write> Walk<'_, W> {
         Ok(())
     }
 
-    fn entry(&mut self, dir: &OwnedFd, name: &[u8], path: &mut Vec<u8>) -> io::Result<()> {
+    fn entry(
+        &mut self,
+        dir: &OwnedFd,
+        name: &[u8],
+        path: &mut Vec<u8>,
+        depth: usize,
+    ) -> io::Result<()> {
         let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
@@ -78,7 +90,7 @@ impl<W: Write> Walk<'_, W> {
                     let mark = [path.as_slice(), b"/.wh..wh..opq"].concat();
                     self.append(&mut whiteout(&stat), &mark, io::empty())?;
                 }
-                self.directory(&below, path)
+                self.directory(&below, path, depth + 1)
             }
             FileType::CharacterDevice if stat.st_rdev == 0 => {
                 let (parent, _) = split(path);
