@@ -117,7 +117,7 @@ pub async fn info(call: Call) -> Answer {
             volume: list(&["local"]),
             network: list(&["bridge", "host", "null"]),
             authorization: Vec::new(),
-            log: list(&["json-file", "none"]),
+            log: list(&["json-file", "local", "none"]),
         },
         memory_limit: true,
         swap_limit: true,
