@@ -22,6 +22,7 @@ use crate::config::{Config, Host};
 use crate::host::HostFacts;
 use crate::instance::{Instance, Roots};
 use crate::logging::LogControl;
+use crate::programs::Programs;
 use crate::server::connection;
 use crate::server::listener::{ListenError, Listener};
 use crate::server::service::ApiService;
@@ -119,6 +120,7 @@ async fn build(config: Config, instance: &Instance) -> anyhow::Result<AppState> 
         gate,
         host,
         engine,
+        programs: Programs::new(vec![tools.runtime.clone(), tools.conmon.clone()]),
         builder,
         swarm,
         tasks: TaskTracker::new(),

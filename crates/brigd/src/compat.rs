@@ -52,7 +52,7 @@ const NOTES: &[Note] = &[
         Get,
         "/version",
         Differs,
-        "one component, `Engine`; no version of containerd and of the runtime",
+        "components `Engine`, the runtime and `conmon`; there is no containerd",
     ),
     (
         Get,
@@ -82,7 +82,7 @@ const NOTES: &[Note] = &[
         Post,
         "/containers/create",
         Differs,
-        "refused: `StorageOpt`, devices of drivers (`--gpus`), user namespaces but the host's, other containers' UTS namespaces, runtimes but runc and crun, log drivers but json-file, local and none",
+        "refused: `StorageOpt`, devices of drivers (`--gpus`), runtimes but runc and crun, log drivers but json-file, local and none",
     ),
     (Get, "/containers/{id}/stats", Differs, "a slow reader gets fewer looks, none that are old"),
     (Get, "/containers/{id}/export", Differs, "what lies on a mount of secrets does not leave"),

@@ -66,9 +66,11 @@ pub async fn version(call: Call) -> Answer {
     let details = details.map(|(key, value)| (key.to_owned(), value)).into();
     let engine =
         ComponentVersion { name: "Engine".to_owned(), version: VERSION.to_owned(), details };
+    let mut components = vec![engine];
+    components.extend(call.state.programs.versions().await);
     body::ok(&Version {
         platform: Platform { name: "brig".to_owned() },
-        components: vec![engine],
+        components,
         version: VERSION.to_owned(),
         api_version: MAX.to_string(),
         min_api_version: MIN.to_string(),

@@ -56,6 +56,11 @@ pub(crate) fn check(
             "logger: max-buffer-size option is only supported with 'mode=non-blocking'".to_owned(),
         );
     }
+    if let Some(size) = options.get("max-buffer-size")
+        && bytes(size).is_none()
+    {
+        return invalid(format!("error parsing option max-buffer-size: invalid size: '{size}'"));
+    }
     for key in ["labels-regex", "env-regex"] {
         if let Some(pattern) = options.get(key)
             && regex::Regex::new(pattern).is_err()
@@ -241,6 +246,12 @@ mod tests {
         assert_eq!(
             check("json-file", &[("bogus", "1")]).unwrap_err(),
             "unknown log opt 'bogus' for json-file log driver"
+        );
+        let buffer = |size| check("local", &[("mode", "non-blocking"), ("max-buffer-size", size)]);
+        assert!(buffer("4m").is_ok());
+        assert_eq!(
+            buffer("much").unwrap_err(),
+            "error parsing option max-buffer-size: invalid size: 'much'"
         );
         for bad in [
             ("mode", "x"),
