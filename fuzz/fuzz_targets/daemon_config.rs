@@ -8,7 +8,8 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), data).expect("it is written");
-    let flags = Flags { config_file: Some(file.path().to_owned()), ..Flags::default() };
+    let mut flags = Flags::default();
+    flags.config_file = Some(file.path().to_owned());
     if let Ok(config) = Config::load(&flags) {
         // What is the same when it is read again needs no restart.
         let again = Config::load(&flags).expect("it was read before");
