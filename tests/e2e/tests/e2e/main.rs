@@ -14,6 +14,7 @@ mod files;
 mod hostile;
 mod image_transfer;
 mod images;
+mod lent;
 mod lifecycle;
 mod logs;
 mod networks;
