@@ -22,6 +22,7 @@ use crate::config::{Config, Host};
 use crate::host::HostFacts;
 use crate::instance::{Instance, Roots};
 use crate::logging::LogControl;
+use crate::programs::Programs;
 use crate::server::listener::{ListenError, Listener};
 use crate::server::service::ApiService;
 use crate::server::tls::{self, TlsListener};
@@ -127,6 +128,7 @@ async fn build(
         gate,
         host,
         engine,
+        programs: Programs::new(vec![tools.runtime.clone(), tools.conmon.clone()]),
         builder,
         swarm,
         open: Arc::default(),

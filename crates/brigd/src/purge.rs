@@ -36,12 +36,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// Removes what is in a folder; the folder may be a mount point, so it stays.
 fn empty(folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() && !path.is_symlink() {
-            std::fs::remove_dir_all(&path)?;
-        } else {
-            std::fs::remove_file(&path)?;
-        }
+        brig_sys::remove::remove_tree(&entry?.path())?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::access::Gate;
 use crate::build::Builder;
 use crate::config::Config;
 use crate::host::HostFacts;
+use crate::programs::Programs;
 use crate::server::open::OpenRequests;
 
 /// The daemon, shared.
@@ -29,6 +30,8 @@ pub struct State {
     pub host: HostFacts,
     /// Containers, images, networks and volumes of this node.
     pub engine: Engine,
+    /// The runtime and what keeps it running.
+    pub programs: Programs,
     /// Builds images.
     pub builder: Builder,
     /// This node's part in a cluster.

@@ -3,7 +3,7 @@
 //! A context is a folder named by the SHA-256 of its name: what it is in `meta`, its certificates
 //! and keys in `tls`. Fields that are not used here are kept as they are.
 
-mod archive;
+pub(crate) mod archive;
 mod resolve;
 mod tls;
 

@@ -11,6 +11,7 @@ mod dual_stack;
 mod errors;
 mod external_ca;
 mod files;
+mod hostile;
 mod image_transfer;
 mod images;
 mod lent;
