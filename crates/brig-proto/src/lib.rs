@@ -25,5 +25,20 @@ pub mod swarm {
     tonic::include_proto!("docker.swarmkit.v1");
 }
 
+/// Everything generated from `brig.v1`.
+pub mod brig {
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        missing_debug_implementations,
+        elided_lifetimes_in_paths,
+        clippy::all,
+        clippy::pedantic,
+        clippy::unwrap_used,
+        clippy::expect_used
+    )]
+    include!(concat!(env!("OUT_DIR"), "/brig/brig.v1.rs"));
+}
+
 #[cfg(test)]
 mod tests;

@@ -9,11 +9,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use brig_engine::Engine;
 use brig_image::ImageStore;
-use brig_pki::engine::EngineServer;
+use brig_pki::engine::{AccessTrust, EngineServer};
 use brig_swarm::Swarm;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::enrol::newcomers::Newcomers;
+use crate::access::enrol::ssh::Keys;
+use crate::access::enrol::{self, Authority};
 use crate::access::Gate;
 use crate::audit::AuditLog;
 use crate::build::Builder;
@@ -46,8 +49,15 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::take().context("cannot take over signals")?;
     let (roots, config) = Roots::take(&config)?;
-    let remote = remote(&config)?;
-    let state = build(config, roots.instance()).await?;
+    let authority = Authority::open(config.data_root.join("access"))
+        .context("cannot open the access authority")?;
+    // The operator's files are looked at before anything is started.
+    let remote = if config.tls_auto { None } else { remote(&config, authority.trust())? };
+    let state = build(config, roots.instance(), authority).await?;
+    let remote = match remote {
+        None if state.config.tls_auto => certified(&state).await?,
+        remote => remote,
+    };
     let listeners = listen(&state.config, sockets)?;
     let ports = ports(&state.config, remote.as_ref()).await?;
     swarm::events::follow(&state);
@@ -69,7 +79,15 @@ pub async fn run(
         let places = Arc::clone(&remote_places);
         state.tasks.spawn(tls::accept(port, service.clone(), places, state.stop.clone()));
     }
+    state.tasks.spawn(enrol::follow(Arc::clone(&state), state.stop.clone()));
+    let ssh_service = service.clone();
+    let (ssh_places, ssh_state) = (Arc::clone(&local_places), Arc::clone(&state));
+    state.tasks.spawn(async move {
+        let stop = ssh_state.stop.clone();
+        ssh_state.ssh.serve(ssh_service, ssh_places, stop).await;
+    });
     if let Some(server) = &remote {
+        state.authority.serve(Arc::clone(server));
         state.tasks.spawn(tls::follow(Arc::clone(server), state.stop.clone()));
     }
     notify::ready();
@@ -93,7 +111,11 @@ pub async fn run(
 }
 
 /// Makes the parts: images, then the engine on them, then the cluster's part on the engine.
-async fn build(config: Config, instance: &Instance) -> anyhow::Result<AppState> {
+async fn build(
+    config: Config,
+    instance: &Instance,
+    authority: Authority,
+) -> anyhow::Result<AppState> {
     let tools = Tools::find(&config)?;
     let images = ImageStore::open(&config.data_root, parts::image_options(&config))
         .context("cannot open the image store")?;
@@ -113,10 +135,14 @@ async fn build(config: Config, instance: &Instance) -> anyhow::Result<AppState> 
         AuditLog::open(&config.data_root.join("audit")).context("cannot open the audit log")?;
     let gate = Gate::open(config.access.clone(), audit, config.audit_failure)
         .context("cannot use the access rules")?;
+    let ssh = Keys::open(authority.dir(), &config.exec_root).context("cannot read the SSH keys")?;
     Ok(Arc::new(State {
         config,
         engine_id,
         gate,
+        authority,
+        newcomers: Newcomers::default(),
+        ssh,
         host,
         engine,
         builder,
@@ -153,11 +179,24 @@ fn listen(
 ///
 /// # Errors
 /// When the files are no good.
-pub fn remote(config: &Config) -> anyhow::Result<Option<Arc<EngineServer>>> {
+pub fn remote(
+    config: &Config,
+    access: Option<AccessTrust>,
+) -> anyhow::Result<Option<Arc<EngineServer>>> {
     let listens = config.hosts.iter().any(|host| matches!(host, Host::Tls(_)));
     let Some(files) = config.tls.clone().filter(|_| listens) else { return Ok(None) };
-    let server = EngineServer::load(files).context("cannot listen with TLS")?;
+    let server = EngineServer::load(files, access).context("cannot listen with TLS")?;
     Ok(Some(Arc::new(server)))
+}
+
+/// The TLS of ports that have a certificate of the access authority's.
+async fn certified(state: &State) -> anyhow::Result<Option<Arc<EngineServer>>> {
+    if !state.config.hosts.iter().any(|host| matches!(host, Host::Tls(_))) {
+        return Ok(None);
+    }
+    state.authority.sync(&state.swarm).await.context("cannot open the access authority")?;
+    state.authority.own_certificate(state).await.context("cannot make the port's certificate")?;
+    remote(&state.config, state.authority.trust())
 }
 
 async fn ports(

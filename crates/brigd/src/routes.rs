@@ -104,7 +104,7 @@ pub static ENGINE: &[Route] = &[
 /// The router over the whole API.
 #[must_use]
 pub fn router() -> Router {
-    Router::new(&[ENGINE, crate::swarm::routes(), crate::access::api::ROUTES])
+    Router::new(&[ENGINE, crate::swarm::routes(), crate::access::api::ROUTES, crate::access::enrol::api::ROUTES])
 }
 
 #[cfg(test)]

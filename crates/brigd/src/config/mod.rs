@@ -16,6 +16,7 @@ pub use host::{Host, HostError};
 use brig_pki::engine::EngineFiles;
 
 use crate::access::AuditFailure;
+use crate::access::enrol::{Authority, is_host};
 use crate::cli::Flags;
 
 /// Root of persistent state.
@@ -48,6 +49,10 @@ pub struct Config {
     pub hosts: Vec<Host>,
     /// Files of the TLS on ports; `None` while there is no verified TLS.
     pub tls: Option<EngineFiles>,
+    /// Whether the ports' certificate is of the engine's own access authority.
+    pub tls_auto: bool,
+    /// Names and addresses that stand in it besides those of the host.
+    pub tls_names: Vec<String>,
     /// Group of the socket; `None` looks for `docker` and `brig`.
     pub group: Option<String>,
     /// Least severe level that is logged.
@@ -208,14 +213,33 @@ impl Config {
         let exec_root = absolute("exec-root", d.exec_root, DEFAULT_EXEC_ROOT.into())?;
         let pidfile = absolute("pidfile", d.pidfile, exec_root.join(PIDFILE_NAME))?;
         let default_socket = exec_root.join(SOCKET_NAME);
-        let verifies = d.tlsverify.unwrap_or_default();
-        let tls = EngineFiles {
-            ca: placed("tlscacert", d.tlscacert)?
-                .unwrap_or_else(|| Path::new(TLS_DIR).join("ca.pem")),
-            cert: placed("tlscert", d.tlscert)?
-                .unwrap_or_else(|| Path::new(TLS_DIR).join("cert.pem")),
-            key: placed("tlskey", d.tlskey)?.unwrap_or_else(|| Path::new(TLS_DIR).join("key.pem")),
-            revoked: placed("tlsrevoked", d.tlsrevoked)?,
+        let tls_auto = d.tlsauto.unwrap_or_default();
+        let verifies = d.tlsverify.unwrap_or_default() || tls_auto;
+        let tls_names = d.tlsnames.unwrap_or_default();
+        if let Some(name) = tls_names.iter().find(|name| !is_host(name)) {
+            return Err(value("tlsnames", format!("{name:?} is neither a host's name nor an address")));
+        }
+        if tls_auto && (d.tlscert.is_some() || d.tlskey.is_some()) {
+            return Err(value(
+                "tlsauto",
+                "the daemon makes its own certificate: leave tlscert and tlskey out, or tlsauto",
+            ));
+        }
+        let revoked = placed("tlsrevoked", d.tlsrevoked)?;
+        let ca = placed("tlscacert", d.tlscacert)?;
+        let tls = if tls_auto {
+            let (cert, key) = Authority::port_files(&data_root.join("access"));
+            EngineFiles { ca, cert, key, revoked }
+        } else {
+            let or_default = |path: Option<PathBuf>, name: &str| {
+                path.unwrap_or_else(|| Path::new(TLS_DIR).join(name))
+            };
+            EngineFiles {
+                ca: Some(or_default(ca, "ca.pem")),
+                cert: or_default(placed("tlscert", d.tlscert)?, "cert.pem"),
+                key: or_default(placed("tlskey", d.tlskey)?, "key.pem"),
+                revoked,
+            }
         };
         let mut hosts = Vec::new();
         for text in d.hosts.unwrap_or_default() {
@@ -252,6 +276,8 @@ impl Config {
             pidfile,
             hosts,
             tls: verifies.then_some(tls),
+            tls_auto,
+            tls_names,
             group: d.group.filter(|group| !group.is_empty()),
             log_level,
             cgroup_parent: d.cgroup_parent.filter(|parent| !parent.is_empty()),
@@ -307,6 +333,8 @@ impl Config {
             ("pidfile", self.pidfile != other.pidfile),
             ("hosts", self.hosts != other.hosts),
             ("tlsverify, tlscacert, tlscert, tlskey, tlsrevoked", self.tls != other.tls),
+            ("tlsauto", self.tls_auto != other.tls_auto),
+            ("tlsnames", self.tls_names != other.tls_names),
             ("group", self.group != other.group),
             ("log-level", self.log_level != other.log_level),
             ("cgroup-parent", self.cgroup_parent != other.cgroup_parent),

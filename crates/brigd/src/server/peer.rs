@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use brig_pki::engine::{ClientCertificate, EngineServer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio_util::sync::CancellationToken;
 
 use super::pool::Slot;
 
@@ -21,6 +22,8 @@ pub struct PeerWatch {
     fd: Arc<OwnedFd>,
     slot: Slot,
     certificate: Option<Certificate>,
+    /// Cancelled when the client's key is taken away.
+    revoked: Option<CancellationToken>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,7 +36,7 @@ impl PeerWatch {
     /// Watches a local client.
     pub(super) fn local(socket: impl AsFd, slot: Slot) -> std::io::Result<Self> {
         let fd = Arc::new(socket.as_fd().try_clone_to_owned()?);
-        Ok(Self { fd, slot, certificate: None })
+        Ok(Self { fd, slot, certificate: None, revoked: None })
     }
 
     /// Watches a client that showed a certificate.
@@ -45,6 +48,15 @@ impl PeerWatch {
     ) -> std::io::Result<Self> {
         let certificate = Some(Certificate { server, client });
         Ok(Self { certificate, ..Self::local(socket, slot)? })
+    }
+
+    /// Watches a client that came with a key of SSH.
+    pub(super) fn with_key(
+        socket: impl AsFd,
+        slot: Slot,
+        revoked: CancellationToken,
+    ) -> std::io::Result<Self> {
+        Ok(Self { revoked: Some(revoked), ..Self::local(socket, slot)? })
     }
 
     /// The connection's place.
@@ -68,9 +80,9 @@ impl PeerWatch {
         }
     }
 
-    /// Returns once the client's certificate has expired, was revoked or lost its authority.
+    /// Returns once the client's certificate or key has expired, was revoked or lost its authority.
     pub async fn unwelcome(&self) {
-        if self.certificate.is_none() {
+        if self.certificate.is_none() && self.revoked.is_none() {
             return std::future::pending().await;
         }
         while self.is_welcome() {
@@ -80,6 +92,7 @@ impl PeerWatch {
 
     fn is_welcome(&self) -> bool {
         self.certificate.as_ref().is_none_or(|known| known.server.still_trusts(&known.client))
+            && !self.revoked.as_ref().is_some_and(CancellationToken::is_cancelled)
     }
 
     /// Closes the socket for everybody who still holds it.
@@ -91,6 +104,9 @@ impl PeerWatch {
     /// Closes the socket if the certificate does not count any more.
     pub(super) fn sever_if_unwelcome(&self) {
         if !self.is_welcome() {
+            if self.revoked.is_some() {
+                tracing::warn!("connection cut: the client's SSH key does not count any more");
+            }
             if let Some(Certificate { client, .. }) = &self.certificate {
                 tracing::warn!(
                     common_name = ?client.common_name,
