@@ -112,6 +112,8 @@ pub struct Wish {
     renews: bool,
     /// The signing request, PEM.
     request: String,
+    /// Where the client reaches this engine, if it knows.
+    host: String,
     /// An SSH key.
     key: String,
     user: String,
@@ -238,6 +240,9 @@ async fn issue(mut call: Call) -> Answer {
     let name = named(&call, &wish);
     let wanted = wish.wanted(&call, &name)?;
     let state = &call.state;
+    if wish.host.is_empty() && hosts(state).is_empty() {
+        return Err(no_port());
+    }
     let (issued, authority) =
         state.authority.issue(&state.swarm, &wanted, wish.request.as_bytes()).await?;
     note(&call, &name, &wanted, &issued);
