@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod authority;
+pub mod expiring;
 mod files;
 pub mod newcomers;
 mod own_certificate;
