@@ -537,7 +537,7 @@ mod tests {
     fn tls_files_have_places() {
         let config = resolve(r#"{"tlsverify":true,"hosts":["tcp://:2376"],"tlskey":"/k.pem"}"#);
         let tls = config.unwrap().tls.unwrap();
-        assert_eq!(tls.ca, PathBuf::from("/etc/brig/ca.pem"));
+        assert_eq!(tls.ca, Some(PathBuf::from("/etc/brig/ca.pem")));
         assert_eq!((tls.key, tls.revoked), (PathBuf::from("/k.pem"), None));
         assert_eq!(resolve(r#"{"tlscacert":"/c.pem"}"#).unwrap().tls, None);
         let refused = resolve(r#"{"tls":true,"hosts":["tcp://:2376"]}"#);

@@ -205,6 +205,18 @@ fn enrolment_takes_a_code_that_both_sides_show() {
     assert_eq!(brig.run(&["access", "open", "--close"]).ok(), "closed");
     let closed = user.run(&["access", "enroll", &host, "--context", "fourth"]);
     assert!(closed.fails(1).contains("brig access open"), "{closed:?}");
+    // Whoever is led to another engine shows a code that this one does not know.
+    let (other, elsewhere) = listen();
+    let _ = other.brig().run(&["access", "open"]).ok();
+    let _ = brig.run(&["access", "open"]).ok();
+    let (mut led, code) = enroll(&user, &elsewhere, "led");
+    let refused = brig.run(&["access", "approve", &code, "--role", "admin"]);
+    assert!(refused.fails(1).contains("somebody in between"), "{refused:?}");
+    led.kill().unwrap();
+    let _ = led.wait();
+    eventually("its place is free", SOON, || {
+        other.brig().run(&["access", "pending", "-q"]).ok().is_empty()
+    });
     let _ = brig.run(&["access", "revoke", "laptop"]).ok();
     assert!(!user.run(&["--context", "engine", "ps"]).fails(1).contains("CONTAINER"));
 }

@@ -37,7 +37,15 @@ impl Authority {
     /// # Errors
     /// [`EnrolError`].
     pub async fn own_certificate(&self, state: &State) -> Result<(), EnrolError> {
-        self.certify(&state.swarm, &state.config, &state.host.hostname).await
+        // A bridge of containers is nowhere that clients come from.
+        let mut inside = BTreeSet::new();
+        for info in state.engine.networks().list() {
+            let Some(ipam) = info.record.ipam else { continue };
+            inside.insert(IpAddr::V4(ipam.gateway));
+            inside.extend(ipam.v6.map(|v6| IpAddr::V6(v6.gateway)));
+        }
+        let names = names(&state.config, &state.host.hostname, &inside);
+        self.certify(&state.swarm, &state.host.hostname, names).await
     }
 
     /// Sees to it that the port's certificate is good: for what this host is called now, of the
@@ -45,14 +53,13 @@ impl Authority {
     ///
     /// # Errors
     /// [`EnrolError`]. A certificate that is past its half but good goes on without one.
-    pub async fn certify(
+    async fn certify(
         &self,
         swarm: &Swarm,
-        config: &Config,
         hostname: &str,
+        wanted: Vec<String>,
     ) -> Result<(), EnrolError> {
         let (cert, key) = Self::port_files(self.dir());
-        let wanted = names(config, hostname);
         let authority = self.with(|access| access.ca_certificate.clone());
         let (cert_path, key_path) = (cert.clone(), key.clone());
         let names = wanted.clone();
@@ -130,7 +137,7 @@ fn look(cert: &Path, key: &Path, authority: &[u8], wanted: &[String]) -> Known {
 }
 
 /// What this host is called: as configured, by its own name, and by its addresses.
-fn names(config: &Config, hostname: &str) -> Vec<String> {
+fn names(config: &Config, hostname: &str, inside: &BTreeSet<IpAddr>) -> Vec<String> {
     let mut names: Vec<String> = config.tls_names.clone();
     let mut add = |name: String| {
         if !names.contains(&name) {
@@ -153,7 +160,7 @@ fn names(config: &Config, hostname: &str) -> Vec<String> {
     for address in ["127.0.0.1", "::1"] {
         add(address.to_owned());
     }
-    for address in addresses().into_iter().take(MAX_ADDRESSES) {
+    for address in addresses().difference(inside).take(MAX_ADDRESSES) {
         add(address.to_string());
     }
     names

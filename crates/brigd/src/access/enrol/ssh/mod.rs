@@ -234,6 +234,21 @@ impl Keys {
         Ok(gone)
     }
 
+    /// Takes the lines of all keys out, of logins that are still there.
+    ///
+    /// # Errors
+    /// [`EnrolError::File`].
+    pub fn purge(&self) -> Result<(), EnrolError> {
+        for key in self.list() {
+            match Login::find(&key.user, None) {
+                Ok(login) => login.take_out(&key.id)?,
+                Err(EnrolError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     async fn keep(&self, keys: Vec<Key>) -> Result<(), EnrolError> {
         let json = serde_json::to_vec_pretty(&keys).map_err(|error| EnrolError::File {
             action: "write",
