@@ -127,8 +127,7 @@ impl AccessCa {
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed("write the names"))?;
-        let subject =
-            [(DnType::OrganizationName, ORGANIZATION), (DnType::CommonName, common_name)];
+        let subject = [(DnType::OrganizationName, ORGANIZATION), (DnType::CommonName, common_name)];
         let public = requested_key(&key.csr_pem()?)?;
         let usage = ExtendedKeyUsagePurpose::ServerAuth;
         Ok((self.issue(&public, &subject, names, usage, lifetime)?, key.key_pem()))

@@ -55,12 +55,7 @@ pub fn commitment(request: &[u8], name: &str, nonce: &[u8; NONCE_LEN]) -> [u8; S
 
 /// Whether the client says now what it committed to.
 #[must_use]
-pub fn keeps(
-    commitment: &[u8],
-    request: &[u8],
-    name: &str,
-    nonce: &[u8; NONCE_LEN],
-) -> bool {
+pub fn keeps(commitment: &[u8], request: &[u8], name: &str, nonce: &[u8; NONCE_LEN]) -> bool {
     constant_time_eq(commitment, &self::commitment(request, name, nonce))
 }
 
@@ -131,7 +126,9 @@ mod tests {
         let code = transcript(b"s", b"r", "n").code().unwrap();
         let text = code.to_string();
         assert_eq!(text.len(), 9);
-        for typed in [text.clone(), text.replace('-', ""), text.replace('-', " "), format!(" {text}")] {
+        for typed in
+            [text.clone(), text.replace('-', ""), text.replace('-', " "), format!(" {text}")]
+        {
             assert_eq!(Code::parse(&typed), Some(code.clone()), "{typed}");
         }
         for typed in ["", "1234", "1234-567", "1234-56789", "1234-567a", "\u{661}2345678"] {

@@ -14,10 +14,10 @@ use brig_swarm::Swarm;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Gate;
 use crate::access::enrol::newcomers::Newcomers;
 use crate::access::enrol::ssh::Keys;
 use crate::access::enrol::{self, Authority};
-use crate::access::Gate;
 use crate::audit::AuditLog;
 use crate::build::Builder;
 use crate::cli::Flags;

@@ -239,7 +239,10 @@ fn bindings_name_principals_and_root_is_never_locked_out() {
     assert_eq!(role(&local(5, 50)), ["viewer"]);
     assert_eq!(role(&local(1002, 50)), ["operator", "viewer"]);
     assert_eq!(role(&local(5, 5)), [""; 0]);
-    assert_eq!(role(&Principal::SshKey { fingerprint: "SHA256:x".into(), grants: Vec::new() }), [""; 0]);
+    assert_eq!(
+        role(&Principal::SshKey { fingerprint: "SHA256:x".into(), grants: Vec::new() }),
+        [""; 0]
+    );
 }
 
 #[test]

@@ -167,8 +167,8 @@ impl EngineServer {
         let generation = self.generation.load(Ordering::Acquire);
         let loaded = self.current.load_full();
         let hello = tokio_rustls::LazyConfigAcceptor::new(Acceptor::default(), io).await?;
-        let is_newcomer = enrols
-            && hello.client_hello().alpn().is_some_and(|mut all| all.any(|p| p == PROTOCOL));
+        let is_newcomer =
+            enrols && hello.client_hello().alpn().is_some_and(|mut all| all.any(|p| p == PROTOCOL));
         if is_newcomer {
             let stream = hello.into_stream(Arc::clone(&loaded.enrolment)).await?;
             return Ok(Accepted::Newcomer(stream, loaded.public_key.clone()));
@@ -347,11 +347,7 @@ fn identity(
     }
 }
 
-fn validity(
-    what: &'static str,
-    path: &Path,
-    info: &CertInfo,
-) -> Result<(), EngineTlsError> {
+fn validity(what: &'static str, path: &Path, info: &CertInfo) -> Result<(), EngineTlsError> {
     let now = OffsetDateTime::now_utc();
     let text = |at: OffsetDateTime| at.format(&Rfc3339).unwrap_or_default();
     let (path, subject) = (path.to_owned(), info.subject.clone());

@@ -286,7 +286,11 @@ async fn the_register_decides_about_clients_of_the_access_authority() {
     };
     let mut files = files(dir.path(), &ca.pem(), &server_pair(&ca));
     // An operator who names the same authority opens nothing by that.
-    write(&dir.path().join("both.pem"), &(ca.pem() + std::str::from_utf8(access.cert_pem()).unwrap()), 0o444);
+    write(
+        &dir.path().join("both.pem"),
+        &(ca.pem() + std::str::from_utf8(access.cert_pem()).unwrap()),
+        0o444,
+    );
     files.ca = Some(dir.path().join("both.pem"));
     for files in [files.clone(), EngineFiles { ca: None, ..files.clone() }] {
         let server = EngineServer::load(files, Some(trust(&[known]))).unwrap();

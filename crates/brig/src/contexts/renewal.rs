@@ -34,9 +34,9 @@ pub(crate) async fn if_due(context: &Context) {
         return;
     }
     let store = Store::in_config(&context.globals.config_dir());
-    let marked = store.meta(&name).is_ok_and(|meta| {
-        meta.metadata.get(RENEWS).and_then(Value::as_bool).unwrap_or_default()
-    });
+    let marked = store
+        .meta(&name)
+        .is_ok_and(|meta| meta.metadata.get(RENEWS).and_then(Value::as_bool).unwrap_or_default());
     if !marked {
         return;
     }

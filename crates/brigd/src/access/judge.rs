@@ -134,7 +134,11 @@ pub async fn facts(
         }
         Action::AccessIssue => {
             let wish: Wish = decode(body)?;
-            let name = if wish.name.is_empty() { query.text("name").unwrap_or_default() } else { &wish.name };
+            let name = if wish.name.is_empty() {
+                query.text("name").unwrap_or_default()
+            } else {
+                &wish.name
+            };
             let labels = [("role".to_owned(), wish.role.clone())].into();
             Facts { name: name.to_owned(), labels, ..Facts::default() }
         }

@@ -217,7 +217,10 @@ impl Config {
         let verifies = d.tlsverify.unwrap_or_default() || tls_auto;
         let tls_names = d.tlsnames.unwrap_or_default();
         if let Some(name) = tls_names.iter().find(|name| !is_host(name)) {
-            return Err(value("tlsnames", format!("{name:?} is neither a host's name nor an address")));
+            return Err(value(
+                "tlsnames",
+                format!("{name:?} is neither a host's name nor an address"),
+            ));
         }
         if tls_auto && (d.tlscert.is_some() || d.tlskey.is_some()) {
             return Err(value(
@@ -542,6 +545,29 @@ mod tests {
         assert_eq!(resolve(r#"{"tlscacert":"/c.pem"}"#).unwrap().tls, None);
         let refused = resolve(r#"{"tls":true,"hosts":["tcp://:2376"]}"#);
         assert!(matches!(refused, Err(ConfigError::Host(HostError::PlainTcp(_)))));
+    }
+
+    #[test]
+    fn a_port_may_make_its_own_certificate() {
+        let own =
+            r#"{"tlsauto":true,"hosts":["tcp://:2376"],"data-root":"/d","tlsnames":["a.b","::1"]}"#;
+        let config = resolve(own).unwrap();
+        let tls = config.tls.unwrap();
+        assert_eq!((tls.ca, tls.cert), (None, PathBuf::from("/d/access/port-cert.pem")));
+        assert!(config.tls_auto && config.tls_names.len() == 2);
+        let both = resolve(r#"{"tlsauto":true,"tlscacert":"/ca.pem"}"#).unwrap().tls.unwrap();
+        assert_eq!(both.ca, Some(PathBuf::from("/ca.pem")));
+        for (json, key) in [
+            (r#"{"tlsauto":true,"tlscert":"/c.pem"}"#, "tlsauto"),
+            (r#"{"tlsauto":true,"tlskey":"/k.pem"}"#, "tlsauto"),
+            (r#"{"tlsauto":true,"tlsnames":["a b"]}"#, "tlsnames"),
+        ] {
+            let refused = resolve(json);
+            assert!(
+                matches!(&refused, Err(ConfigError::Value { key: k, .. }) if *k == key),
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]

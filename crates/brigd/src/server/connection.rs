@@ -109,7 +109,11 @@ pub async fn accept_key(
             Ok(stream) => {
                 let Some(slot) = stop.run_until_cancelled(pool.admit()).await else { return };
                 let (service, stop, holder) = (service.clone(), stop.clone(), holder.clone());
-                service.state().tasks.clone().spawn(key_holder(stream, slot, holder, service, stop));
+                service
+                    .state()
+                    .tasks
+                    .clone()
+                    .spawn(key_holder(stream, slot, holder, service, stop));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

@@ -58,7 +58,8 @@ fn an_issued_context_works_with_every_client_until_it_is_revoked() {
         let again = brig.run(&["access", "issue", &name, "--role", "admin", "--out", "-"]);
         assert!(again.fails(1).contains(&format!("brig access revoke {name}")), "{again:?}");
         let path = user.home().join(format!("{name}.dockercontext"));
-        let twice = brig.run(&["access", "issue", "x", "--role", "viewer", "-o", path.to_str().unwrap()]);
+        let twice =
+            brig.run(&["access", "issue", "x", "--role", "viewer", "-o", path.to_str().unwrap()]);
         assert!(twice.fails(1).contains("exists already"), "{twice:?}");
 
         // Streams that are open end within seconds, and nothing begins any more.
@@ -74,14 +75,18 @@ fn an_issued_context_works_with_every_client_until_it_is_revoked() {
         let _ = user.run(&["context", "rm", "-f", "lab"]).ok();
         issue(&daemon, user, &format!("bob{number}"), &["--role", "admin"]);
     }
-    let listed = brig.run(&["access", "identities", "-a", "--format", "{{.Name}} {{.Status}} {{.Role}}"]);
+    let listed =
+        brig.run(&["access", "identities", "-a", "--format", "{{.Name}} {{.Status}} {{.Role}}"]);
     assert!(listed.ok().contains("ann0 revoked viewer"), "{listed:?}");
     let expiring = brig.run(&["system", "expiring", "--format", "{{.Kind}} {{.Name}}"]);
     assert!(expiring.ok().contains("access-ca access authority"), "{expiring:?}");
     assert!(expiring.stdout.contains("access-certificate bob0"), "{expiring:?}");
     assert!(!expiring.stdout.contains("ann0"), "{expiring:?}");
     let audit = brig.run(&["audit", "ls"]);
-    assert!(audit.ok().contains("access.issue") && audit.stdout.contains("access.revoke"), "{audit:?}");
+    assert!(
+        audit.ok().contains("access.issue") && audit.stdout.contains("access.revoke"),
+        "{audit:?}"
+    );
     let explained = brig.run(&["auth", "explain", "--as", "cert:bob0", "container.remove"]);
     assert!(explained.ok().contains("role: admin"), "{explained:?}");
 
@@ -102,7 +107,8 @@ fn openssl_agrees_with_what_was_issued() {
     let (daemon, host) = listen();
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let sh = |script: &str| {
-        let output = Command::new("sh").args(["-ec", script]).current_dir(dir.path()).output().unwrap();
+        let output =
+            Command::new("sh").args(["-ec", script]).current_dir(dir.path()).output().unwrap();
         assert!(output.status.success(), "{script}: {output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
@@ -110,12 +116,17 @@ fn openssl_agrees_with_what_was_issued() {
     let args = ["access", "issue", "ci", "--role", "deployer", "--service", "web", "--out"];
     let _ = daemon.brig().run(&[&args[..], &[file.to_str().unwrap()]].concat()).ok();
     let _ = sh("tar xf c.tar");
-    let verified = sh("openssl verify -purpose sslclient -x509_strict -CAfile tls/docker/ca.pem tls/docker/cert.pem");
+    let verified = sh(
+        "openssl verify -purpose sslclient -x509_strict -CAfile tls/docker/ca.pem tls/docker/cert.pem",
+    );
     assert!(verified.contains("OK"), "{verified}");
     let subject = sh("openssl x509 -noout -subject -in tls/docker/cert.pem");
     assert!(subject.contains("CN = ci") && subject.contains("OU = deployer"), "{subject}");
     let port = daemon.data_root().join("access/port-cert.pem");
-    let _ = sh(&format!("openssl verify -purpose sslserver -verify_ip 127.0.0.1 -CAfile tls/docker/ca.pem {}", port.display()));
+    let _ = sh(&format!(
+        "openssl verify -purpose sslserver -verify_ip 127.0.0.1 -CAfile tls/docker/ca.pem {}",
+        port.display()
+    ));
     for file in ["authority", "port-key.pem"] {
         let mode = std::fs::metadata(daemon.data_root().join("access").join(file)).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
@@ -128,7 +139,8 @@ fn openssl_agrees_with_what_was_issued() {
         );
         assert!(!sh(&script).contains("HTTP/1.1 200"), "{alpn}");
     }
-    let listed = daemon.brig().run(&["access", "identities", "--format", "{{.Services}} {{.Fingerprint}}"]);
+    let listed =
+        daemon.brig().run(&["access", "identities", "--format", "{{.Services}} {{.Fingerprint}}"]);
     let print = sh("openssl x509 -noout -fingerprint -sha256 -in tls/docker/cert.pem");
     let print = print.rsplit('=').next().unwrap().trim().replace(':', "").to_lowercase();
     assert_eq!(listed.ok(), format!("web {print}"));
@@ -292,7 +304,8 @@ fn an_ssh_key_is_worth_its_role_and_no_shell() {
     let print = brig.run(&args).ok().to_owned();
     assert!(print.starts_with("SHA256:"), "{print}");
     assert!(brig.run(&args).fails(1).contains("already"));
-    let listed = brig.run(&["access", "ssh", "ls", "--format", "{{.Fingerprint}} {{.User}} {{.Role}}"]);
+    let listed =
+        brig.run(&["access", "ssh", "ls", "--format", "{{.Fingerprint}} {{.User}} {{.Role}}"]);
     assert_eq!(listed.ok(), format!("{print} {} viewer", login.name));
     let line = std::fs::read_to_string(login.home.path().join(".ssh/authorized_keys")).unwrap();
     assert!(line.starts_with("restrict,command=\""), "{line}");
@@ -314,7 +327,10 @@ fn an_ssh_key_is_worth_its_role_and_no_shell() {
                     .output()
                     .unwrap();
                 assert!(!tried.status.success() && tried.stdout.is_empty(), "{tried:?}");
-                assert!(String::from_utf8_lossy(&tried.stderr).contains("not a shell"), "{tried:?}");
+                assert!(
+                    String::from_utf8_lossy(&tried.stderr).contains("not a shell"),
+                    "{tried:?}"
+                );
             }
         }
         if round == 0 {

@@ -11,7 +11,9 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::TcpStream;
 
 use super::identity::{Given, ScopeArgs, escaped, keep, pki, seconds};
@@ -141,7 +143,9 @@ async fn enroll(context: &Context, args: EnrollArgs) -> Result<()> {
     };
     // Whoever is in between could say that as well: only people know who has seen which code.
     if !args.yes && !confirmed(&code, &welcome)? {
-        return Err(message("nothing was kept. If nobody approved that code on the engine, somebody is in between"));
+        return Err(message(
+            "nothing was kept. If nobody approved that code on the engine, somebody is in between",
+        ));
     }
     let info = check_issued(welcome.certificate.as_bytes(), &key).map_err(|error| pki(&error))?;
     let secret = |text: &str| Some(SecretBytes::new(text.as_bytes().to_vec()));
@@ -251,7 +255,8 @@ async fn meet(host: &str, port: u16, name: &str, request: &[u8]) -> Result<(Stre
         Message::Welcome(_) => return Err(message("the engine does not keep to the protocol")),
     };
     let text = std::str::from_utf8(request).map_err(|error| pki(&error))?;
-    tell(&mut stream, &Opening { request: text, nonce: brig_pki::hash::hex(&client_nonce) }).await?;
+    tell(&mut stream, &Opening { request: text, nonce: brig_pki::hash::hex(&client_nonce) })
+        .await?;
     let transcript = Transcript {
         server_key: &server_key,
         request,
@@ -332,7 +337,9 @@ async fn open(context: &Context, args: OpenArgs) -> Result<()> {
         return line("closed");
     }
     line(&door.open_until)?;
-    warn("Until then a client may ask:  brig access enroll HOST\nIts code is shown here:       brig access pending");
+    warn(
+        "Until then a client may ask:  brig access enroll HOST\nIts code is shown here:       brig access pending",
+    );
     Ok(())
 }
 
@@ -349,7 +356,9 @@ struct PendingArgs {
 async fn pending(context: &Context, args: PendingArgs) -> Result<()> {
     let door: Door = context.client.json(Call::get("/brig/access/newcomers")).await?;
     if door.open_until.is_empty() && door.newcomers.is_empty() && !args.quiet {
-        warn("Nobody may enroll now; let clients ask for some minutes:  brig access open --for 10m");
+        warn(
+            "Nobody may enroll now; let clients ask for some minutes:  brig access open --for 10m",
+        );
     }
     let rows: Vec<Row> = door
         .newcomers
@@ -392,7 +401,10 @@ async fn approve(context: &Context, args: ApproveArgs) -> Result<()> {
     let path = format!("/brig/access/newcomers/{}/approve", escaped(&args.code));
     let given: Given = context.client.json(Call::post(path).json(&wish)?).await?;
     line(&given.name)?;
-    warn(&format!("{} is {:?} until {}, and renews it by itself", given.name, given.role, given.ends));
+    warn(&format!(
+        "{} is {:?} until {}, and renews it by itself",
+        given.name, given.role, given.ends
+    ));
     Ok(())
 }
 

@@ -96,7 +96,9 @@ async fn add(context: &Context, args: &SshArgs, words: &[&str]) -> Result<()> {
         words => words.join(" "),
     };
     if key.contains("PRIVATE KEY") {
-        return Err(message("that is a private key; the public one has the same name and ends in .pub"));
+        return Err(message(
+            "that is a private key; the public one has the same name and ends in .pub",
+        ));
     }
     let mut wish = args.scope.wish()?;
     wish.insert("Key".to_owned(), json!(key));

@@ -94,7 +94,8 @@ mod tests {
         ] {
             assert!(is_asked_for(command), "{command}");
         }
-        for command in ["", "id", "sh -c docker system dial-stdio", "docker run x", "docker system"] {
+        for command in ["", "id", "sh -c docker system dial-stdio", "docker run x", "docker system"]
+        {
             assert!(!is_asked_for(command), "{command}");
         }
     }

@@ -61,7 +61,8 @@ async fn expiring(context: &Context, args: ExpiringArgs) -> Result<()> {
     let within = args.within.map(Duration::nanoseconds);
     // Certificates of the access authority are meant to be short; who asks for a time wants them.
     let meant = |item: &&Expiring| within.is_some() || item.kind != "access-certificate";
-    let soon = known.iter().filter(meant).any(|item| is_pressing(item, within.unwrap_or(SOON), now));
+    let soon =
+        known.iter().filter(meant).any(|item| is_pressing(item, within.unwrap_or(SOON), now));
     if let Some(within) = within {
         known.retain(|item| is_pressing(item, within, now));
     }

@@ -205,7 +205,11 @@ fn hosts(state: &State) -> Vec<String> {
             return format!("tcp://{host}:{port}");
         }
         let own = state.config.tls_names.first().unwrap_or(name);
-        if own.contains(':') { format!("tcp://[{own}]:{port}") } else { format!("tcp://{own}:{port}") }
+        if own.contains(':') {
+            format!("tcp://[{own}]:{port}")
+        } else {
+            format!("tcp://{own}:{port}")
+        }
     };
     let ports = state.config.hosts.iter().filter_map(|host| match host {
         Host::Tls(address) => Some(of(address)),
@@ -432,7 +436,8 @@ async fn add_key(mut call: Call) -> Answer {
         ..Key::default()
     };
     let (key, line) = call.state.ssh.add(login, key, !wish.print).await?;
-    let note = format!("SSH key {} of role {:?} for login {:?}", key.fingerprint, key.role, key.user);
+    let note =
+        format!("SSH key {} of role {:?} for login {:?}", key.fingerprint, key.role, key.user);
     tracing::info!(note, "added");
     call.state.gate.note(&call.authorized, &key.fingerprint, note);
     let line = format!("{line} brig-access:{}", key.id);

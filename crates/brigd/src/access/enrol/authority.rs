@@ -401,6 +401,10 @@ fn locked(error: &SwarmError) -> EnrolError {
 
 /// Bytes of hexadecimal digits; nothing for what is none.
 fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text.bytes().filter_map(|b| char::from(b).to_digit(16)).filter_map(|d| u8::try_from(d).ok()).collect();
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter_map(|b| char::from(b).to_digit(16))
+        .filter_map(|d| u8::try_from(d).ok())
+        .collect();
     digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |all, digit| all << 4 | digit)).collect()
 }

@@ -122,7 +122,7 @@ pub async fn follow(state: AppState, stop: CancellationToken) {
             tracing::warn!(%error, "the register of identities is not up to date");
         }
         if state.config.tls_auto
-            && (looks % CERTIFICATE_LOOKS == 0 || authority.port_is_behind())
+            && (looks.is_multiple_of(CERTIFICATE_LOOKS) || authority.port_is_behind())
             && let Err(error) = authority.own_certificate(&state).await
         {
             let error = brig_types::error::chain(&error);

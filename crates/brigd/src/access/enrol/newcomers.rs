@@ -13,7 +13,9 @@ use brig_pki::enrol::{self, Code, NONCE_LEN, Transcript};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -199,7 +201,9 @@ impl Newcomers {
         let mut inner = self.lock();
         let is_open = inner.open_until.is_some_and(|(end, _)| end > Instant::now());
         if !is_open {
-            return Err("nobody may enrol now: an administrator allows it with brig access open".to_owned());
+            return Err(
+                "nobody may enrol now: an administrator allows it with brig access open".to_owned()
+            );
         }
         let of_one = inner.waiting.values().filter(|one| one.shown.from.ip() == from).count();
         if inner.tries >= MAX_TRIES
@@ -298,8 +302,7 @@ where
     let server_nonce = enrol::nonce().map_err(std::io::Error::other)?;
     tell(stream, &Challenge { nonce: brig_pki::hash::hex(&server_nonce) }).await?;
     let opening: Opening = hear(stream).await?;
-    let (Some(commitment), Some(client_nonce)) =
-        (unhex(&hello.commitment), unhex(&opening.nonce))
+    let (Some(commitment), Some(client_nonce)) = (unhex(&hello.commitment), unhex(&opening.nonce))
     else {
         return Ok(Err("a number is not of 64 hexadecimal digits"));
     };
@@ -395,7 +398,7 @@ mod tests {
         fn new(newcomers: &Arc<Newcomers>, server_key: &'static [u8]) -> Self {
             let (near, far) = duplex(1 << 16);
             let newcomers = Arc::clone(newcomers);
-            let served = tokio::spawn(async move {
+            let served = tokio_util::task::TaskTracker::new().spawn(async move {
                 newcomers.serve(far, server_key, "10.0.0.9:4000".parse().unwrap()).await
             });
             let request = NodeKey::generate().unwrap().csr_pem().unwrap();
@@ -427,7 +430,9 @@ mod tests {
         fn code(&self, server_key: &[u8], server_nonce: [u8; NONCE_LEN]) -> Code {
             let (request, client_nonce) = (self.request.as_slice(), &self.nonce);
             let server_nonce = &server_nonce;
-            Transcript { server_key, request, name: NAME, client_nonce, server_nonce }.code().unwrap()
+            Transcript { server_key, request, name: NAME, client_nonce, server_nonce }
+                .code()
+                .unwrap()
         }
     }
 

@@ -80,11 +80,17 @@ impl Wanted {
         }
         let (least, most) = LIFETIME;
         if self.lifetime < least || self.lifetime > most {
-            return invalid("the lifetime must be between a second and a year: --ttl 24h".to_owned());
+            return invalid(
+                "the lifetime must be between a second and a year: --ttl 24h".to_owned(),
+            );
         }
         let scope = &self.grant.scope;
         let sets = [
-            &scope.services, &scope.stacks, &scope.secrets, &scope.configs, &scope.networks,
+            &scope.services,
+            &scope.stacks,
+            &scope.secrets,
+            &scope.configs,
+            &scope.networks,
             &scope.volumes,
         ];
         let fits = |word: &str| {
@@ -178,7 +184,11 @@ pub fn holder<'a>(access: &'a Access, fingerprint: &[u8]) -> Option<&'a AccessId
 
 /// The identity of this name that counts, or else the last one.
 #[must_use]
-pub fn named<'a>(access: &'a Access, name: &str, now: OffsetDateTime) -> Option<&'a AccessIdentity> {
+pub fn named<'a>(
+    access: &'a Access,
+    name: &str,
+    now: OffsetDateTime,
+) -> Option<&'a AccessIdentity> {
     let mut of_name = access.identities.iter().filter(|identity| identity.name == name).rev();
     let last = of_name.clone().next();
     of_name.find(|identity| standing(identity, now) == Standing::Active).or(last)
@@ -263,9 +273,10 @@ pub fn renewal(
 
 /// Adds a certificate to the holder of another one.
 pub fn renewed(access: &mut Access, fingerprint: &[u8], issued: &Issued) {
-    let holder = access.identities.iter_mut().find(|identity| {
-        identity.certificates.iter().any(|one| one.fingerprint == fingerprint)
-    });
+    let holder = access
+        .identities
+        .iter_mut()
+        .find(|identity| identity.certificates.iter().any(|one| one.fingerprint == fingerprint));
     if let Some(identity) = holder {
         identity.certificates.push(certificate(issued));
     }

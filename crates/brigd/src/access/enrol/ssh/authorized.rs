@@ -8,7 +8,10 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, openat, renameat,
+    unlinkat,
+};
 use rustix::io::Errno;
 
 use super::super::EnrolError;
@@ -47,7 +50,9 @@ impl Login {
             .map_err(|source| EnrolError::File { action: "read", path, source })?;
         Self::in_text(&text, name, uid).ok_or_else(|| {
             let who = uid.map_or_else(|| format!("{name:?}"), |uid| format!("of user {uid}"));
-            EnrolError::NotFound(format!("there is no login {who} in {PASSWD}: name one with --user"))
+            EnrolError::NotFound(format!(
+                "there is no login {who} in {PASSWD}: name one with --user"
+            ))
         })
     }
 
@@ -107,7 +112,8 @@ impl Login {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = openat(&folder, TEMPORARY, flags, Mode::from_raw_mode(0o600))?;
         fchmod(&made, Mode::from_raw_mode(0o600))?;
         let mut file = File::from(made);
@@ -130,7 +136,8 @@ impl Login {
     fn folder(&self, make: bool) -> io::Result<OwnedFd> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let home = openat(CWD, self.home.as_path(), flags | OFlags::PATH, Mode::empty())?;
-        let open = || openat(&home, FOLDER, flags | OFlags::RDONLY | OFlags::NOFOLLOW, Mode::empty());
+        let open =
+            || openat(&home, FOLDER, flags | OFlags::RDONLY | OFlags::NOFOLLOW, Mode::empty());
         let folder = match open() {
             Err(Errno::NOENT) if make => {
                 mkdirat(&home, FOLDER, Mode::from_raw_mode(0o700))?;
@@ -205,7 +212,10 @@ mod tests {
     fn logins_are_found() {
         let text = "root:x:0:0:root:/root:/bin/sh\nodd\nann:x:1000:1001::/home/ann:/bin/sh\nbob:x:7:7::nowhere:\n";
         let ann = Login::in_text(text, "ann", None).unwrap();
-        assert_eq!((ann.uid, ann.gid, ann.file()), (1000, 1001, "/home/ann/.ssh/authorized_keys".into()));
+        assert_eq!(
+            (ann.uid, ann.gid, ann.file()),
+            (1000, 1001, "/home/ann/.ssh/authorized_keys".into())
+        );
         assert_eq!(Login::in_text(text, "", Some(0)).unwrap().name, "root");
         assert_eq!(Login::in_text(text, "bob", None), None);
         assert_eq!(Login::in_text(text, "", Some(5)), None);
@@ -218,7 +228,8 @@ mod tests {
         login.take_out("a").unwrap();
         login.put("a", "one").unwrap();
         let path = login.file();
-        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "# theirs, without an end").unwrap();
+        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "# theirs, without an end")
+            .unwrap();
         login.put("b", "two").unwrap();
         login.put("a", "three").unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
@@ -227,7 +238,10 @@ mod tests {
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         login.take_out("b").unwrap();
         login.take_out("nobody").unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "# theirs, without an end\nthree brig-access:a\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "# theirs, without an end\nthree brig-access:a\n"
+        );
     }
 
     #[test]

@@ -36,7 +36,8 @@ impl PublicKey {
     /// # Errors
     /// [`EnrolError::Invalid`].
     pub fn parse(text: &str) -> Result<Self, EnrolError> {
-        let invalid = |why: &str| EnrolError::Invalid(format!("that is no public key of SSH: {why}"));
+        let invalid =
+            |why: &str| EnrolError::Invalid(format!("that is no public key of SSH: {why}"));
         let line = text.trim();
         if line.len() > MAX_LINE || line.contains(char::is_control) {
             return Err(invalid("expected one line, as in ~/.ssh/id_ed25519.pub"));
@@ -108,7 +109,10 @@ mod tests {
     fn a_key_has_the_fingerprint_that_ssh_keygen_prints() {
         let key = PublicKey::parse(KEY).unwrap();
         assert_eq!(key.fingerprint(), PRINT);
-        assert_eq!((key.data().as_str(), key.comment()), (KEY.strip_suffix(" ann@laptop").unwrap(), "ann@laptop"));
+        assert_eq!(
+            (key.data().as_str(), key.comment()),
+            (KEY.strip_suffix(" ann@laptop").unwrap(), "ann@laptop")
+        );
         assert_eq!(PublicKey::parse(&format!("{KEY}\n")).unwrap(), key);
     }
 

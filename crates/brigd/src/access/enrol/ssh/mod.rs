@@ -283,7 +283,25 @@ impl Keys {
             program.display(),
             socket.display()
         );
-        let fits = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '$' | '`' | ';' | '&' | '|' | '<' | '>' | '*' | '?' | '(' | ')');
+        let fits = |c: char| {
+            c.is_ascii_graphic()
+                && !matches!(
+                    c,
+                    '"' | '\''
+                        | '\\'
+                        | '$'
+                        | '`'
+                        | ';'
+                        | '&'
+                        | '|'
+                        | '<'
+                        | '>'
+                        | '*'
+                        | '?'
+                        | '('
+                        | ')'
+                )
+        };
         if !command.chars().all(|c| c == ' ' || fits(c)) || command.split(' ').count() != 6 {
             return Err(EnrolError::Invalid(format!(
                 "sshd cannot be told to run {command:?}: the paths of brig and of --exec-root must be plain"
@@ -348,8 +366,13 @@ impl Keys {
                 revoked: revoked.clone(),
             };
             open.insert(key.id, revoked);
-            let accept =
-                connection::accept_key(listener, holder, service.clone(), Arc::clone(pool), stop.clone());
+            let accept = connection::accept_key(
+                listener,
+                holder,
+                service.clone(),
+                Arc::clone(pool),
+                stop.clone(),
+            );
             service.state().tasks.spawn(accept);
         }
     }
