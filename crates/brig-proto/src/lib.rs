@@ -3,7 +3,7 @@
 //!
 //! The messages are also the cluster's model: they are stored, watched and sent as they are. The
 //! `.proto` files beside this crate carry SwarmKit's numbers and must never change them; whatever
-//! SwarmKit lacks belongs into a package of its own.
+//! SwarmKit lacks belongs into a package of its own: `brig.v1`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 

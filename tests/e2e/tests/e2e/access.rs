@@ -224,7 +224,8 @@ fn enrolment_takes_a_code_that_both_sides_show() {
     let (mut led, code) = enroll(&user, &elsewhere, "led");
     let refused = brig.run(&["access", "approve", &code, "--role", "admin"]);
     assert!(refused.fails(1).contains("somebody in between"), "{refused:?}");
-    led.kill().unwrap();
+    // Told, not killed: it runs below `timeout`.
+    assert!(Command::new("kill").arg(led.id().to_string()).status().unwrap().success());
     let _ = led.wait();
     eventually("its place is free", SOON, || {
         other.brig().run(&["access", "pending", "-q"]).ok().is_empty()
@@ -238,6 +239,10 @@ fn a_swarm_takes_the_identities_over_and_gives_them_back_when_it_ends() {
     let (mut daemon, _) = listen();
     let user = User::all().pop().unwrap();
     issue(&daemon, &user, "before", &["--role", "admin"]);
+    let kept = std::fs::read(daemon.data_root().join("access/authority")).unwrap();
+    let kept = String::from_utf8_lossy(&kept).into_owned();
+    let key =
+        kept.split("BEGIN PRIVATE KEY-----\n").nth(1).unwrap().lines().next().unwrap().to_owned();
     daemon.init_swarm();
     let ps = |context: &str| user.run(&["--context", context, "ps"]).code;
     assert_eq!(ps("lab"), 0);
@@ -247,6 +252,8 @@ fn a_swarm_takes_the_identities_over_and_gives_them_back_when_it_ends() {
         bytes.windows(11).any(|part| part == b"PRIVATE KEY")
     };
     eventually("the key is in the sealed store only", SOON, || !has_key());
+    let found = Command::new("grep").args(["-rlF", &key]).arg(daemon.data_root()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "nowhere in the clear");
     let brig = daemon.brig();
     let args = ["access", "issue", "within", "--role", "viewer", "--out"];
     let path = user.home().join("within.tar");
