@@ -195,7 +195,12 @@ async fn certified(state: &State) -> anyhow::Result<Option<Arc<EngineServer>>> {
         return Ok(None);
     }
     state.authority.sync(&state.swarm).await.context("cannot open the access authority")?;
-    state.authority.own_certificate(state).await.context("cannot make the port's certificate")?;
+    if let Err(error) = state.authority.own_certificate(state).await {
+        // A locked cluster's key cannot be had; it must be possible to unlock it from this host.
+        let error = brig_types::error::chain(&error);
+        tracing::error!(%error, "the port stays closed: it has no certificate; restart the daemon once this is mended");
+        return Ok(None);
+    }
     remote(&state.config, state.authority.trust())
 }
 
