@@ -235,7 +235,9 @@ impl Bindings {
             Principal::Certificate { .. } | Principal::SshKey { .. } => {
                 grants.extend_from_slice(principal.own_grants());
             }
-            Principal::Lent { role } => grants.push(Grant::of(role)),
+            Principal::Lent { role, scope, .. } => {
+                grants.push(Grant { role: role.clone(), scope: scope.clone() });
+            }
             Principal::Local { .. } => {}
         }
         grants

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::bindings::Grant;
+use crate::bindings::{Grant, Scope};
 
 /// Somebody who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,10 @@ pub enum Principal {
     Lent {
         /// The role that the socket was made for.
         role: String,
+        /// What the role is about.
+        scope: Scope,
+        /// The container's id.
+        container: String,
     },
 }
 
@@ -50,7 +54,7 @@ impl Principal {
             Self::Local { uid, .. } => format!("uid:{uid}"),
             Self::Certificate { name, .. } => format!("cert:{name}"),
             Self::SshKey { fingerprint, .. } => format!("ssh:{fingerprint}"),
-            Self::Lent { role } => format!("lent:{role}"),
+            Self::Lent { role, .. } => format!("lent:{role}"),
         }
     }
 
@@ -72,7 +76,11 @@ impl Principal {
                 grants: Vec::new(),
             },
             "ssh" => Self::SshKey { fingerprint: value.to_owned(), grants: Vec::new() },
-            "lent" => Self::Lent { role: value.to_owned() },
+            "lent" => Self::Lent {
+                role: value.to_owned(),
+                scope: Scope::default(),
+                container: String::new(),
+            },
             _ => return None,
         })
     }
@@ -83,6 +91,15 @@ impl Principal {
         match self {
             Self::Certificate { grants, .. } | Self::SshKey { grants, .. } => grants,
             Self::Local { .. } | Self::Lent { .. } => &[],
+        }
+    }
+
+    /// The container by whose socket it came; empty for all others.
+    #[must_use]
+    pub fn container(&self) -> &str {
+        match self {
+            Self::Lent { container, .. } => container,
+            Self::Local { .. } | Self::Certificate { .. } | Self::SshKey { .. } => "",
         }
     }
 
@@ -105,7 +122,9 @@ impl fmt::Display for Principal {
                 write!(f, "certificate {name:?} (sha256:{fingerprint})")
             }
             Self::SshKey { fingerprint, .. } => write!(f, "ssh key {fingerprint}"),
-            Self::Lent { role } => write!(f, "a lent socket of role {role:?}"),
+            Self::Lent { role, container, .. } => {
+                write!(f, "the socket of role {role:?} of container {container}")
+            }
         }
     }
 }

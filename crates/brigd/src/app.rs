@@ -25,10 +25,10 @@ use crate::config::{Config, Host};
 use crate::host::HostFacts;
 use crate::instance::{Instance, Roots};
 use crate::logging::LogControl;
-use crate::server::connection;
 use crate::server::listener::{ListenError, Listener};
 use crate::server::service::ApiService;
 use crate::server::tls::{self, TlsListener};
+use crate::server::{connection, lent, open};
 use crate::signals::{Request, Signals};
 use crate::state::{AppState, State};
 use crate::tools::Tools;
@@ -53,7 +53,7 @@ pub async fn run(
         .context("cannot open the access authority")?;
     // The operator's files are looked at before anything is started.
     let remote = if config.tls_auto { None } else { remote(&config, authority.trust())? };
-    let state = build(config, roots.instance(), authority).await?;
+    let state = build(config, roots.instance(), authority, &sockets).await?;
     let remote = match remote {
         None if state.config.tls_auto => certified(&state).await?,
         remote => remote,
@@ -74,6 +74,9 @@ pub async fn run(
             state.stop.clone(),
         );
         state.tasks.spawn(accept);
+    }
+    if let Some(sockets) = state.engine.lent_sockets() {
+        state.tasks.spawn(lent::accept(sockets, service.clone(), state.stop.clone()));
     }
     for port in ports {
         let places = Arc::clone(&remote_places);
@@ -112,10 +115,12 @@ pub async fn run(
 
 /// Makes the parts: images, then the engine on them, then the cluster's part on the engine.
 async fn build(
-    config: Config,
+    mut config: Config,
     instance: &Instance,
     authority: Authority,
+    handed_over: &[UnixListener],
 ) -> anyhow::Result<AppState> {
+    config.socket_binds.sockets.extend(handed_over.iter().filter_map(path_of));
     let tools = Tools::find(&config)?;
     let images = ImageStore::open(&config.data_root, parts::image_options(&config))
         .context("cannot open the image store")?;
@@ -147,9 +152,15 @@ async fn build(
         engine,
         builder,
         swarm,
+        open: Arc::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     }))
+}
+
+/// Where a socket that somebody else made is to be found.
+fn path_of(socket: &UnixListener) -> Option<PathBuf> {
+    Some(socket.local_addr().ok()?.as_pathname()?.to_owned())
 }
 
 fn listen(
@@ -242,11 +253,14 @@ fn reload(flags: &Flags, running: &Config, log: &LogControl) {
 
 /// SIGHUP: the access rules are taken over at once, or kept when the new ones have a mistake.
 async fn reload_rules(state: &AppState) {
-    let state = Arc::clone(state);
-    let reloaded = tokio::task::spawn_blocking(move || state.gate.reload()).await;
-    if let Ok(Err(error)) = reloaded {
-        let error = brig_types::error::chain(&error);
-        tracing::error!(%error, "the access rules are kept as they were");
+    let reloading = Arc::clone(state);
+    match tokio::task::spawn_blocking(move || reloading.gate.reload()).await {
+        Ok(Err(error)) => {
+            let error = brig_types::error::chain(&error);
+            tracing::error!(%error, "the access rules are kept as they were");
+        }
+        // What is under way goes on only if it would be allowed now.
+        Ok(Ok(())) | Err(_) => open::review(state).await,
     }
 }
 

@@ -131,7 +131,7 @@ async fn key_holder(
     stop: CancellationToken,
 ) {
     let known = brig_sys::peer::of(&stream).and_then(|cred| {
-        Ok((cred, PeerWatch::with_key(&stream, slot.clone(), holder.revoked.clone())?))
+        Ok((cred, PeerWatch::leased(&stream, slot.clone(), holder.revoked.clone())?))
     });
     match known {
         Ok((cred, peer)) if cred.uid == holder.uid || cred.uid == 0 => {

@@ -8,6 +8,7 @@ use brig_pki::engine::{ClientCertificate, EngineServer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio_util::sync::CancellationToken;
 
+use super::open::Standing;
 use super::pool::Slot;
 
 /// How often a request under way looks whether its client still exists.
@@ -22,8 +23,11 @@ pub struct PeerWatch {
     fd: Arc<OwnedFd>,
     slot: Slot,
     certificate: Option<Certificate>,
-    /// Cancelled when the client's key is taken away.
-    revoked: Option<CancellationToken>,
+    /// Cancelled when the container ends that the connection's socket was lent to, or the key is
+    /// taken away that it was made for.
+    lease: Option<CancellationToken>,
+    /// Kept, not read: while anybody watches the client, its request is under way.
+    _standing: Option<Arc<Standing>>,
 }
 
 #[derive(Clone, Debug)]
@@ -36,7 +40,22 @@ impl PeerWatch {
     /// Watches a local client.
     pub(super) fn local(socket: impl AsFd, slot: Slot) -> std::io::Result<Self> {
         let fd = Arc::new(socket.as_fd().try_clone_to_owned()?);
-        Ok(Self { fd, slot, certificate: None, revoked: None })
+        Ok(Self { fd, slot, certificate: None, lease: None, _standing: None })
+    }
+
+    /// Watches a client that came by a socket which is good for a while: as long as the container
+    /// lives that it was lent to, or as long as the key of SSH counts that it was made for.
+    pub(super) fn leased(
+        socket: impl AsFd,
+        slot: Slot,
+        lease: CancellationToken,
+    ) -> std::io::Result<Self> {
+        Ok(Self { lease: Some(lease), ..Self::local(socket, slot)? })
+    }
+
+    /// The same client, during one request.
+    pub(super) fn during(&self, standing: Arc<Standing>) -> Self {
+        Self { _standing: Some(standing), ..self.clone() }
     }
 
     /// Watches a client that showed a certificate.
@@ -48,15 +67,6 @@ impl PeerWatch {
     ) -> std::io::Result<Self> {
         let certificate = Some(Certificate { server, client });
         Ok(Self { certificate, ..Self::local(socket, slot)? })
-    }
-
-    /// Watches a client that came with a key of SSH.
-    pub(super) fn with_key(
-        socket: impl AsFd,
-        slot: Slot,
-        revoked: CancellationToken,
-    ) -> std::io::Result<Self> {
-        Ok(Self { revoked: Some(revoked), ..Self::local(socket, slot)? })
     }
 
     /// The connection's place.
@@ -80,9 +90,13 @@ impl PeerWatch {
         }
     }
 
-    /// Returns once the client's certificate or key has expired, was revoked or lost its authority.
+    /// Returns once the client's certificate has expired, was revoked or lost its authority, or
+    /// the container has ended that it came from, or its key was taken away.
     pub async fn unwelcome(&self) {
-        if self.certificate.is_none() && self.revoked.is_none() {
+        if let Some(lease) = &self.lease {
+            return lease.cancelled().await;
+        }
+        if self.certificate.is_none() {
             return std::future::pending().await;
         }
         while self.is_welcome() {
@@ -91,8 +105,11 @@ impl PeerWatch {
     }
 
     fn is_welcome(&self) -> bool {
-        self.certificate.as_ref().is_none_or(|known| known.server.still_trusts(&known.client))
-            && !self.revoked.as_ref().is_some_and(CancellationToken::is_cancelled)
+        self.lease.as_ref().is_none_or(|lease| !lease.is_cancelled())
+            && self
+                .certificate
+                .as_ref()
+                .is_none_or(|known| known.server.still_trusts(&known.client))
     }
 
     /// Closes the socket for everybody who still holds it.
@@ -104,9 +121,6 @@ impl PeerWatch {
     /// Closes the socket if the certificate does not count any more.
     pub(super) fn sever_if_unwelcome(&self) {
         if !self.is_welcome() {
-            if self.revoked.is_some() {
-                tracing::warn!("connection cut: the client's SSH key does not count any more");
-            }
             if let Some(Certificate { client, .. }) = &self.certificate {
                 tracing::warn!(
                     common_name = ?client.common_name,
