@@ -9,10 +9,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod access_ca;
 pub mod admission;
 pub mod ca;
 pub mod csr;
 pub mod engine;
+pub mod enrol;
 pub mod error;
 pub mod hash;
 pub mod identity;

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use brig_proto::brig::Access;
 use brig_proto::swarm::{Cluster, Config, Network, Node, Secret, Service, Task};
 
 use crate::backend::Revision;
@@ -26,6 +27,7 @@ pub struct State {
     pub(crate) configs: Arc<Table<Config>>,
     pub(crate) networks: Arc<Table<Network>>,
     pub(crate) clusters: Arc<Table<Cluster>>,
+    pub(crate) access: Arc<Table<Access>>,
 }
 
 impl State {

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use brig_engine::Engine;
 use brig_image::ImageStore;
 
+use crate::access::enrol::ssh::Keys;
 use crate::config::Config;
 use crate::instance::Roots;
 use crate::parts;
@@ -26,6 +27,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .context("cannot start the engine")?;
     engine.purge().await.context("something is left")?;
     drop(engine);
+    Keys::open(&config.data_root.join("access"), &config.exec_root)
+        .and_then(|keys| keys.purge())
+        .context("the lines of SSH keys are left")?;
     for root in [&config.exec_root, &config.data_root] {
         empty(root).with_context(|| format!("cannot empty {}", root.display()))?;
     }

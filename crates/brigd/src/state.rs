@@ -8,6 +8,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Gate;
+use crate::access::enrol::Authority;
+use crate::access::enrol::newcomers::Newcomers;
+use crate::access::enrol::ssh::Keys;
 use crate::build::Builder;
 use crate::config::Config;
 use crate::host::HostFacts;
@@ -26,6 +29,12 @@ pub struct State {
     pub engine_id: String,
     /// Who may do what, and the record of it.
     pub gate: Gate,
+    /// Who reaches this engine from elsewhere.
+    pub authority: Authority,
+    /// Who would like to.
+    pub newcomers: Newcomers,
+    /// Keys of SSH that are worth a role.
+    pub ssh: Keys,
     /// This host.
     pub host: HostFacts,
     /// Containers, images, networks and volumes of this node.

@@ -11,6 +11,7 @@ use brig_api::swarm::{ConfigSpec, SecretSpec, ServiceSpec};
 use brig_api::volume::VolumeCreateRequest;
 use serde::de::DeserializeOwned;
 
+use super::enrol::api::Wish;
 use super::{container, object, service};
 use crate::server::query::Query;
 use crate::server::{ApiError, Route, route::Params};
@@ -30,7 +31,8 @@ pub fn reads_body(route: &Route) -> bool {
         | Action::SecretCreate
         | Action::SecretUpdate
         | Action::ConfigCreate
-        | Action::ConfigUpdate => true,
+        | Action::ConfigUpdate
+        | Action::AccessIssue => true,
         Action::ContainerExec => route.path.ends_with("/{id}/exec"),
         _ => false,
     }
@@ -133,6 +135,16 @@ pub async fn facts(
             let mut facts = Facts::default();
             container::network_mode(&mut facts, mode);
             facts
+        }
+        Action::AccessIssue => {
+            let wish: Wish = decode(body)?;
+            let name = if wish.name.is_empty() {
+                query.text("name").unwrap_or_default()
+            } else {
+                &wish.name
+            };
+            let labels = [("role".to_owned(), wish.role.clone())].into();
+            Facts { name: name.to_owned(), labels, ..Facts::default() }
         }
         Action::ImagePull => Facts { image: image_name(query), ..Facts::default() },
         _ => Facts::default(),
