@@ -131,6 +131,10 @@ impl Store {
         self.0.close();
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
     /// The state as of now.
     #[must_use]
     pub fn view(&self) -> View {

@@ -33,4 +33,5 @@ pub use manager::control::{
     BehindReason, Control, LogStream, NodeBehind, RegistryAuthFrom, TokenRotation, UpdateOptions,
 };
 pub use manager::join_tokens::TokenLimit;
+pub use manager::keys::DataKeyStatus;
 pub use node::{InitRequest, JoinRequest, LocalNodeState, Swarm, SwarmConfig, SwarmStatus};

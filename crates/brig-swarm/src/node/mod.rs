@@ -9,6 +9,7 @@ mod bootstrap;
 mod enrol;
 mod files;
 mod join;
+pub(crate) mod keys;
 mod renewal;
 mod running;
 
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use brig_pki::seal::KeyEncryptionKey;
+use brig_pki::token::UnlockKey;
 use brig_proto::swarm::{Cluster, ClusterSpec, Peer, node_spec};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
@@ -136,6 +139,8 @@ enum Membership {
     Joining(Arc<Joining>),
     /// In no swarm: the last attempt to join one failed after its caller had stopped waiting.
     JoinFailed(Arc<SwarmError>),
+    /// A manager whose keys need the unlock key; nothing of the swarm runs.
+    Locked,
     /// In a swarm, but it could not be taken up.
     Failed(Arc<SwarmError>),
 }
@@ -161,8 +166,14 @@ impl Swarm {
         })
         .await?;
         let membership = if occupied {
-            match Running::resume(&config).await {
+            match Running::resume(&config, None).await {
                 Ok(running) => Membership::Running(Arc::new(running)),
+                Err(SwarmError::Pki { source: brig_pki::PkiError::Locked, .. }) => {
+                    tracing::warn!(
+                        "this manager is locked: unlock it with \"docker swarm unlock\""
+                    );
+                    Membership::Locked
+                }
                 Err(error) => {
                     tracing::error!(error = %brig_types::error::chain(&error), "the swarm could not be taken up");
                     Membership::Failed(Arc::new(error))
@@ -261,9 +272,39 @@ impl Swarm {
     fn check_free(&self) -> Result<(), SwarmError> {
         match self.membership() {
             Membership::None | Membership::JoinFailed(_) => Ok(()),
-            Membership::Joining(_) | Membership::Running(_) | Membership::Failed(_) => {
-                Err(SwarmError::AlreadyInSwarm)
+            Membership::Joining(_)
+            | Membership::Running(_)
+            | Membership::Locked
+            | Membership::Failed(_) => Err(SwarmError::AlreadyInSwarm),
+        }
+    }
+
+    /// Takes the membership of a locked manager up with the cluster's unlock key, `SWMKEY-1-…`.
+    ///
+    /// # Errors
+    /// [`SwarmError::NotLocked`]; [`SwarmError::BadUnlockKey`] and [`SwarmError::WrongUnlockKey`],
+    /// which change nothing; whatever else keeps the swarm from being taken up.
+    pub async fn unlock(&self, key: &str) -> Result<(), SwarmError> {
+        let _changing = self.0.changing.lock().await;
+        match self.membership() {
+            Membership::Locked => {}
+            Membership::Running(running) if running.is_manager() => {
+                return Err(SwarmError::NotLocked);
             }
+            _ => return Err(self.control().err().unwrap_or(SwarmError::NotLocked)),
+        }
+        let key = UnlockKey::parse(key).map_err(|_| SwarmError::BadUnlockKey)?;
+        let kek = KeyEncryptionKey::from(&key);
+        match Running::resume(&self.0.config, Some(kek)).await {
+            Ok(running) => {
+                self.set(Membership::Running(Arc::new(running)));
+                tracing::info!("this manager is unlocked");
+                Ok(())
+            }
+            Err(SwarmError::Pki { source: brig_pki::PkiError::WrongUnlockKey, .. }) => {
+                Err(SwarmError::WrongUnlockKey)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -283,6 +324,12 @@ impl Swarm {
                     return Err(SwarmError::LeaveManager);
                 }
                 running.leave().await;
+            }
+            Membership::Locked => {
+                if !force {
+                    return Err(SwarmError::LeaveLocked);
+                }
+                self.0.config.executor.retain(&[]).await;
             }
             Membership::Failed(error) => {
                 if !force {
@@ -312,12 +359,14 @@ impl Swarm {
     /// The cluster's objects.
     ///
     /// # Errors
-    /// [`SwarmError::NotInSwarm`], [`SwarmError::NotManager`], [`SwarmError::Unusable`].
+    /// [`SwarmError::NotInSwarm`], [`SwarmError::NotManager`], [`SwarmError::Locked`],
+    /// [`SwarmError::Unusable`].
     pub fn control(&self) -> Result<Control, SwarmError> {
         match self.membership() {
             Membership::None | Membership::JoinFailed(_) => Err(SwarmError::NotInSwarm),
             Membership::Joining(_) => Err(SwarmError::NotManager),
             Membership::Running(running) => running.control().ok_or(SwarmError::NotManager),
+            Membership::Locked => Err(SwarmError::Locked),
             Membership::Failed(error) => Err(SwarmError::Unusable(error)),
         }
     }
@@ -326,11 +375,12 @@ impl Swarm {
     /// the whole cluster's, on a worker its own. Nothing in no swarm.
     ///
     /// # Errors
-    /// [`SwarmError::Unusable`].
+    /// [`SwarmError::Locked`], [`SwarmError::Unusable`].
     pub fn expiries(&self, now: SystemTime) -> Result<Vec<Expiry>, SwarmError> {
         match self.membership() {
             Membership::None | Membership::JoinFailed(_) | Membership::Joining(_) => Ok(Vec::new()),
             Membership::Running(running) => Ok(running.expiries(now)),
+            Membership::Locked => Err(SwarmError::Locked),
             Membership::Failed(error) => Err(SwarmError::Unusable(error)),
         }
     }
@@ -347,13 +397,13 @@ impl Swarm {
                 error: brig_types::error::chain(error.as_ref()),
                 ..SwarmStatus::default()
             },
+            Membership::Locked => SwarmStatus {
+                local_node_state: LocalNodeState::Locked,
+                error: SwarmError::Locked.to_string(),
+                ..SwarmStatus::default()
+            },
             Membership::Failed(error) => SwarmStatus {
-                local_node_state: match error.as_ref() {
-                    SwarmError::Pki { source: brig_pki::PkiError::Locked, .. } => {
-                        LocalNodeState::Locked
-                    }
-                    _ => LocalNodeState::Error,
-                },
+                local_node_state: LocalNodeState::Error,
                 error: brig_types::error::chain(error.as_ref()),
                 ..SwarmStatus::default()
             },

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use brig_pki::PkiError;
 use brig_pki::identity::NodeIdentity;
 use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys, StoredIdentity};
-use brig_pki::seal::KeyRing;
+use brig_pki::seal::{KeyEncryptionKey, KeyRing};
 use brig_pki::tls::TlsCredentials;
 use brig_pki::token::NodeRole as Role;
 use brig_proto::swarm::{Node, NodeRole, Peer};
@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bootstrap::{self, FirstCertificate, FirstNode};
 use super::files::{self, Addresses, Layout};
+use super::keys::NodeKeys;
 use super::renewal::Renewal;
 use super::{InitRequest, LocalNodeState, SwarmConfig, SwarmStatus, address, blocking};
 use crate::agent::{Agent, AgentConfig, RememberManagers};
@@ -28,7 +29,7 @@ use crate::error::SwarmError;
 use crate::expiry::{self, Expiry, Facts};
 use crate::manager::control::{Control, cluster};
 use crate::manager::dispatcher::OwnNode;
-use crate::manager::keys::DataKeys;
+use crate::manager::keys::{self, DataKeys, KeyManager, NoPeers};
 use crate::manager::{Manager, ManagerConfig};
 
 /// How long to wait for an address that is still in use, by a daemon that is being replaced.
@@ -77,12 +78,13 @@ impl Running {
         })
         .await?;
         let written = write_new_swarm(Layout(new.clone()), addresses, spec, request).await;
-        blocking(move || {
-            written?;
-            files::move_into_place(&new, &dir)
+        let unlock = blocking(move || {
+            let unlock = written?;
+            files::move_into_place(&new, &dir)?;
+            Ok(unlock)
         })
         .await?;
-        let started = Self::start(config, Some(listener)).await;
+        let started = Self::start(config, Some(listener), unlock).await;
         if started.is_err() {
             // Nobody was told of this swarm yet.
             let dir = config.state_dir.clone();
@@ -92,13 +94,16 @@ impl Running {
     }
 
     /// Takes a swarm up again.
-    pub(crate) async fn resume(config: &SwarmConfig) -> Result<Self, SwarmError> {
-        Self::start(config, None).await
+    pub(crate) async fn resume(
+        config: &SwarmConfig,
+        unlock: Option<KeyEncryptionKey>,
+    ) -> Result<Self, SwarmError> {
+        Self::start(config, None, unlock).await
     }
 
     /// Takes up a membership that was just written. When that fails the node is in no swarm.
     pub(crate) async fn start_joined(config: &SwarmConfig) -> Result<Self, SwarmError> {
-        let started = Self::start(config, None).await;
+        let started = Self::start(config, None, None).await;
         if started.is_err() {
             let dir = config.state_dir.clone();
             blocking(move || files::discard(&dir)).await?;
@@ -109,11 +114,12 @@ impl Running {
     async fn start(
         config: &SwarmConfig,
         listener: Option<TcpListener>,
+        unlock: Option<KeyEncryptionKey>,
     ) -> Result<Self, SwarmError> {
         let layout = Layout(config.state_dir.clone());
         let (addresses, managers, stored) = blocking({
             let layout = layout.clone();
-            move || read(&layout)
+            move || read(&layout, unlock.as_ref())
         })
         .await?;
         let credentials =
@@ -121,6 +127,7 @@ impl Running {
                 .map_err(pki("use the node's certificate"))?;
         let credentials = Arc::new(credentials);
         let identity = credentials.identity();
+        let keys = Arc::new(NodeKeys::new(CertificateDir::new(layout.certificates()), stored.key));
         let mut local_manager = None;
         let mut manager = None;
         let mut own_store = None;
@@ -139,20 +146,24 @@ impl Running {
                 .local_addr()
                 .map_err(|source| listen_failed(&addresses.listen_addr, source))?;
             local_manager = Some(address::local(listening).to_string());
-            let ring = open_keys(&layout, stored.key.store_keys.as_ref())?;
-            let store = open_store(&layout, ring).await?;
+            let for_ring = Arc::clone(&keys);
+            let ring = blocking(move || for_ring.cluster_ring().map_err(pki("open the data keys")));
+            let data = Arc::new(DataKeys::new(ring.await?));
+            let store = open_store(&layout, Arc::clone(&data)).await?;
             check_store(&layout, &store, &identity)?;
             own_store = Some(store.clone());
             let own = OwnNode {
                 id: identity.node.to_string(),
                 address: addresses.advertise_addr.clone(),
             };
+            let keys = KeyManager::new(Arc::clone(&keys), data, store.clone(), Box::new(NoPeers));
             let started = Manager::start(ManagerConfig {
                 store,
                 credentials: Arc::clone(&credentials),
                 listener,
                 cluster: identity.cluster.clone(),
                 own,
+                keys,
             });
             manager = Some(started.await.map_err(SwarmError::Store)?);
         }
@@ -164,7 +175,7 @@ impl Running {
             managers,
             remember_managers: remember(layout.clone()),
             tasks_dir: &tasks_dir,
-            keys: Arc::new(open_keys(&layout, stored.key.store_keys.as_ref())?),
+            keys: node_ring(&layout, &keys)?,
         });
         let agent = match agent.await {
             Ok(agent) => Arc::new(agent),
@@ -175,15 +186,12 @@ impl Running {
                 return Err(files::failed("read", &tasks_dir, source));
             }
         };
+        // The agent has read what it remembers, and sealed it with the current key.
+        let for_older = Arc::clone(&keys);
+        blocking(move || for_older.forget_older().map_err(pki("write the key file"))).await?;
         let stop = CancellationToken::new();
         let renewals = TaskTracker::new();
-        let renewal = Renewal::new(
-            Arc::clone(&credentials),
-            CertificateDir::new(layout.certificates()),
-            stored.key,
-            Arc::clone(&agent),
-            own_store,
-        );
+        let renewal = Renewal::new(Arc::clone(&credentials), keys, Arc::clone(&agent), own_store);
         let certificate_problem = renewal.problem();
         let stopping = stop.clone();
         renewals.spawn(async move {
@@ -315,7 +323,7 @@ async fn write_new_swarm(
     addresses: Addresses,
     spec: brig_proto::swarm::ClusterSpec,
     request: InitRequest,
-) -> Result<(), SwarmError> {
+) -> Result<Option<KeyEncryptionKey>, SwarmError> {
     let cluster_id = ClusterId::generate().to_string();
     let identity =
         NodeIdentity { cluster: cluster_id.clone(), role: Role::Manager, node: NodeId::generate() };
@@ -323,13 +331,21 @@ async fn write_new_swarm(
     let availability = request.availability;
     let FirstCertificate { root, key, csr, chain } =
         bootstrap::first_certificate(&spec, &identity).await?;
-    let (store, cluster, node) = blocking(move || {
+    let (store, cluster, node, unlock) = blocking(move || {
         let cluster = bootstrap::cluster(&cluster_id, &root, spec, &request)
             .map_err(|error| SwarmError::Control(Box::new(error)))?;
-        let (keys, ring) = StoreKeys::generate().map_err(pki("make the store's keys"))?;
+        let unlock = keys::unlock_key(&cluster).map_err(pki("read the unlock key"))?;
+        let unlock = unlock.as_ref().map(KeyEncryptionKey::from);
+        let mut keys = StoreKeys::generate_for_manager().map_err(pki("make the store's keys"))?;
+        if let Some(unlock) = &unlock {
+            keys.kek = unlock.clone();
+            keys.locked = true;
+        }
+        let ring = keys.cluster.clone().unwrap_or_else(|| Arc::clone(&keys.node));
         let backend = RedbBackend::open(&layout.store())
             .map_err(|error| SwarmError::Store(StoreError::Open(Arc::new(error))))?;
-        let store = Store::open(backend, Arc::new(DataKeys(ring))).map_err(SwarmError::Store)?;
+        let store =
+            Store::open(backend, Arc::new(DataKeys::new(ring))).map_err(SwarmError::Store)?;
         layout.write_addresses(&addresses)?;
         let own = Peer { node_id: identity.node.to_string(), addr: advertised.clone() };
         layout.write_managers(&[own])?;
@@ -339,36 +355,39 @@ async fn write_new_swarm(
             .store(&chain, &KeyFile::new(key, Some(keys)))
             .map_err(pki("write the node's certificate"))?;
         let first = FirstNode { id: identity.node.to_string(), address: advertised, csr, chain };
-        Ok((store, cluster, bootstrap::node(first, availability)))
+        Ok((store, cluster, bootstrap::node(first, availability), unlock))
     })
     .await?;
     bootstrap::write(&store, cluster, node).await.map_err(SwarmError::Store)?;
     // Closing the file waits for its thread.
     blocking(move || {
         drop(store);
-        Ok(())
+        Ok(unlock)
     })
     .await
 }
 
-fn read(layout: &Layout) -> Result<(Addresses, Vec<Peer>, StoredIdentity), SwarmError> {
+fn read(
+    layout: &Layout,
+    unlock: Option<&KeyEncryptionKey>,
+) -> Result<(Addresses, Vec<Peer>, StoredIdentity), SwarmError> {
     let addresses = layout.read_addresses()?;
     let managers = layout.read_managers()?;
     let stored = CertificateDir::new(layout.certificates())
-        .load()
+        .load(unlock)
         .map_err(pki("read the node's certificate"))?
         .ok_or_else(|| layout.damaged("the node's certificate or its key is missing".to_owned()))?;
     Ok((addresses, managers, stored))
 }
 
-/// The data keys of this node, which seal its store and what its agent remembers.
-fn open_keys(layout: &Layout, keys: Option<&StoreKeys>) -> Result<KeyRing, SwarmError> {
-    keys.ok_or_else(|| layout.damaged("the key file has no data keys".to_owned()))?
-        .open()
-        .map_err(pki("open the data keys"))
+/// The data keys of what this node's agent remembers.
+fn node_ring(layout: &Layout, keys: &NodeKeys) -> Result<Arc<KeyRing>, SwarmError> {
+    keys.store_keys()
+        .map(|keys| keys.node)
+        .ok_or_else(|| layout.damaged("the key file has no data keys".to_owned()))
 }
 
-async fn open_store(layout: &Layout, ring: KeyRing) -> Result<Store, SwarmError> {
+async fn open_store(layout: &Layout, data: Arc<DataKeys>) -> Result<Store, SwarmError> {
     let path = layout.store();
     if !path.exists() {
         return Err(layout.damaged("cluster.redb is missing".to_owned()));
@@ -376,7 +395,7 @@ async fn open_store(layout: &Layout, ring: KeyRing) -> Result<Store, SwarmError>
     blocking(move || {
         let backend = RedbBackend::open(&path)
             .map_err(|error| SwarmError::Store(StoreError::Open(Arc::new(error))))?;
-        Store::open(backend, Arc::new(DataKeys(ring))).map_err(SwarmError::Store)
+        Store::open(backend, data).map_err(SwarmError::Store)
     })
     .await
 }

@@ -10,7 +10,7 @@ use brig_types::secret::SecretString;
 use http::StatusCode;
 
 use super::{Answer, convert, events, local, versions};
-use crate::server::{ApiError, Call, body};
+use crate::server::{Call, body};
 
 /// `GET /swarm`.
 pub(super) async fn inspect(call: Call) -> Answer {
@@ -102,9 +102,10 @@ pub(super) async fn unlock_key(call: Call) -> Answer {
     body::ok(&UnlockKey { unlock_key })
 }
 
-/// `POST /swarm/unlock`.
-pub(super) async fn unlock(call: Call) -> Answer {
-    // A node that is locked has no control side and says so itself.
-    local::control(&call.state)?;
-    Err(ApiError::conflict("swarm is not locked"))
+/// `POST /swarm/unlock`: takes a locked manager's membership up.
+pub(super) async fn unlock(mut call: Call) -> Answer {
+    let request: UnlockKey = call.required_json().await?;
+    call.state.swarm.unlock(request.unlock_key.expose_secret()).await?;
+    events::follow(&call.state);
+    Ok(body::empty(StatusCode::OK))
 }
