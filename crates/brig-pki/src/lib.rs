@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod admission;
+pub mod agefile;
 pub mod ca;
 pub mod csr;
 pub mod engine;

@@ -236,6 +236,9 @@ pub enum SwarmError {
         "the external CA did not sign this node's certificate. It is asked without a client certificate, because the first node has none yet; for a CA that demands one make the swarm without --external-ca, and move it with \"docker swarm ca --rotate --ca-cert FILE --external-ca ...\""
     )]
     ExternalCa(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The restored cluster did not give this node a certificate.
+    #[error("the restored cluster's authority did not sign this node's certificate")]
+    Restore(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The cluster's store cannot be used.
     #[error("the cluster's store failed")]
     Store(#[source] brig_store::StoreError),
@@ -282,6 +285,7 @@ impl Categorized for SwarmError {
             | Self::File { .. }
             | Self::Listen { .. }
             | Self::Pki { .. }
+            | Self::Restore(_)
             | Self::Store(_) => ErrorKind::System,
         }
     }

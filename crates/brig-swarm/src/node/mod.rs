@@ -8,6 +8,7 @@ pub(crate) mod address;
 mod bootstrap;
 mod enrol;
 mod files;
+mod founding;
 mod join;
 pub(crate) mod keys;
 mod renewal;
@@ -28,6 +29,7 @@ pub use self::join::JoinRequest;
 use self::join::{Joining, Plan};
 pub(crate) use self::renewal::window as renewal_window;
 use self::running::Running;
+use crate::backup::{Backup, BackupError};
 use crate::error::SwarmError;
 use crate::executor::Executor;
 use crate::expiry::Expiry;
@@ -75,6 +77,17 @@ pub struct InitRequest {
     pub spec: ClusterSpec,
     /// Whether this node takes tasks.
     pub availability: node_spec::Availability,
+}
+
+/// Where a restored cluster's manager is reached.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreRequest {
+    /// As [`InitRequest::listen_addr`].
+    pub listen_addr: String,
+    /// As [`InitRequest::advertise_addr`].
+    pub advertise_addr: String,
+    /// As [`InitRequest::data_path_addr`].
+    pub data_path_addr: String,
 }
 
 /// Where this node stands, in the words of `docker info`.
@@ -210,6 +223,53 @@ impl Swarm {
         Ok(node)
     }
 
+    /// Makes this node the manager of a cluster that a backup was made of; returns the node's id.
+    /// The managers that it had are taken out of it, what ran on them is started elsewhere.
+    ///
+    /// # Errors
+    /// [`SwarmError::AlreadyInSwarm`], [`SwarmError::Listen`], [`SwarmError::Restore`].
+    pub async fn restore(
+        &self,
+        request: RestoreRequest,
+        backup: &Backup,
+    ) -> Result<String, SwarmError> {
+        let _changing = self.0.changing.lock().await;
+        self.check_free()?;
+        let running = Running::restore(&self.0.config, request, backup).await?;
+        let node = running.node_id();
+        self.set(Membership::Running(Arc::new(running)));
+        tracing::info!(node, cluster = backup.summary.cluster, "a cluster was restored");
+        Ok(node)
+    }
+
+    /// Restores a backup into a scratch store beside this node's swarm, which it does not touch.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub async fn try_out(&self, backup: &Backup) -> Result<(), BackupError> {
+        let dir = files::prepare_beside(&self.0.config.state_dir)
+            .map_err(|error| BackupError::Scratch(Box::new(error)))?;
+        let outcome = backup.try_out(&dir).await;
+        if let Err(error) = std::fs::remove_dir_all(&dir) {
+            tracing::warn!(%error, path = %dir.display(), "a scratch store stays until the next start");
+        }
+        outcome
+    }
+
+    /// Whether this node could be given a cluster.
+    ///
+    /// # Errors
+    /// [`SwarmError::AlreadyInSwarm`].
+    pub fn check_free(&self) -> Result<(), SwarmError> {
+        match self.membership() {
+            Membership::None | Membership::JoinFailed(_) => Ok(()),
+            Membership::Joining(_)
+            | Membership::Running(_)
+            | Membership::Locked
+            | Membership::Failed(_) => Err(SwarmError::AlreadyInSwarm),
+        }
+    }
+
     /// Joins an existing swarm as a worker and waits until this node works in it.
     ///
     /// # Errors
@@ -267,16 +327,6 @@ impl Swarm {
             self.0.joins.reopen();
         }
         self.membership()
-    }
-
-    fn check_free(&self) -> Result<(), SwarmError> {
-        match self.membership() {
-            Membership::None | Membership::JoinFailed(_) => Ok(()),
-            Membership::Joining(_)
-            | Membership::Running(_)
-            | Membership::Locked
-            | Membership::Failed(_) => Err(SwarmError::AlreadyInSwarm),
-        }
     }
 
     /// Takes the membership of a locked manager up with the cluster's unlock key, `SWMKEY-1-…`.

@@ -7,29 +7,32 @@ use std::time::{Duration, SystemTime};
 
 use brig_pki::PkiError;
 use brig_pki::identity::NodeIdentity;
-use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys, StoredIdentity};
+use brig_pki::keyfile::{CertificateDir, StoredIdentity};
 use brig_pki::seal::{KeyEncryptionKey, KeyRing};
 use brig_pki::tls::TlsCredentials;
 use brig_pki::token::NodeRole as Role;
 use brig_proto::swarm::{Node, NodeRole, Peer};
 use brig_store::{RedbBackend, Store, StoreError};
-use brig_types::id::{ClusterId, NodeId};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::bootstrap::{self, FirstCertificate, FirstNode};
+use super::bootstrap;
 use super::files::{self, Addresses, Layout};
 use super::keys::NodeKeys;
 use super::renewal::Renewal;
-use super::{InitRequest, LocalNodeState, SwarmConfig, SwarmStatus, address, blocking};
+use super::{
+    InitRequest, LocalNodeState, RestoreRequest, SwarmConfig, SwarmStatus, address, blocking,
+    founding,
+};
 use crate::agent::{Agent, AgentConfig, RememberManagers};
+use crate::backup::Backup;
 use crate::error::SwarmError;
 use crate::expiry::{self, Expiry, Facts};
 use crate::manager::control::{Control, cluster};
 use crate::manager::dispatcher::OwnNode;
-use crate::manager::keys::{self, DataKeys, KeyManager, NoPeers};
+use crate::manager::keys::{DataKeys, KeyManager, NoPeers};
 use crate::manager::{Manager, ManagerConfig};
 
 /// How long to wait for an address that is still in use, by a daemon that is being replaced.
@@ -57,29 +60,68 @@ impl Running {
     ) -> Result<Self, SwarmError> {
         let spec = bootstrap::with_defaults(request.spec.clone());
         cluster::check_spec(&spec).map_err(|error| SwarmError::Control(Box::new(error)))?;
-        let listener = listen(address::listen(&request.listen_addr)?).await?;
-        let listening =
-            listener.local_addr().map_err(|source| listen_failed(&request.listen_addr, source))?;
-        let advertised = address::advertise(&request.advertise_addr, listening)?;
+        let (listener, addresses) = places(Places {
+            listen: &request.listen_addr,
+            advertise: &request.advertise_addr,
+            data_path: &request.data_path_addr,
+        })
+        .await?;
         let addresses = Addresses {
-            local_addr: advertised.ip().to_string(),
-            listen_addr: listening.to_string(),
-            advertise_addr: advertised.to_string(),
-            data_path_addr: request.data_path_addr.clone(),
             default_address_pool: Some(request.default_addr_pool.clone()),
             subnet_size: request.subnet_size,
             data_path_port: request.data_path_port,
-            ..Addresses::default()
+            ..addresses
         };
+        Self::found(config, listener, |layout| {
+            founding::new_swarm(layout, addresses, spec, request)
+        })
+        .await
+    }
+
+    /// Takes over the cluster of a backup, as its only manager.
+    pub(crate) async fn restore(
+        config: &SwarmConfig,
+        request: RestoreRequest,
+        backup: &Backup,
+    ) -> Result<Self, SwarmError> {
+        let (listener, addresses) = places(Places {
+            listen: &request.listen_addr,
+            advertise: &request.advertise_addr,
+            data_path: &request.data_path_addr,
+        })
+        .await?;
+        let cluster = &backup.cluster;
+        let addresses = Addresses {
+            default_address_pool: Some(cluster.default_address_pool.clone()),
+            subnet_size: cluster.subnet_size,
+            data_path_port: cluster.vxlan_udp_port,
+            ..addresses
+        };
+        Self::found(config, listener, |layout| founding::restored(layout, addresses, backup)).await
+    }
+
+    /// Has the swarm's directory written beside its place, moves it there, and starts.
+    async fn found<F>(
+        config: &SwarmConfig,
+        listener: TcpListener,
+        write: impl FnOnce(Layout) -> F,
+    ) -> Result<Self, SwarmError>
+    where
+        F: Future<Output = Result<Option<KeyEncryptionKey>, SwarmError>>,
+    {
         let dir = config.state_dir.clone();
         let new = blocking({
             let dir = dir.clone();
             move || files::prepare_beside(&dir)
         })
         .await?;
-        let written = write_new_swarm(Layout(new.clone()), addresses, spec, request).await;
+        let written = write(Layout(new.clone())).await;
         let unlock = blocking(move || {
-            let unlock = written?;
+            let unlock = written.inspect_err(|_| {
+                if let Err(error) = std::fs::remove_dir_all(&new) {
+                    tracing::warn!(%error, "a swarm that was not made is not removed");
+                }
+            })?;
             files::move_into_place(&new, &dir)?;
             Ok(unlock)
         })
@@ -317,56 +359,6 @@ impl Running {
     }
 }
 
-/// Everything of a new swarm, in a directory of its own.
-async fn write_new_swarm(
-    layout: Layout,
-    addresses: Addresses,
-    spec: brig_proto::swarm::ClusterSpec,
-    request: InitRequest,
-) -> Result<Option<KeyEncryptionKey>, SwarmError> {
-    let cluster_id = ClusterId::generate().to_string();
-    let identity =
-        NodeIdentity { cluster: cluster_id.clone(), role: Role::Manager, node: NodeId::generate() };
-    let advertised = addresses.advertise_addr.clone();
-    let availability = request.availability;
-    let FirstCertificate { root, key, csr, chain } =
-        bootstrap::first_certificate(&spec, &identity).await?;
-    let (store, cluster, node, unlock) = blocking(move || {
-        let cluster = bootstrap::cluster(&cluster_id, &root, spec, &request)
-            .map_err(|error| SwarmError::Control(Box::new(error)))?;
-        let unlock = keys::unlock_key(&cluster).map_err(pki("read the unlock key"))?;
-        let unlock = unlock.as_ref().map(KeyEncryptionKey::from);
-        let mut keys = StoreKeys::generate_for_manager().map_err(pki("make the store's keys"))?;
-        if let Some(unlock) = &unlock {
-            keys.kek = unlock.clone();
-            keys.locked = true;
-        }
-        let ring = keys.cluster.clone().unwrap_or_else(|| Arc::clone(&keys.node));
-        let backend = RedbBackend::open(&layout.store())
-            .map_err(|error| SwarmError::Store(StoreError::Open(Arc::new(error))))?;
-        let store =
-            Store::open(backend, Arc::new(DataKeys::new(ring))).map_err(SwarmError::Store)?;
-        layout.write_addresses(&addresses)?;
-        let own = Peer { node_id: identity.node.to_string(), addr: advertised.clone() };
-        layout.write_managers(&[own])?;
-        let certificates = CertificateDir::new(layout.certificates());
-        certificates.store_roots(root.cert_pem()).map_err(pki("write the trusted roots"))?;
-        certificates
-            .store(&chain, &KeyFile::new(key, Some(keys)))
-            .map_err(pki("write the node's certificate"))?;
-        let first = FirstNode { id: identity.node.to_string(), address: advertised, csr, chain };
-        Ok((store, cluster, bootstrap::node(first, availability), unlock))
-    })
-    .await?;
-    bootstrap::write(&store, cluster, node).await.map_err(SwarmError::Store)?;
-    // Closing the file waits for its thread.
-    blocking(move || {
-        drop(store);
-        Ok(unlock)
-    })
-    .await
-}
-
 fn read(
     layout: &Layout,
     unlock: Option<&KeyEncryptionKey>,
@@ -411,6 +403,28 @@ fn check_store(layout: &Layout, store: &Store, identity: &NodeIdentity) -> Resul
         return Err(layout.damaged("the store does not know this node".to_owned()));
     }
     Ok(())
+}
+
+/// Addresses as a request has them.
+struct Places<'a> {
+    listen: &'a str,
+    advertise: &'a str,
+    data_path: &'a str,
+}
+
+/// Listens where a new manager is to listen.
+async fn places(wanted: Places<'_>) -> Result<(TcpListener, Addresses), SwarmError> {
+    let listener = listen(address::listen(wanted.listen)?).await?;
+    let listening = listener.local_addr().map_err(|source| listen_failed(wanted.listen, source))?;
+    let advertised = address::advertise(wanted.advertise, listening)?;
+    let addresses = Addresses {
+        local_addr: advertised.ip().to_string(),
+        listen_addr: listening.to_string(),
+        advertise_addr: advertised.to_string(),
+        data_path_addr: wanted.data_path.to_owned(),
+        ..Addresses::default()
+    };
+    Ok((listener, addresses))
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, SwarmError> {

@@ -11,6 +11,7 @@ use brig_proto::swarm::{
 use brig_store::Tx;
 
 use super::{Control, check_version};
+use crate::backup::Snapshot;
 use crate::error::ControlError;
 use crate::manager::ca::{external, rotation};
 use crate::manager::join_tokens::TokenLimit;
@@ -117,6 +118,12 @@ impl Control {
     /// [`ControlError::Store`].
     pub async fn rotate_data_key(&self, reason: &str) -> Result<(), ControlError> {
         Ok(self.store.update(|tx| keys::rotate_data_key(tx, reason)).await?)
+    }
+
+    /// The cluster as it is now, for a backup.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { state: (*self.store.view()).clone(), node: self.own_node.clone() }
     }
 
     /// The key that unlocks managers; `None` while autolock is off.

@@ -7,6 +7,8 @@ mod spec;
 mod token;
 mod unlock;
 
+pub(crate) use unlock::print_unlock_key;
+
 use crate::cli::Leaf;
 
 /// `swarm …`.
