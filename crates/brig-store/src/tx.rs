@@ -82,12 +82,11 @@ impl<'a> Tx<'a> {
 
     pub(crate) fn restore_object<T: StoreObject>(&mut self, object: T) -> Result<(), StoreError> {
         let times = object.meta().map(|meta| (meta.created_at, meta.updated_at));
-        self.insert(object, |meta| {
-            if let Some((created_at, updated_at)) = times {
-                (meta.created_at, meta.updated_at) = (created_at, updated_at);
-            }
-        })
-        .map(drop)
+        let (created_at, updated_at) = times.unwrap_or_default();
+        let restore = |meta: &mut Meta| {
+            (meta.created_at, meta.updated_at) = (created_at, updated_at);
+        };
+        self.insert(object, restore).map(drop)
     }
 
     /// Replaces an object that has not changed since it was read.

@@ -148,3 +148,38 @@ async fn workers_find_a_manager_at_the_same_address() {
     worker.leave(false).await.unwrap();
     swarm.leave(true).await.unwrap();
 }
+
+/// What is left of a cluster goes on with one manager, at another address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_goes_on_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let machine = Machine::default();
+    let (swarm, control) = new_swarm(temp.path(), &machine).await;
+    let service = control.create_service(service("web", "busybox", 1)).await.unwrap();
+    eventually("one runs", || running_tasks(&control, &service), |t| t.len() == 1).await;
+    let (cluster, node) = (control.cluster().unwrap().id.clone(), swarm.status().node_id);
+    let address = |control: &Control| {
+        control.node("self").unwrap().manager_status.as_ref().unwrap().addr.clone()
+    };
+    let before = address(&control);
+    drop(control);
+    let force = || InitRequest { force_new_cluster: true, ..on_loopback() };
+    assert_eq!(swarm.init(force()).await.unwrap(), node);
+    let control = swarm.control().unwrap();
+    assert_eq!(control.cluster().unwrap().id, cluster);
+    assert_ne!(address(&control), before);
+    eventually("it still runs", || running_tasks(&control, &service), |t| t.len() == 1).await;
+    assert_eq!(machine.running()[0].1.starts, 1, "it was not started again");
+    drop(control);
+    swarm.shutdown().await;
+    drop(swarm);
+
+    let swarm = open(temp.path(), &machine).await;
+    let control = swarm.control().unwrap();
+    assert_ne!(address(&control), before, "the new address is kept");
+    drop(control);
+    swarm.leave(true).await.unwrap();
+    swarm.init(force()).await.unwrap();
+    assert_ne!(swarm.control().unwrap().cluster().unwrap().id, cluster, "as any init");
+    swarm.leave(true).await.unwrap();
+}

@@ -131,6 +131,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// A cluster as it is in `state`, as the manager `node` sees it.
+    #[must_use]
+    pub const fn new(state: State, node: String) -> Self {
+        Self { state, node }
+    }
+
     /// Finds out whether this could be restored, before anything is written.
     ///
     /// # Errors
@@ -280,9 +286,9 @@ impl Backup {
     }
 }
 
-/// An object's bytes without its version, which every store counts by itself.
-fn plain(object: Object) -> zeroize::Zeroizing<Vec<u8>> {
-    zeroize::Zeroizing::new(object.with_version(0).encode())
+/// An object without its version, which every store counts by itself.
+fn plain(object: Object) -> Object {
+    object.with_version(0)
 }
 
 async fn close(store: Store) -> Result<(), BackupError> {

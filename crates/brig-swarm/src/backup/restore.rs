@@ -12,8 +12,6 @@ use crate::{task, wire_time};
 /// The objects as they are after their managers are lost: those are taken out, as if an operator
 /// had removed them, so that their certificates are worth nothing and their tasks go elsewhere.
 pub(crate) fn without_managers(state: &State, now: SystemTime) -> Vec<Object> {
-    let is_manager =
-        |node: &Node| node.role() == NodeRole::Manager || node.manager_status.is_some();
     let lost: BTreeSet<String> =
         state.all::<Node>().filter(|node| is_manager(node)).map(|node| node.id.clone()).collect();
     state
@@ -40,4 +38,9 @@ pub(crate) fn without_managers(state: &State, now: SystemTime) -> Vec<Object> {
             other => Some(other),
         })
         .collect()
+}
+
+/// Whether a node is, or was told to be, a manager.
+pub(crate) fn is_manager(node: &Node) -> bool {
+    node.role() == NodeRole::Manager || node.manager_status.is_some()
 }

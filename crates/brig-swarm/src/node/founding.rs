@@ -9,7 +9,7 @@ use brig_pki::identity::{NodeIdentity, verify_issued_chain};
 use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys};
 use brig_pki::seal::KeyEncryptionKey;
 use brig_pki::token::NodeRole as Role;
-use brig_proto::swarm::{Cluster, ClusterSpec, Peer, node_spec};
+use brig_proto::swarm::{Cluster, ClusterSpec, Node, Peer, node_spec};
 use brig_store::{RedbBackend, Store, StoreError};
 use brig_types::id::{ClusterId, NodeId};
 
@@ -20,6 +20,7 @@ use super::{InitRequest, blocking};
 use crate::backup::{Backup, restore};
 use crate::error::SwarmError;
 use crate::manager::ca::{self, signer::Signer};
+use crate::manager::dispatcher::status::orphan_tasks;
 use crate::manager::keys::{self, DataKeys};
 
 /// A manager's certificate with its key and the roots that it leads to.
@@ -98,6 +99,37 @@ pub(super) async fn restored(
     restored.await.map_err(SwarmError::Store)?;
     close(store).await?;
     Ok(unlock)
+}
+
+/// Takes all managers but this one out of its cluster, and gives it its present address. What they
+/// knew of the data keys is worth nothing for what is written later.
+pub(super) async fn remove_other_managers(
+    store: &Store,
+    own: &str,
+    address: &str,
+) -> Result<(), SwarmError> {
+    let now = SystemTime::now();
+    let removed = store.update(|tx| {
+        let others: Vec<String> = tx
+            .all::<Node>()
+            .filter(|node| node.id != own && restore::is_manager(node))
+            .map(|node| node.id.clone())
+            .collect();
+        for id in &others {
+            orphan_tasks(tx, id, now)?;
+            tx.delete::<Node>(id)?;
+        }
+        if let Some(node) = tx.get::<Node>(own) {
+            let mut node = Arc::unwrap_or_clone(node);
+            address.clone_into(&mut node.manager_status.get_or_insert_default().addr);
+            tx.update(node)?;
+        }
+        if !others.is_empty() {
+            keys::rotate_data_key(tx, "managers were removed")?;
+        }
+        Ok::<_, StoreError>(())
+    });
+    removed.await.map_err(SwarmError::Store)
 }
 
 /// The files beside the objects, and the store that the objects go to.

@@ -2,6 +2,7 @@
 //! node, or changes data keys. Each change is one replacement of the whole file, so a crash leaves
 //! the file before it or after it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brig_pki::PkiError;
@@ -14,12 +15,24 @@ use brig_pki::seal::{KeyEncryptionKey, KeyRing};
 pub(crate) struct NodeKeys {
     dir: CertificateDir,
     file: Mutex<KeyFile>,
+    /// Nothing is written any more: the node is in this swarm no longer.
+    closed: AtomicBool,
 }
 
 impl NodeKeys {
     /// The keys as they were read from `dir`.
     pub(crate) const fn new(dir: CertificateDir, file: KeyFile) -> Self {
-        Self { dir, file: Mutex::new(file) }
+        Self { dir, file: Mutex::new(file), closed: AtomicBool::new(false) }
+    }
+
+    /// Waits for a change that is under way, and refuses those that come later. Blocks.
+    pub(crate) fn close(&self) {
+        let _file = self.lock();
+        self.closed.store(true, Ordering::Release);
+    }
+
+    fn check_open(&self) -> Result<(), PkiError> {
+        if self.closed.load(Ordering::Acquire) { Err(CLOSED) } else { Ok(()) }
     }
 
     /// Where the certificate and its key are.
@@ -40,6 +53,7 @@ impl NodeKeys {
     /// Replaces chain and key together.
     pub(crate) fn renew(&self, chain: &[u8], key: NodeKey) -> Result<Arc<NodeKey>, PkiError> {
         let mut file = self.lock();
+        self.check_open()?;
         let renewed = file.with_node_key(key);
         self.dir.store(chain, &renewed)?;
         *file = renewed;
@@ -118,6 +132,7 @@ impl NodeKeys {
     }
 
     fn replace(&self, file: &mut KeyFile, changed: KeyFile) -> Result<(), PkiError> {
+        self.check_open()?;
         self.dir.store_key(&changed)?;
         *file = changed;
         Ok(())
@@ -128,6 +143,7 @@ impl NodeKeys {
     }
 }
 
+const CLOSED: PkiError = PkiError::PrivateKey { reason: "the node has stopped" };
 const NO_KEYS: PkiError = PkiError::Pem { expected: "data keys in the key file" };
 
 fn with_keys(file: &KeyFile, keys: StoreKeys) -> KeyFile {

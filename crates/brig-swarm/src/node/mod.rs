@@ -71,7 +71,7 @@ pub struct InitRequest {
     pub default_addr_pool: Vec<String>,
     /// Prefix length of such a network, 0 for 24.
     pub subnet_size: u32,
-    /// Make a new swarm of what is left of an old one.
+    /// Go on with what this manager has of an old swarm, without its other managers.
     pub force_new_cluster: bool,
     /// The cluster's settings; what is absent gets Docker's default.
     pub spec: ClusterSpec,
@@ -205,16 +205,15 @@ impl Swarm {
         })))
     }
 
-    /// Makes a new swarm with this node as its manager; returns the node's id.
+    /// Makes a new swarm with this node as its manager; returns the node's id. With
+    /// `force_new_cluster` on a manager its cluster goes on with it alone.
     ///
     /// # Errors
-    /// [`SwarmError::AlreadyInSwarm`], [`SwarmError::InvalidArgument`], [`SwarmError::Listen`].
+    /// [`SwarmError::AlreadyInSwarm`], [`SwarmError::NotManager`], [`SwarmError::Locked`], [`SwarmError::InvalidArgument`], [`SwarmError::Listen`].
     pub async fn init(&self, request: InitRequest) -> Result<String, SwarmError> {
         let _changing = self.0.changing.lock().await;
-        if request.force_new_cluster {
-            return Err(SwarmError::NotImplemented(
-                "forcing a new cluster is not supported yet".to_owned(),
-            ));
+        if request.force_new_cluster && self.check_free().is_err() {
+            return self.stay_alone(request).await;
         }
         self.check_free()?;
         let running = Running::create(&self.0.config, request).await?;
@@ -240,6 +239,39 @@ impl Swarm {
         self.set(Membership::Running(Arc::new(running)));
         tracing::info!(node, cluster = backup.summary.cluster, "a cluster was restored");
         Ok(node)
+    }
+
+    /// Goes on with this manager alone: all others are taken out of the cluster. Also for a manager
+    /// whose swarm could not be taken up, because its address is another one now for example.
+    async fn stay_alone(&self, request: InitRequest) -> Result<String, SwarmError> {
+        let unlock = match self.membership() {
+            Membership::Running(running) if running.is_manager() => {
+                let unlock = running.unlock_key();
+                running.stop().await;
+                unlock
+            }
+            Membership::Locked => return Err(SwarmError::Locked),
+            Membership::Failed(_) => None,
+            Membership::None
+            | Membership::JoinFailed(_)
+            | Membership::Joining(_)
+            | Membership::Running(_) => return Err(SwarmError::NotManager),
+        };
+        // The store's file is closed with the last user of it.
+        self.set(Membership::None);
+        match Running::alone(&self.0.config, request, unlock).await {
+            Ok(running) => {
+                let node = running.node_id();
+                self.set(Membership::Running(Arc::new(running)));
+                tracing::warn!(node, "this manager goes on alone");
+                Ok(node)
+            }
+            Err(error) => {
+                let text = brig_types::error::chain(&error);
+                self.set(Membership::Failed(Arc::new(error)));
+                Err(SwarmError::InvalidArgument(text))
+            }
+        }
     }
 
     /// Restores a backup into a scratch store beside this node's swarm, which it does not touch.

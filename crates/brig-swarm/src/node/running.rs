@@ -44,6 +44,7 @@ pub(crate) struct Running {
     identity: NodeIdentity,
     addresses: Addresses,
     credentials: Arc<TlsCredentials>,
+    keys: Arc<NodeKeys>,
     agent: Arc<Agent>,
     manager: Option<Manager>,
     renewals: TaskTracker,
@@ -98,6 +99,55 @@ impl Running {
             ..addresses
         };
         Self::found(config, listener, |layout| founding::restored(layout, addresses, backup)).await
+    }
+
+    /// Takes a manager's swarm up without its other managers, at the addresses of the request.
+    pub(crate) async fn alone(
+        config: &SwarmConfig,
+        request: InitRequest,
+        unlock: Option<KeyEncryptionKey>,
+    ) -> Result<Self, SwarmError> {
+        let (listener, places) = places(Places {
+            listen: &request.listen_addr,
+            advertise: &request.advertise_addr,
+            data_path: &request.data_path_addr,
+        })
+        .await?;
+        let layout = Layout(config.state_dir.clone());
+        let (known, _, stored) = blocking({
+            let (layout, unlock) = (layout.clone(), unlock.clone());
+            move || read(&layout, unlock.as_ref())
+        })
+        .await?;
+        let identity = NodeIdentity::from_chain_pem(&stored.chain_pem)
+            .map_err(pki("use the node's certificate"))?;
+        if identity.role != Role::Manager || !known.remote_addr.is_empty() {
+            return Err(SwarmError::NotManager);
+        }
+        let addresses = Addresses {
+            local_addr: places.local_addr,
+            listen_addr: places.listen_addr,
+            advertise_addr: places.advertise_addr,
+            data_path_addr: places.data_path_addr,
+            ..known
+        };
+        let keys = NodeKeys::new(CertificateDir::new(layout.certificates()), stored.key);
+        let ring = blocking(move || keys.cluster_ring().map_err(pki("open the data keys"))).await?;
+        let store = open_store(&layout, Arc::new(DataKeys::new(ring))).await?;
+        check_store(&layout, &store, &identity)?;
+        founding::remove_other_managers(&store, identity.node.as_str(), &addresses.advertise_addr)
+            .await?;
+        blocking(move || {
+            store.close();
+            layout.write_addresses(&addresses)
+        })
+        .await?;
+        Self::start(config, Some(listener), unlock).await
+    }
+
+    /// The unlock key that this manager's keys are wrapped with, if autolock is on.
+    pub(crate) fn unlock_key(&self) -> Option<KeyEncryptionKey> {
+        self.keys.store_keys().filter(|keys| keys.locked).map(|keys| keys.kek)
     }
 
     /// Has the swarm's directory written beside its place, moves it there, and starts.
@@ -233,7 +283,12 @@ impl Running {
         blocking(move || for_older.forget_older().map_err(pki("write the key file"))).await?;
         let stop = CancellationToken::new();
         let renewals = TaskTracker::new();
-        let renewal = Renewal::new(Arc::clone(&credentials), keys, Arc::clone(&agent), own_store);
+        let renewal = Renewal::new(
+            Arc::clone(&credentials),
+            Arc::clone(&keys),
+            Arc::clone(&agent),
+            own_store,
+        );
         let certificate_problem = renewal.problem();
         let stopping = stop.clone();
         renewals.spawn(async move {
@@ -246,6 +301,7 @@ impl Running {
             identity,
             addresses,
             credentials,
+            keys,
             agent,
             manager,
             renewals,
@@ -341,6 +397,7 @@ impl Running {
         if let Some(manager) = &self.manager {
             manager.stop().await;
         }
+        self.close_keys().await;
     }
 
     /// Stops and removes this node's tasks.
@@ -349,6 +406,15 @@ impl Running {
         self.agent.leave().await;
         if let Some(manager) = &self.manager {
             manager.stop().await;
+        }
+        self.close_keys().await;
+    }
+
+    /// Whoever changed the keys may have been stopped, the change itself is not.
+    async fn close_keys(&self) {
+        let keys = Arc::clone(&self.keys);
+        if tokio::task::spawn_blocking(move || keys.close()).await.is_err() {
+            tracing::error!("the node's keys were not closed");
         }
     }
 

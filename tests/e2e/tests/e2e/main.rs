@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod attach;
+mod autolock;
+mod backup;
 mod build;
 mod compose;
 mod contexts;
