@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use brig_pki::keyfile::CertificateDir;
 use brig_swarm::{Control, DataKeyStatus, LocalNodeState};
 use common::*;
 
@@ -79,6 +80,44 @@ async fn everything_is_sealed_anew_and_nothing_changes() {
         control.secret(&name(number)).unwrap();
     }
     swarm.leave(true).await.unwrap();
+}
+
+/// Managers once had one ring for the cluster and for what the node remembers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_with_one_ring_for_everything_is_taken_over() {
+    let temp = tempfile::tempdir().unwrap();
+    let machine = Machine::default();
+    let (swarm, control) = new_swarm(temp.path(), &machine).await;
+    for number in 0..5 {
+        control.create_secret(secret(&name(number), &value(number))).await.unwrap();
+    }
+    let current = control.data_keys().await.unwrap().current;
+    drop(control);
+    swarm.shutdown().await;
+    drop(swarm);
+    let certificates = CertificateDir::new(temp.path().join("swarm/certificates"));
+    let mut stored = certificates.load(None).unwrap().unwrap();
+    let keys = stored.key.store_keys.as_mut().unwrap();
+    keys.node = keys.cluster.take().unwrap();
+    certificates.store_key(&stored.key).unwrap();
+
+    for _ in 0..2 {
+        let swarm = open(temp.path(), &machine).await;
+        assert_eq!(swarm.status().error, "");
+        let control = swarm.control().unwrap();
+        assert_eq!(control.data_keys().await.unwrap().current, current);
+        for number in 0..5 {
+            control.secret(&name(number)).unwrap();
+        }
+        let twice = control.create_secret(secret(&name(0), b"x")).await;
+        assert!(twice.is_err(), "names are found");
+        drop(control);
+        swarm.shutdown().await;
+        let keys = certificates.load(None).unwrap().unwrap().key.store_keys.unwrap();
+        assert_eq!(keys.cluster.unwrap().current_id().to_string(), current);
+        assert_ne!(keys.node.current_id().to_string(), current);
+        assert_eq!(keys.node.older_ids().count(), 0, "the node has a key of its own");
+    }
 }
 
 /// Runs only as the child of the test below: changes keys and writes until it is killed.
