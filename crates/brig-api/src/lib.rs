@@ -18,6 +18,7 @@ pub mod auth;
 pub mod cluster;
 pub mod container;
 pub mod data;
+pub mod engine_access;
 pub mod error;
 pub mod event;
 pub mod exec;
