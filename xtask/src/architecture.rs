@@ -56,6 +56,7 @@ const UNBOUND: &[&str] = &["xtask", "brig-e2e"];
 
 /// A library with one owner each: whoever else wants it asks the owner.
 const OWNED: &[(&str, &[&str])] = &[
+    ("age", &["brig-pki"]),
     ("aws-lc-rs", &["brig-pki"]),
     ("axum", &["brigd"]),
     ("hickory-proto", &["brig-network"]),

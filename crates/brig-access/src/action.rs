@@ -71,14 +71,20 @@ impl Action {
         Self::ALL.iter().copied().find(|action| action.name() == name)
     }
 
-    /// Whether it changes something, or gets inside something: these are audited when allowed.
+    /// Whether it changes something, gets inside something, or takes secrets out: these are audited
+    /// when allowed.
     #[must_use]
     pub const fn is_change(self) -> bool {
         match self.class() {
             Class::Change | Class::Reach => true,
             Class::Read | Class::Logs | Class::Guarded | Class::Administration => matches!(
                 self,
-                Self::AccessIssue | Self::AccessRevoke | Self::AccessRenew | Self::AccessEnrol
+                Self::AccessIssue
+                    | Self::AccessRevoke
+                    | Self::AccessRenew
+                    | Self::AccessEnrol
+                    | Self::ClusterBackup
+                    | Self::ClusterRestore
             ),
         }
     }
@@ -217,6 +223,16 @@ actions! {
     SwarmUnlock = "swarm.unlock" in Change,
     /// Read the key that unlocks managers.
     SwarmUnlockKey = "swarm.unlock-key" in Administration,
+    /// Take everything of the cluster out, encrypted.
+    ClusterBackup = "cluster.backup" in Administration,
+    /// Read a backup to its end and try it out.
+    ClusterVerify = "cluster.verify" in Administration,
+    /// Make this node the manager of a cluster out of a backup.
+    ClusterRestore = "cluster.restore" in Administration,
+    /// See which data keys are in use.
+    ClusterKeys = "cluster.keys" in Guarded,
+    /// Seal the cluster's objects with another data key.
+    ClusterRotateKeys = "cluster.rotate-keys" in Change,
     /// List nodes.
     NodeList = "node.list" in Read,
     /// Look at a node.

@@ -15,6 +15,7 @@ mod model;
 
 pub mod archive;
 pub mod auth;
+pub mod cluster;
 pub mod container;
 pub mod data;
 pub mod engine_access;

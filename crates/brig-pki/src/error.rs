@@ -80,6 +80,9 @@ pub enum PkiError {
     /// The key file is encrypted: the unlock key is needed.
     #[error("the node's key is encrypted and needs the unlock key")]
     Locked,
+    /// The unlock key is another one than the file was locked with.
+    #[error("the unlock key is not the one that this node was locked with")]
+    WrongUnlockKey,
     /// A sealed value that was changed, moved to another place, or is not one at all.
     #[error("sealed value cannot be opened: {reason}")]
     Sealed {
@@ -112,7 +115,7 @@ impl Categorized for PkiError {
             | Self::PrivateKey { .. }
             | Self::KeyMismatch
             | Self::ServerName(_) => ErrorKind::InvalidParameter,
-            Self::Untrusted(_) => ErrorKind::Unauthorized,
+            Self::Untrusted(_) | Self::WrongUnlockKey => ErrorKind::Unauthorized,
             Self::Locked | Self::NoSigner => ErrorKind::Unavailable,
             _ => ErrorKind::System,
         }

@@ -2,7 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use crate::PkiError;
@@ -61,9 +63,52 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), PkiError> {
 
 /// Replaces a file's content: old or new, never something between.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiError> {
-    let temporary = temporary(path);
+    let temporary = beside(path, ".tmp");
     write_new(&temporary, content, mode)?;
     rename(&temporary, path)
+}
+
+/// As [`replace`], and overwrites the old content before its blocks are given back. Where the file
+/// system writes elsewhere than it is told to, or the disk does, that is as much as can be done.
+pub(crate) fn replace_and_wipe(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiError> {
+    finish_wiping(path)?;
+    let old = beside(path, ".old");
+    match fs::hard_link(path, &old) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(failed("link", path)(error));
+        }
+        _ => {}
+    }
+    replace(path, content, mode)?;
+    finish_wiping(path)
+}
+
+/// Overwrites and removes what an interrupted replacement left beside a file: its old content, or
+/// the new one that was not put into its place.
+pub(crate) fn finish_wiping(path: &Path) -> Result<(), PkiError> {
+    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let mut removed = false;
+    for left in [beside(path, ".old"), beside(path, ".tmp")] {
+        let metadata = match fs::symlink_metadata(&left) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed("read", &left)(error)),
+        };
+        // The old content may still be the present one: the replacement was not done.
+        let in_use = fs::symlink_metadata(path).is_ok_and(|current| same(&current, &metadata));
+        if metadata.is_file() && !in_use {
+            overwrite(&left, metadata.len()).map_err(failed("overwrite", &left))?;
+        }
+        fs::remove_file(&left).map_err(failed("remove", &left))?;
+        removed = true;
+    }
+    if removed { sync_parent(path) } else { Ok(()) }
+}
+
+fn overwrite(path: &Path, length: u64) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    std::io::copy(&mut std::io::repeat(0).take(length.min(MAX_FILE)), &mut file)?;
+    file.sync_all()
 }
 
 pub(crate) fn create_dir(path: &Path, mode: u32) -> Result<(), PkiError> {
@@ -71,9 +116,9 @@ pub(crate) fn create_dir(path: &Path, mode: u32) -> Result<(), PkiError> {
     made.map_err(failed("create directory", path))
 }
 
-fn temporary(path: &Path) -> PathBuf {
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
+    name.push(ending);
     path.with_file_name(name)
 }
 
@@ -83,4 +128,65 @@ fn sync_parent(path: &Path) -> Result<(), PkiError> {
     };
     let synced = File::open(parent).and_then(|dir| dir.sync_all());
     synced.map_err(failed("sync", parent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every state that a crash can leave, with the content that the file has then.
+    #[test]
+    fn an_interrupted_replacement_is_finished_and_nothing_is_left() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("key");
+        let (old, new) = (beside(&path, ".old"), beside(&path, ".tmp"));
+        type Crash = fn(&Path, &Path, &Path);
+        let crashes: [(Crash, &[u8]); 4] = [
+            (|path, old, _| fs::hard_link(path, old).unwrap(), b"first"),
+            (
+                |path, old, new| {
+                    fs::hard_link(path, old).unwrap();
+                    fs::write(new, b"sec").unwrap();
+                },
+                b"first",
+            ),
+            (
+                |path, old, new| {
+                    fs::hard_link(path, old).unwrap();
+                    fs::write(new, b"second").unwrap();
+                    fs::rename(new, path).unwrap();
+                },
+                b"second",
+            ),
+            (
+                |path, old, new| {
+                    fs::hard_link(path, old).unwrap();
+                    fs::write(new, b"second").unwrap();
+                    fs::rename(new, path).unwrap();
+                    fs::write(old, b"\0\0rst").unwrap();
+                },
+                b"second",
+            ),
+        ];
+        for (crash, content) in crashes {
+            replace_and_wipe(&path, b"first", 0o600).unwrap();
+            crash(&path, &old, &new);
+            finish_wiping(&path).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), content);
+            assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_old_content_is_overwritten() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("key");
+        replace_and_wipe(&path, b"the old key", 0o600).unwrap();
+        // A second name keeps the blocks where they can be looked at.
+        let kept = temp.path().join("kept");
+        fs::hard_link(&path, &kept).unwrap();
+        replace_and_wipe(&path, b"new", 0o600).unwrap();
+        assert_eq!(fs::read(&kept).unwrap(), [0; 11]);
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
 }

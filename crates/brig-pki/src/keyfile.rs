@@ -11,15 +11,20 @@
 //! moves into place. A crash leaves either the old pair, or the new key with the new chain still
 //! beside it, which the next start promotes.
 //!
-//! Headers of the key: `kek-version` (SwarmKit's), and `brig-dek`, the wrapped data keys of what
-//! the node stores (on managers the cluster, everywhere its tasks), and `brig-kek`, the key that
-//! wraps them. With autolock the latter is absent: it is the unlock key, and the key itself is
-//! `ENCRYPTED PRIVATE KEY`.
+//! Headers of the key: `kek-version` (SwarmKit's); `brig-dek`, the wrapped data keys of what the
+//! node remembers; on managers `brig-cluster-dek`, those of the cluster's store; and `brig-kek`,
+//! the key that wraps them. With autolock the latter is the unlock key and absent, and the node's
+//! key is sealed with it: `BRIG ENCRYPTED PRIVATE KEY`.
+//!
+//! Whenever the key file is replaced, the old one is overwritten before its blocks are given back:
+//! it may hold the key that autolock takes off the disk. It gets a second name first, so that a
+//! crash does not leave it behind.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,7 +33,7 @@ use zeroize::Zeroizing;
 
 use crate::csr::NodeKey;
 use crate::identity::CertInfo;
-use crate::seal::{KeyEncryptionKey, KeyRing};
+use crate::seal::{KeyEncryptionKey, KeyRing, Place};
 use crate::{PkiError, files, x509};
 
 const ROOT_FILE: &str = "swarm-root-ca.crt";
@@ -36,9 +41,13 @@ const CHAIN_FILE: &str = "swarm-node.crt";
 const NEW_CHAIN_FILE: &str = ".swarm-node.crt";
 const KEY_FILE: &str = "swarm-node.key";
 const PLAIN_TAG: &str = "PRIVATE KEY";
-const LOCKED_TAG: &str = "ENCRYPTED PRIVATE KEY";
+const LOCKED_TAG: &str = "BRIG ENCRYPTED PRIVATE KEY";
+/// Docker's own; its cipher is not spoken here.
+const FOREIGN_LOCKED_TAG: &str = "ENCRYPTED PRIVATE KEY";
+const NODE_KEY_PLACE: Place<'static> = Place { kind: "node-key", id: "" };
 const KEK_VERSION: &str = "kek-version";
 const WRAPPED_KEYS: &str = "brig-dek";
+const WRAPPED_CLUSTER_KEYS: &str = "brig-cluster-dek";
 const WRAPPING_KEY: &str = "brig-kek";
 const PUBLIC_MODE: u32 = 0o644;
 const PRIVATE_MODE: u32 = 0o600;
@@ -49,28 +58,34 @@ const DIR_MODE: u32 = 0o755;
 pub struct StoreKeys {
     /// Wraps the data keys. On disk only while autolock is off.
     pub kek: KeyEncryptionKey,
-    /// The data keys, wrapped.
-    pub wrapped: Vec<u8>,
+    /// Whether `kek` is the unlock key, which is not on disk.
+    pub locked: bool,
+    /// Data keys of what the node remembers for itself.
+    pub node: Arc<KeyRing>,
+    /// Data keys of the cluster's store, on managers.
+    pub cluster: Option<Arc<KeyRing>>,
 }
 
 impl StoreKeys {
-    /// New keys for a new store.
+    /// New keys for a node that is no manager.
     ///
     /// # Errors
     /// [`PkiError::Random`].
-    pub fn generate() -> Result<(Self, KeyRing), PkiError> {
-        let kek = KeyEncryptionKey::generate()?;
-        let ring = KeyRing::generate()?;
-        let wrapped = ring.wrap(&kek)?;
-        Ok((Self { kek, wrapped }, ring))
+    pub fn generate() -> Result<Self, PkiError> {
+        Ok(Self {
+            kek: KeyEncryptionKey::generate()?,
+            locked: false,
+            node: Arc::new(KeyRing::generate()?),
+            cluster: None,
+        })
     }
 
-    /// The data keys.
+    /// New keys for the manager of a new store.
     ///
     /// # Errors
-    /// [`PkiError::Sealed`].
-    pub fn open(&self) -> Result<KeyRing, PkiError> {
-        KeyRing::unwrap(&self.kek, &self.wrapped)
+    /// [`PkiError::Random`].
+    pub fn generate_for_manager() -> Result<Self, PkiError> {
+        Ok(Self { cluster: Some(Arc::new(KeyRing::generate()?)), ..Self::generate()? })
     }
 }
 
@@ -81,10 +96,10 @@ impl fmt::Debug for StoreKeys {
 }
 
 /// Content of the key file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct KeyFile {
     /// The node's key.
-    pub node_key: NodeKey,
+    pub node_key: Arc<NodeKey>,
     /// Store version of the cluster object that delivered the key-encryption key; 0 without one.
     pub kek_version: u64,
     /// Absent in files of other implementations.
@@ -96,27 +111,23 @@ pub struct KeyFile {
 impl KeyFile {
     /// A key file with nothing but a key.
     #[must_use]
-    pub const fn new(node_key: NodeKey, store_keys: Option<StoreKeys>) -> Self {
+    pub fn new(node_key: NodeKey, store_keys: Option<StoreKeys>) -> Self {
+        let node_key = Arc::new(node_key);
         Self { node_key, kek_version: 0, store_keys, other: BTreeMap::new() }
     }
 
     /// The same headers around another key, for a renewed certificate.
     #[must_use]
     pub fn with_node_key(&self, node_key: NodeKey) -> Self {
-        Self {
-            node_key,
-            kek_version: self.kek_version,
-            store_keys: self.store_keys.clone(),
-            other: self.other.clone(),
-        }
+        Self { node_key: Arc::new(node_key), ..self.clone() }
     }
 
-    /// Reads the file's text.
+    /// Reads the file's text, with the unlock key if it is needed.
     ///
     /// # Errors
     /// [`PkiError::Pem`], [`PkiError::PrivateKey`]; [`PkiError::Locked`] when the unlock key is
-    /// needed.
-    pub fn parse(text: &[u8]) -> Result<Self, PkiError> {
+    /// needed, [`PkiError::WrongUnlockKey`] when it is another one.
+    pub fn parse(text: &[u8], unlock: Option<&KeyEncryptionKey>) -> Result<Self, PkiError> {
         const BROKEN: PkiError = PkiError::Pem { expected: "node key" };
         let block = pem::parse(text).map_err(|_| BROKEN)?;
         let mut other: BTreeMap<String, String> = block
@@ -124,12 +135,12 @@ impl KeyFile {
             .iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        match block.tag() {
-            PLAIN_TAG => {}
-            LOCKED_TAG => return Err(PkiError::Locked),
+        let locked = match block.tag() {
+            PLAIN_TAG => false,
+            LOCKED_TAG => true,
+            FOREIGN_LOCKED_TAG => return Err(PkiError::Locked),
             _ => return Err(BROKEN),
-        }
-        let node_key = NodeKey::from_der(&SecretBytes::new(block.into_contents()))?;
+        };
         let kek_version = match other.remove(KEK_VERSION) {
             Some(text) => text.parse().map_err(|_| BROKEN)?,
             None => 0,
@@ -140,12 +151,31 @@ impl KeyFile {
                 .transpose()
                 .map_err(|_| BROKEN)
         };
-        let store_keys = match (decode(WRAPPING_KEY)?, decode(WRAPPED_KEYS)?) {
+        let beside =
+            decode(WRAPPING_KEY)?.map(|kek| KeyEncryptionKey::from_bytes(&kek)).transpose()?;
+        let (wrapped, wrapped_cluster) = (decode(WRAPPED_KEYS)?, decode(WRAPPED_CLUSTER_KEYS)?);
+        let kek = match (locked, beside) {
+            (true, None) => Some(unlock.ok_or(PkiError::Locked)?.clone()),
+            (true, Some(_)) => return Err(BROKEN),
+            (false, beside) => beside,
+        };
+        let content = Zeroizing::new(block.into_contents());
+        let content = match kek.as_ref().filter(|_| locked) {
+            Some(kek) => kek.open(NODE_KEY_PLACE, &content)?,
+            None => content,
+        };
+        let node_key = Arc::new(NodeKey::from_der(&SecretBytes::new(content.to_vec()))?);
+        let store_keys = match (kek, wrapped) {
             (Some(kek), Some(wrapped)) => Some(StoreKeys {
-                kek: KeyEncryptionKey::from_bytes(&kek)?,
-                wrapped: wrapped.to_vec(),
+                node: Arc::new(KeyRing::unwrap(&kek, &wrapped)?),
+                cluster: wrapped_cluster
+                    .map(|wrapped| KeyRing::unwrap(&kek, &wrapped).map(Arc::new))
+                    .transpose()?,
+                kek,
+                locked,
             }),
             (None, None) => None,
+            // Written by versions that only knew the keys without their key.
             (None, Some(_)) => return Err(PkiError::Locked),
             (Some(_), None) => return Err(BROKEN),
         };
@@ -159,17 +189,29 @@ impl KeyFile {
     /// The file's text.
     ///
     /// # Errors
-    /// [`PkiError::Pem`] when a header cannot be written.
+    /// [`PkiError::Pem`] when a header cannot be written; [`PkiError::Random`].
     pub fn to_pem(&self) -> Result<Zeroizing<String>, PkiError> {
         const BROKEN: PkiError = PkiError::Pem { expected: "header" };
-        let mut block = pem::Pem::new(PLAIN_TAG, self.node_key.key_der());
+        let locked = self.store_keys.as_ref().filter(|keys| keys.locked);
+        let mut block = match locked {
+            Some(keys) => {
+                let sealed = keys.kek.seal(NODE_KEY_PLACE, self.node_key.key_der())?;
+                pem::Pem::new(LOCKED_TAG, sealed)
+            }
+            None => pem::Pem::new(PLAIN_TAG, self.node_key.key_der()),
+        };
         let headers = block.headers_mut();
         let mut add = |name: &str, value: &str| headers.add(name, value).map_err(|_| BROKEN);
         add(KEK_VERSION, &self.kek_version.to_string())?;
         if let Some(keys) = &self.store_keys {
-            let kek = Zeroizing::new(STANDARD.encode(keys.kek.expose_secret()));
-            add(WRAPPING_KEY, &kek)?;
-            add(WRAPPED_KEYS, &STANDARD.encode(&keys.wrapped))?;
+            if !keys.locked {
+                let kek = Zeroizing::new(STANDARD.encode(keys.kek.expose_secret()));
+                add(WRAPPING_KEY, &kek)?;
+            }
+            add(WRAPPED_KEYS, &STANDARD.encode(keys.node.wrap(&keys.kek)?))?;
+            if let Some(cluster) = &keys.cluster {
+                add(WRAPPED_CLUSTER_KEYS, &STANDARD.encode(cluster.wrap(&keys.kek)?))?;
+            }
         }
         for (name, value) in &self.other {
             add(name, value)?;
@@ -212,13 +254,20 @@ impl CertificateDir {
     /// Finishes or drops a replacement that a crash interrupted.
     ///
     /// # Errors
-    /// [`PkiError::Locked`] when the unlock key is needed; [`PkiError::File`], [`PkiError::Pem`],
-    /// [`PkiError::KeyMismatch`] when the files are damaged.
-    pub fn load(&self) -> Result<Option<StoredIdentity>, PkiError> {
+    /// [`PkiError::Locked`] when the unlock key is needed, [`PkiError::WrongUnlockKey`] when it is
+    /// another one; [`PkiError::File`], [`PkiError::Pem`], [`PkiError::KeyMismatch`] when the files
+    /// are damaged.
+    pub fn load(
+        &self,
+        unlock: Option<&KeyEncryptionKey>,
+    ) -> Result<Option<StoredIdentity>, PkiError> {
+        if self.0.exists() {
+            files::finish_wiping(&self.file(KEY_FILE))?;
+        }
         let Some(key_text) = files::read(&self.file(KEY_FILE), files::MAX_FILE)? else {
             return Ok(None);
         };
-        let key = KeyFile::parse(&Zeroizing::new(key_text))?;
+        let key = KeyFile::parse(&Zeroizing::new(key_text), unlock)?;
         self.finish_replacement(&key)?;
         let Some(chain_pem) = files::read(&self.file(CHAIN_FILE), files::MAX_FILE)? else {
             return Ok(None);
@@ -255,13 +304,14 @@ impl CertificateDir {
         files::rename(&self.file(NEW_CHAIN_FILE), &self.file(CHAIN_FILE))
     }
 
-    /// Replaces the key file alone: the same key with other headers.
+    /// Replaces the key file alone: the same key with other headers. What was in it before is
+    /// overwritten.
     ///
     /// # Errors
     /// [`PkiError::File`].
     pub fn store_key(&self, key: &KeyFile) -> Result<(), PkiError> {
         files::create_dir(&self.0, DIR_MODE)?;
-        files::replace(&self.file(KEY_FILE), key.to_pem()?.as_bytes(), PRIVATE_MODE)
+        files::replace_and_wipe(&self.file(KEY_FILE), key.to_pem()?.as_bytes(), PRIVATE_MODE)
     }
 
     fn finish_replacement(&self, key: &KeyFile) -> Result<(), PkiError> {
@@ -284,137 +334,4 @@ impl CertificateDir {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use brig_types::id::NodeId;
-
-    use super::*;
-    use crate::ca::{DEFAULT_NODE_EXPIRY, RootCa};
-    use crate::identity::NodeIdentity;
-    use crate::token::NodeRole;
-
-    struct World {
-        _temp: tempfile::TempDir,
-        dir: CertificateDir,
-        root: RootCa,
-    }
-
-    fn world() -> World {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = CertificateDir::new(temp.path().join("certificates"));
-        let root = RootCa::generate().unwrap();
-        dir.store_roots(root.cert_pem()).unwrap();
-        World { _temp: temp, dir, root }
-    }
-
-    impl World {
-        fn pair(&self) -> (Vec<u8>, NodeKey) {
-            let key = NodeKey::generate().unwrap();
-            let who = NodeIdentity {
-                cluster: "c".into(),
-                role: NodeRole::Manager,
-                node: NodeId::generate(),
-            };
-            let csr = key.csr_pem().unwrap();
-            (self.root.issue(&csr, &who, DEFAULT_NODE_EXPIRY).unwrap(), key)
-        }
-    }
-
-    #[test]
-    fn written_files_have_their_modes_and_come_back() {
-        let world = world();
-        assert!(world.dir.load().unwrap().is_none());
-        let (chain, key) = world.pair();
-        let (keys, ring) = StoreKeys::generate().unwrap();
-        let place = crate::seal::Place { kind: "k", id: "i" };
-        let sealed = ring.seal(place, b"x").unwrap();
-        world.dir.store(&chain, &KeyFile::new(key, Some(keys))).unwrap();
-        for (name, mode) in [(ROOT_FILE, 0o644), (CHAIN_FILE, 0o644), (KEY_FILE, 0o600)] {
-            let found = fs::metadata(world.dir.file(name)).unwrap().permissions().mode();
-            assert_eq!(found & 0o7777, mode, "{name}");
-        }
-        let stored = world.dir.load().unwrap().unwrap();
-        assert_eq!(stored.chain_pem, chain);
-        assert_eq!(stored.roots_pem, world.root.cert_pem());
-        let ring = stored.key.store_keys.unwrap().open().unwrap();
-        assert_eq!(ring.open(place, &sealed).unwrap().as_slice(), b"x");
-        let names: Vec<_> = fs::read_dir(world.dir.path()).unwrap().collect();
-        assert_eq!(names.len(), 3, "no leftovers");
-    }
-
-    #[test]
-    fn openssl_reads_the_key_itself() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("key.pem");
-        let key = NodeKey::generate().unwrap();
-        fs::write(&path, key.key_pem().expose_secret()).unwrap();
-        let output = std::process::Command::new("openssl")
-            .args(["pkey", "-pubout", "-outform", "DER", "-in"])
-            .arg(&path)
-            .output()
-            .unwrap();
-        assert!(output.status.success());
-        assert_eq!(output.stdout, key.public_key_der());
-    }
-
-    #[test]
-    fn a_crash_after_the_key_is_finished() {
-        let world = world();
-        let (old_chain, old_key) = world.pair();
-        world.dir.store(&old_chain, &KeyFile::new(old_key, None)).unwrap();
-        let (new_chain, new_key) = world.pair();
-        files::write_new(&world.dir.file(NEW_CHAIN_FILE), &new_chain, 0o644).unwrap();
-        world.dir.store_key(&KeyFile::new(new_key, None)).unwrap();
-        assert_eq!(world.dir.load().unwrap().unwrap().chain_pem, new_chain);
-        assert!(!world.dir.file(NEW_CHAIN_FILE).exists());
-    }
-
-    #[test]
-    fn a_crash_before_the_key_is_undone() {
-        let world = world();
-        let (old_chain, old_key) = world.pair();
-        world.dir.store(&old_chain, &KeyFile::new(old_key, None)).unwrap();
-        let (new_chain, _) = world.pair();
-        files::write_new(&world.dir.file(NEW_CHAIN_FILE), &new_chain, 0o644).unwrap();
-        assert_eq!(world.dir.load().unwrap().unwrap().chain_pem, old_chain);
-        assert!(!world.dir.file(NEW_CHAIN_FILE).exists());
-    }
-
-    #[test]
-    fn foreign_headers_stay_and_locked_files_say_so() {
-        let (_, key) = world().pair();
-        let mut file = KeyFile::new(key, None);
-        file.other.insert("raft-dek".into(), "EiA=".into());
-        file.kek_version = 7;
-        let text = file.to_pem().unwrap();
-        assert!(text.contains("kek-version: 7\n"), "headers end before the blank line");
-        let read = KeyFile::parse(text.as_bytes()).unwrap();
-        assert_eq!(read.kek_version, 7);
-        assert_eq!(read.other["raft-dek"], "EiA=");
-        let locked = text.replace("PRIVATE KEY", LOCKED_TAG);
-        assert!(matches!(KeyFile::parse(locked.as_bytes()), Err(PkiError::Locked)));
-        assert!(KeyFile::parse(b"garbage").is_err());
-    }
-
-    #[test]
-    fn foreign_chains_are_refused() {
-        let world = world();
-        let (chain, _) = world.pair();
-        let stranger = NodeKey::generate().unwrap();
-        assert!(matches!(
-            world.dir.store(&chain, &KeyFile::new(stranger, None)),
-            Err(PkiError::KeyMismatch)
-        ));
-    }
-
-    #[test]
-    fn headers_that_could_not_be_written_again_are_refused() {
-        let mut file = KeyFile::new(NodeKey::generate().unwrap(), None);
-        file.other.insert("raft-dek".into(), "EiA=".into());
-        let text = file.to_pem().unwrap();
-        assert!(KeyFile::parse(text.as_bytes()).is_ok());
-        let odd = text.replace("EiA=", "Ei:A=");
-        assert!(matches!(KeyFile::parse(odd.as_bytes()), Err(PkiError::Pem { .. })));
-    }
-}
+mod tests;

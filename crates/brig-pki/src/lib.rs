@@ -11,6 +11,7 @@
 
 pub mod access_ca;
 pub mod admission;
+pub mod agefile;
 pub mod ca;
 pub mod csr;
 pub mod engine;

@@ -15,12 +15,17 @@
 //!
 //! Names that must be found without being readable become [`KeyRing::blind_name`], a keyed hash.
 
+mod ring;
+
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
+use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{PkiError, hash, random};
+
+pub use self::ring::KeyRing;
 
 /// Size of data keys and key-encryption keys in bytes.
 pub const KEY_LEN: usize = 32;
@@ -32,8 +37,6 @@ const TAG_LEN: usize = 16;
 const HEADER_LEN: usize = MAGIC.len() + KEY_ID_LEN;
 /// Bytes that sealing adds to a value.
 pub const OVERHEAD: usize = HEADER_LEN + NONCE_LEN + TAG_LEN;
-/// Keys that one ring may hold: the current one and those that old values still need.
-const MAX_RING: usize = 16;
 
 /// Where a sealed value lives; it opens nowhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +48,40 @@ pub struct Place<'a> {
 }
 
 /// The id of a key: which key a value was sealed with, and nothing about the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; KEY_ID_LEN]);
+
+impl KeyId {
+    /// The id's bytes.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; KEY_ID_LEN] {
+        self.0
+    }
+
+    /// An id from its bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; KEY_ID_LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key that a value was sealed with; `None` for what is no sealed value.
+    #[must_use]
+    pub fn of(sealed: &[u8]) -> Option<Self> {
+        take_apart(sealed).ok().map(|parts| parts.key)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hash::hex(&self.0))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyId({self})")
+    }
+}
 
 /// The raw 32 bytes, an AEAD key derived from them, and their id.
 struct AeadKey {
@@ -143,139 +178,7 @@ fn associated_data(header: &[u8], place: Place<'_>) -> Vec<u8> {
     data
 }
 
-const OBJECT_PURPOSE: &[u8] = b"brig object encryption v1";
-const NAME_PURPOSE: &[u8] = b"brig blind name v1";
 const WRAP_PURPOSE: &[u8] = b"brig key wrapping v1";
-const RING_PLACE: Place<'static> = Place { kind: "keyring", id: "" };
-
-/// The data keys of a store: one seals, all of them open.
-pub struct KeyRing {
-    current: AeadKey,
-    older: Vec<AeadKey>,
-    name_key: Zeroizing<[u8; KEY_LEN]>,
-}
-
-impl KeyRing {
-    /// A ring with one new random key.
-    ///
-    /// # Errors
-    /// [`PkiError::Random`].
-    pub fn generate() -> Result<Self, PkiError> {
-        Self::from_raw(Zeroizing::new(random::bytes()?), Vec::new())
-    }
-
-    fn from_raw(
-        current: Zeroizing<[u8; KEY_LEN]>,
-        older: Vec<Zeroizing<[u8; KEY_LEN]>>,
-    ) -> Result<Self, PkiError> {
-        let name_key = hash::hkdf_sha256(current.as_ref(), NAME_PURPOSE)?;
-        let older = older
-            .into_iter()
-            .map(|raw| AeadKey::new(raw, OBJECT_PURPOSE))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { current: AeadKey::new(current, OBJECT_PURPOSE)?, older, name_key })
-    }
-
-    /// A ring whose current key is new and which still opens what this one opens.
-    ///
-    /// # Errors
-    /// [`PkiError::Random`]; [`PkiError::Sealed`] when too many old keys are still in use.
-    pub fn rotated(&self) -> Result<Self, PkiError> {
-        let older: Vec<_> =
-            std::iter::once(&self.current).chain(&self.older).map(|key| key.raw.clone()).collect();
-        if older.len() >= MAX_RING {
-            return Err(PkiError::Sealed { reason: "too many data keys are in use" });
-        }
-        Self::from_raw(Zeroizing::new(random::bytes()?), older)
-    }
-
-    /// A ring with the current key alone, once nothing needs the older ones.
-    ///
-    /// # Errors
-    /// [`PkiError::Random`].
-    pub fn without_older(&self) -> Result<Self, PkiError> {
-        Self::from_raw(self.current.raw.clone(), Vec::new())
-    }
-
-    /// The key that seals.
-    #[must_use]
-    pub const fn current_id(&self) -> KeyId {
-        self.current.id
-    }
-
-    /// Seals a value for one place.
-    ///
-    /// # Errors
-    /// [`PkiError::Random`], [`PkiError::Sealed`].
-    pub fn seal(&self, place: Place<'_>, plain: &[u8]) -> Result<Vec<u8>, PkiError> {
-        self.current.seal(place, plain)
-    }
-
-    /// Opens a value sealed for this place with any key of the ring.
-    ///
-    /// # Errors
-    /// [`PkiError::Sealed`] when it was altered, moved, or sealed with a key that is not here.
-    pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, PkiError> {
-        let parts = take_apart(sealed)?;
-        std::iter::once(&self.current)
-            .chain(&self.older)
-            .find(|key| key.id == parts.key)
-            .ok_or(PkiError::Sealed { reason: "unknown key" })?
-            .open(place, &parts)
-    }
-
-    /// Whether a value was sealed with a key that is no longer the current one.
-    #[must_use]
-    pub fn is_outdated(&self, sealed: &[u8]) -> bool {
-        take_apart(sealed).is_ok_and(|parts| parts.key != self.current.id)
-    }
-
-    /// A keyed hash of a name: equal names are found, nobody without the key can read or guess
-    /// them.
-    #[must_use]
-    pub fn blind_name(&self, kind: &str, name: &str) -> [u8; hash::SHA256_LEN] {
-        let length = (kind.len() as u64).to_be_bytes();
-        hash::hmac_sha256(self.name_key.as_ref(), &[&length, kind.as_bytes(), name.as_bytes()])
-    }
-
-    /// Wraps all keys of the ring with a key-encryption key.
-    ///
-    /// # Errors
-    /// [`PkiError::Random`], [`PkiError::Sealed`].
-    pub fn wrap(&self, kek: &KeyEncryptionKey) -> Result<Vec<u8>, PkiError> {
-        let mut plain = Zeroizing::new(Vec::with_capacity((1 + self.older.len()) * KEY_LEN));
-        for key in std::iter::once(&self.current).chain(&self.older) {
-            plain.extend_from_slice(key.raw.as_ref());
-        }
-        kek.cipher()?.seal(RING_PLACE, &plain)
-    }
-
-    /// Reads what [`KeyRing::wrap`] wrote.
-    ///
-    /// # Errors
-    /// [`PkiError::Sealed`] for another key or altered bytes.
-    pub fn unwrap(kek: &KeyEncryptionKey, wrapped: &[u8]) -> Result<Self, PkiError> {
-        let parts = take_apart(wrapped)?;
-        let cipher = kek.cipher()?;
-        if parts.key != cipher.id {
-            return Err(PkiError::Sealed { reason: "another key-encryption key is needed" });
-        }
-        let plain = cipher.open(RING_PLACE, &parts)?;
-        let (keys, rest) = plain.as_chunks::<KEY_LEN>();
-        if !rest.is_empty() || keys.len() > MAX_RING {
-            return Err(PkiError::Sealed { reason: "not a key ring" });
-        }
-        let mut keys = keys.iter().map(|key| Zeroizing::new(*key));
-        let current = keys.next().ok_or(PkiError::Sealed { reason: "not a key ring" })?;
-        Self::from_raw(current, keys.collect())
-    }
-}
-
-impl fmt::Debug for KeyRing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyRing({} keys)", 1 + self.older.len())
-    }
-}
 
 /// The key that wraps data keys. With autolock it is the unlock key and never on disk.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -307,10 +210,37 @@ impl KeyEncryptionKey {
         &self.0
     }
 
+    /// Seals what is kept beside the data keys.
+    pub(crate) fn seal(&self, place: Place<'_>, plain: &[u8]) -> Result<Vec<u8>, PkiError> {
+        self.cipher()?.seal(place, plain)
+    }
+
+    /// Opens what this key sealed; [`PkiError::WrongUnlockKey`] if another key did.
+    pub(crate) fn open(
+        &self,
+        place: Place<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, PkiError> {
+        let parts = take_apart(sealed)?;
+        let cipher = self.cipher()?;
+        if parts.key != cipher.id {
+            return Err(PkiError::WrongUnlockKey);
+        }
+        cipher.open(place, &parts)
+    }
+
     fn cipher(&self) -> Result<AeadKey, PkiError> {
         AeadKey::new(Zeroizing::new(self.0), WRAP_PURPOSE)
     }
 }
+
+impl PartialEq for KeyEncryptionKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for KeyEncryptionKey {}
 
 impl From<&crate::token::UnlockKey> for KeyEncryptionKey {
     fn from(key: &crate::token::UnlockKey) -> Self {
@@ -368,48 +298,6 @@ mod tests {
         sealed[3] = 9;
         let version = ring.open(HERE, &sealed).unwrap_err();
         assert!(version.to_string().contains("version"), "{version}");
-    }
-
-    #[test]
-    fn a_rotated_ring_opens_old_values() {
-        let old = KeyRing::generate().unwrap();
-        let sealed = old.seal(HERE, b"x").unwrap();
-        let new = old.rotated().unwrap();
-        assert!(new.is_outdated(&sealed));
-        assert_eq!(new.open(HERE, &sealed).unwrap().as_slice(), b"x");
-        let fresh = new.seal(HERE, b"x").unwrap();
-        assert!(!new.is_outdated(&fresh));
-        assert!(old.open(HERE, &fresh).is_err());
-        let only = new.without_older().unwrap();
-        assert!(only.open(HERE, &sealed).is_err());
-        assert!(only.open(HERE, &fresh).is_ok());
-    }
-
-    #[test]
-    fn wrapping() {
-        let ring = KeyRing::generate().unwrap().rotated().unwrap();
-        let sealed = ring.seal(HERE, b"x").unwrap();
-        let kek = KeyEncryptionKey::generate().unwrap();
-        let mut wrapped = ring.wrap(&kek).unwrap();
-        let read = KeyRing::unwrap(&kek, &wrapped).unwrap();
-        assert_eq!(read.open(HERE, &sealed).unwrap().as_slice(), b"x");
-        assert_eq!(read.older.len(), 1);
-        assert_eq!(read.blind_name("secret", "n"), ring.blind_name("secret", "n"));
-        assert!(KeyRing::unwrap(&KeyEncryptionKey::generate().unwrap(), &wrapped).is_err());
-        let last = wrapped.len() - 1;
-        wrapped[last] ^= 1;
-        assert!(KeyRing::unwrap(&kek, &wrapped).is_err());
-    }
-
-    #[test]
-    fn blind_names_depend_on_key_kind_and_name() {
-        let ring = KeyRing::generate().unwrap();
-        let blind = ring.blind_name("secret", "db");
-        assert_eq!(blind, ring.blind_name("secret", "db"));
-        assert_ne!(blind, ring.blind_name("secret", "dc"));
-        assert_ne!(blind, ring.blind_name("config", "db"));
-        assert_ne!(blind, ring.blind_name("secretd", "b"));
-        assert_ne!(blind, KeyRing::generate().unwrap().blind_name("secret", "db"));
     }
 
     proptest! {

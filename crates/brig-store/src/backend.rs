@@ -80,6 +80,31 @@ pub trait Backend: Send + Sync + 'static {
     /// revision. After any error but [`BackendError::Fatal`] nothing has changed.
     fn commit(&self, first: Revision, group: &[Batch]) -> Result<(), BackendError>;
 
+    /// Sealed records in a fixed order, at most `limit`, from the first after `after`. Blocks.
+    ///
+    /// # Errors
+    /// [`BackendError`] when that is not possible.
+    fn page(
+        &self,
+        after: Option<&SealedRecord>,
+        limit: usize,
+    ) -> Result<Vec<SealedRecord>, BackendError> {
+        let _ = (after, limit);
+        Err(BackendError::Unsupported("reading records page by page"))
+    }
+
+    /// Replaces sealed values by other ones with the same content, and returns how many were
+    /// replaced when that is durable. Revisions stay: an object that is sealed with another key has
+    /// not changed for anybody. Each record is replaced only while it has the revision that it has
+    /// here; what was written or removed meanwhile is passed over. Blocks.
+    ///
+    /// # Errors
+    /// As [`Backend::commit`].
+    fn reseal(&self, records: &[SealedRecord]) -> Result<usize, BackendError> {
+        let _ = records;
+        Err(BackendError::Unsupported("sealing records anew"))
+    }
+
     /// Lets go of what it holds, so that somebody else can open it. What comes after fails.
     fn close(&self);
 }
@@ -114,6 +139,9 @@ pub enum BackendError {
         #[source]
         source: std::io::Error,
     },
+    /// The backend has no such operation.
+    #[error("this store does not support {0}")]
+    Unsupported(&'static str),
     /// It is unknown what is durable; only a restart can tell.
     #[error("the store's file failed")]
     Fatal(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -19,6 +19,7 @@ mod backend;
 mod error;
 mod object;
 mod redb_backend;
+mod reseal;
 mod sealer;
 mod state;
 mod store;
@@ -30,7 +31,8 @@ pub use backend::{Backend, BackendError, Batch, Loaded, NameClaim, Revision, Sea
 pub use error::StoreError;
 pub use object::{Index, Kind, Object, StoreObject};
 pub use redb_backend::RedbBackend;
-pub use sealer::{BlindName, SealError, Sealer};
+pub use reseal::Usage;
+pub use sealer::{BlindName, KeyTag, SealError, Sealer};
 pub use state::State;
 pub use store::{Store, View};
 pub use tx::Tx;

@@ -8,7 +8,9 @@ use brig_proto::swarm::{
     Annotations, Cluster, Config, Meta, Network, Node, Secret, Service, Task, TaskSpec, task_spec,
 };
 
+use crate::error::StoreError;
 use crate::state::{State, Table};
+use crate::tx::Tx;
 
 /// Kind of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -238,18 +240,31 @@ macro_rules! objects {
                 }
             }
 
-            pub(crate) fn encode(&self) -> Vec<u8> {
+            /// The message's bytes. They may be secrets.
+            #[must_use]
+            pub fn encode(&self) -> Vec<u8> {
                 match self {
                     $( Self::$type(object) => prost::Message::encode_to_vec(object.as_ref()), )+
                 }
             }
 
-            pub(crate) fn decode(kind: Kind, bytes: &[u8]) -> Result<Self, prost::DecodeError> {
+            /// Reads a message of this kind.
+            ///
+            /// # Errors
+            /// When it is none.
+            pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Self, prost::DecodeError> {
                 match kind {
                     $( Kind::$type => {
                         <$type as prost::Message>::decode(bytes).map(|o| Self::$type(Arc::new(o)))
                     } )+
                 }
+            }
+
+            /// The same object with another version.
+            #[must_use]
+            pub fn with_version(mut self, revision: u64) -> Self {
+                self.set_version(revision);
+                self
             }
 
             pub(crate) fn set_version(&mut self, revision: u64) {
@@ -259,6 +274,17 @@ macro_rules! objects {
                         meta.version.get_or_insert_default().index = revision;
                     } )+
                 }
+            }
+
+            pub(crate) fn restore_in(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+                match self {
+                    $( Self::$type(object) => tx.restore_object(Arc::unwrap_or_clone(object)), )+
+                }
+            }
+
+            pub(crate) fn all_in(state: &State) -> impl Iterator<Item = Self> {
+                std::iter::empty()
+                    $( .chain(state.all::<$type>().cloned().map(Self::$type)) )+
             }
 
             pub(crate) fn insert_into(&self, state: &mut State) {

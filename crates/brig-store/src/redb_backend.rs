@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
+use std::ops::Bound;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -56,8 +57,23 @@ impl RedbBackend {
         Ok(Self { path: path.to_owned(), database: Mutex::new(Some(database)) })
     }
 
-    fn check_space(&self, group: &[Batch]) -> Result<(), BackendError> {
-        let bytes: u64 = group.iter().map(size).sum();
+    fn record(&self, (path, value): (String, Vec<u8>)) -> Result<SealedRecord, BackendError> {
+        let wrong = |reason: &str| BackendError::Format {
+            path: self.path.clone(),
+            reason: reason.to_owned(),
+        };
+        let (kind, id) = path.split_once('/').ok_or_else(|| wrong("a path has no kind"))?;
+        let (head, sealed) =
+            value.split_first_chunk().ok_or_else(|| wrong("a record is too short"))?;
+        Ok(SealedRecord {
+            kind: Kind::parse(kind).ok_or_else(|| wrong("a path has an unknown kind"))?,
+            id: id.to_owned(),
+            revision: Revision::from_be_bytes(*head),
+            value: sealed.to_vec(),
+        })
+    }
+
+    fn check_space(&self, bytes: u64) -> Result<(), BackendError> {
         let needed = bytes.saturating_mul(WRITE_AMPLIFICATION).saturating_add(SPARE_BYTES);
         match rustix::fs::statvfs(&self.path) {
             Ok(stat) if stat.f_bavail.saturating_mul(stat.f_frsize) < needed => {
@@ -90,10 +106,6 @@ impl Backend for RedbBackend {
     fn load(&self) -> Result<Loaded, BackendError> {
         let slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         let database = slot.as_ref().ok_or_else(|| fatal("the file is closed"))?;
-        let wrong = |reason: &str| BackendError::Format {
-            path: self.path.clone(),
-            reason: reason.to_owned(),
-        };
         let read = || -> Result<_, redb::Error> {
             let tx = database.begin_read()?;
             let revision = tx.open_table(META)?.get(REVISION)?.map_or(0, |guard| guard.value());
@@ -105,19 +117,46 @@ impl Backend for RedbBackend {
             Ok((revision, rows))
         };
         let (revision, rows) = read().map_err(fatal)?;
-        let mut records = Vec::with_capacity(rows.len());
-        for (path, value) in rows {
-            let (kind, id) = path.split_once('/').ok_or_else(|| wrong("a path has no kind"))?;
-            let (head, sealed) =
-                value.split_first_chunk().ok_or_else(|| wrong("a record is too short"))?;
-            records.push(SealedRecord {
-                kind: Kind::parse(kind).ok_or_else(|| wrong("a path has an unknown kind"))?,
-                id: id.to_owned(),
-                revision: Revision::from_be_bytes(*head),
-                value: sealed.to_vec(),
-            });
-        }
+        let records =
+            rows.into_iter().map(|row| self.record(row)).collect::<Result<Vec<_>, _>>()?;
         Ok(Loaded { revision, records })
+    }
+
+    fn page(
+        &self,
+        after: Option<&SealedRecord>,
+        limit: usize,
+    ) -> Result<Vec<SealedRecord>, BackendError> {
+        let slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = slot.as_ref().ok_or_else(|| fatal("the file is closed"))?;
+        let read = || -> Result<Vec<_>, redb::Error> {
+            let table = database.begin_read()?.open_table(RECORDS)?;
+            let after = after.map(|record| path_of(record.kind, &record.id));
+            let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = table.range::<&str>((from, Bound::Unbounded))?.take(limit);
+            rows.map(|row| {
+                let (path, value) = row?;
+                Ok((path.value().to_owned(), value.value().to_vec()))
+            })
+            .collect()
+        };
+        read().map_err(fatal)?.into_iter().map(|row| self.record(row)).collect()
+    }
+
+    fn reseal(&self, records: &[SealedRecord]) -> Result<usize, BackendError> {
+        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = slot.as_ref().ok_or_else(|| fatal("the file is closed"))?;
+        self.check_space(records.iter().map(|record| record.value.len() as u64 + 128).sum())?;
+        match replace(database, records) {
+            Ok(replaced) => Ok(replaced),
+            Err(error) => {
+                // What is in the file is what was there or what was to be there. Both can be read.
+                drop(slot.take());
+                let is_full = is_full(&error);
+                *slot = Some(open_database(&self.path)?);
+                Err(if is_full { BackendError::Full(self.path.clone()) } else { fatal(error) })
+            }
+        }
     }
 
     fn commit(&self, first: Revision, group: &[Batch]) -> Result<(), BackendError> {
@@ -127,7 +166,7 @@ impl Backend for RedbBackend {
         else {
             return Err(BackendError::Conflict);
         };
-        self.check_space(group)?;
+        self.check_space(group.iter().map(size).sum())?;
         match apply(database, first, group) {
             Ok(Outcome::Committed) => Ok(()),
             Ok(Outcome::Conflict) => Err(BackendError::Conflict),
@@ -138,6 +177,18 @@ impl Backend for RedbBackend {
             }
         }
     }
+}
+
+/// A record as it is in the table.
+fn row(revision: Revision, value: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(8 + value.len());
+    record.extend_from_slice(&revision.to_be_bytes());
+    record.extend_from_slice(value);
+    record
+}
+
+fn path_of(kind: Kind, id: &str) -> String {
+    format!("{kind}/{id}")
 }
 
 impl fmt::Debug for RedbBackend {
@@ -197,27 +248,49 @@ fn apply_write(
     revision: Revision,
     write: &Write,
 ) -> Result<bool, redb::Error> {
-    let path = format!("{}/{}", write.kind, write.id);
-    let current = records.get(path.as_str())?.and_then(|guard| {
-        let (head, _) = guard.value().split_first_chunk()?;
-        Some(Revision::from_be_bytes(*head))
-    });
+    let path = path_of(write.kind, &write.id);
+    let current = revision_of(records, &path)?;
     // Within a group an earlier transaction may have written the object.
     if current != write.expected {
         return Ok(false);
     }
     match &write.value {
         Some(value) => {
-            let mut record = Vec::with_capacity(8 + value.len());
-            record.extend_from_slice(&revision.to_be_bytes());
-            record.extend_from_slice(value);
-            records.insert(path.as_str(), record.as_slice())?;
+            records.insert(path.as_str(), row(revision, value).as_slice())?;
         }
         None => {
             records.remove(path.as_str())?;
         }
     }
     Ok(true)
+}
+
+fn revision_of(
+    records: &Table<'_, &str, &[u8]>,
+    path: &str,
+) -> Result<Option<Revision>, redb::Error> {
+    Ok(records.get(path)?.and_then(|guard| {
+        let (head, _) = guard.value().split_first_chunk()?;
+        Some(Revision::from_be_bytes(*head))
+    }))
+}
+
+fn replace(database: &Database, records: &[SealedRecord]) -> Result<usize, redb::Error> {
+    let mut tx = database.begin_write()?;
+    secure(&mut tx)?;
+    let mut replaced = 0;
+    {
+        let mut table = tx.open_table(RECORDS)?;
+        for record in records {
+            let path = path_of(record.kind, &record.id);
+            if revision_of(&table, &path)? == Some(record.revision) {
+                table.insert(path.as_str(), row(record.revision, &record.value).as_slice())?;
+                replaced += 1;
+            }
+        }
+    }
+    tx.commit()?;
+    Ok(replaced)
 }
 
 fn apply_claim(

@@ -10,6 +10,9 @@ pub type SealError = Box<dyn Error + Send + Sync>;
 /// A keyed hash of a name.
 pub type BlindName = [u8; 32];
 
+/// Which key sealed a value; says nothing about the key.
+pub type KeyTag = [u8; 8];
+
 /// Encrypts values for the place they live at and hides names.
 pub trait Sealer: Send + Sync {
     /// Encrypts and authenticates `plain` for the object `kind`/`id`.
@@ -24,6 +27,19 @@ pub trait Sealer: Send + Sync {
     /// When the value was altered, moved, or sealed with another key.
     fn open(&self, kind: &str, id: &str, sealed: &[u8]) -> Result<SecretBytes, SealError>;
 
-    /// Hides a name; the same name of the same kind gives the same hash.
+    /// The key that sealed a value, if it can be told.
+    fn key_of(&self, sealed: &[u8]) -> Option<KeyTag> {
+        let _ = sealed;
+        None
+    }
+
+    /// Whether another key sealed a value than the one that seals now.
+    fn is_outdated(&self, sealed: &[u8]) -> bool {
+        let _ = sealed;
+        false
+    }
+
+    /// Hides a name; the same name of the same kind gives the same hash, whichever key
+    /// seals.
     fn blind(&self, kind: &str, name: &str) -> BlindName;
 }

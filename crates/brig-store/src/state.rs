@@ -13,7 +13,7 @@ use brig_proto::brig::Access;
 use brig_proto::swarm::{Cluster, Config, Network, Node, Secret, Service, Task};
 
 use crate::backend::Revision;
-use crate::object::{Index, StoreObject};
+use crate::object::{Index, Object, StoreObject};
 use crate::watch::Change;
 
 /// All objects at one revision.
@@ -76,6 +76,26 @@ impl State {
     #[must_use]
     pub fn count<T: StoreObject>(&self) -> usize {
         T::table(self).objects.len()
+    }
+
+    /// All objects of all kinds.
+    pub fn objects(&self) -> impl Iterator<Item = Object> {
+        Object::all_in(self)
+    }
+
+    /// A state of these objects, that of a backup for example.
+    ///
+    /// # Errors
+    /// The first object whose id or name another one has.
+    pub fn of(objects: impl IntoIterator<Item = Object>) -> Result<Self, Object> {
+        let mut state = Self::default();
+        for object in objects {
+            if object.id().is_empty() || object.conflicts_in(&state) {
+                return Err(object);
+            }
+            object.insert_into(&mut state);
+        }
+        Ok(state)
     }
 
     /// The objects whose id starts with `prefix`, by id.

@@ -16,6 +16,9 @@ use crate::tx::Tx;
 use crate::watch::{Change, Commit, NodeWatchers, WATCH_BACKLOG, Watcher};
 use crate::writer;
 
+/// Objects that are restored in one transaction.
+const RESTORED_AT_ONCE: usize = 1000;
+
 /// The cluster store. Clones share it; the last one closes it.
 #[derive(Clone)]
 pub struct Store(Arc<Handle>);
@@ -132,6 +135,10 @@ impl Store {
         self.0.close();
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
     /// The state as of now.
     #[must_use]
     pub fn view(&self) -> View {
@@ -155,6 +162,27 @@ impl Store {
         let (result, durable) = self.stage(f)?;
         durable.await.unwrap_or(Err(StoreError::Closed))?;
         Ok(result)
+    }
+
+    /// Adds objects of another store, of a backup for example, in as many transactions as is good
+    /// for their number.
+    ///
+    /// # Errors
+    /// As [`Tx::restore`]; what was added before the error stays.
+    pub async fn restore(
+        &self,
+        objects: impl IntoIterator<Item = Object>,
+    ) -> Result<usize, StoreError> {
+        let mut objects = objects.into_iter();
+        let mut count = 0;
+        loop {
+            let some: Vec<Object> = objects.by_ref().take(RESTORED_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(count);
+            }
+            count += some.len();
+            self.update(|tx| some.into_iter().try_for_each(|object| tx.restore(object))).await?;
+        }
     }
 
     #[allow(clippy::type_complexity)]

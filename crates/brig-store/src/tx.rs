@@ -4,6 +4,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use brig_proto::swarm::Meta;
+
 use crate::backend::Revision;
 use crate::error::StoreError;
 use crate::object::{Object, StoreObject};
@@ -41,7 +43,15 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// [`StoreError::InvalidId`], [`StoreError::AlreadyExists`], [`StoreError::NameConflict`].
-    pub fn create<T: StoreObject>(&mut self, mut object: T) -> Result<Arc<T>, StoreError> {
+    pub fn create<T: StoreObject>(&mut self, object: T) -> Result<Arc<T>, StoreError> {
+        self.insert(object, |_| {})
+    }
+
+    fn insert<T: StoreObject>(
+        &mut self,
+        mut object: T,
+        times: impl FnOnce(&mut Meta),
+    ) -> Result<Arc<T>, StoreError> {
         let id = object.id();
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
         if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(plain) {
@@ -54,10 +64,29 @@ impl<'a> Tx<'a> {
         let meta = object.meta_mut();
         meta.created_at = Some(self.now);
         self.stamp(&mut object);
+        times(object.meta_mut());
         let object = Arc::new(object);
         T::table_mut(self.state).insert(Arc::clone(&object));
         self.steps.push(Change::Created(T::wrap(Arc::clone(&object))));
         Ok(object)
+    }
+
+    /// Adds an object of another store, of a backup for example: as [`Tx::create`], but it keeps its
+    /// times.
+    ///
+    /// # Errors
+    /// As [`Tx::create`].
+    pub fn restore(&mut self, object: Object) -> Result<(), StoreError> {
+        object.restore_in(self)
+    }
+
+    pub(crate) fn restore_object<T: StoreObject>(&mut self, object: T) -> Result<(), StoreError> {
+        let times = object.meta().map(|meta| (meta.created_at, meta.updated_at));
+        let (created_at, updated_at) = times.unwrap_or_default();
+        let restore = |meta: &mut Meta| {
+            (meta.created_at, meta.updated_at) = (created_at, updated_at);
+        };
+        self.insert(object, restore).map(drop)
     }
 
     /// Replaces an object that has not changed since it was read.

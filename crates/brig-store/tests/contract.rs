@@ -9,8 +9,8 @@ use std::path::Path;
 
 use brig_proto::swarm::{Cluster, ManagerStatus, Node, Secret, Service, Task};
 use brig_store::{
-    Backend, BackendError, Batch, Change, Index, Kind, NameClaim, RedbBackend, Store, StoreError,
-    WatchError, Write,
+    Backend, BackendError, Batch, Change, Index, Kind, NameClaim, RedbBackend, SealedRecord, Store,
+    StoreError, WatchError, Write,
 };
 use common::{config, sealer, secret, service, task};
 
@@ -89,6 +89,24 @@ fn backend_contract(place: &impl Place) {
         let refused = backend.commit(not_next, &[good()]);
         assert!(matches!(refused, Err(BackendError::Conflict)), "{not_next}");
     }
+    assert_eq!(content(&backend), expected);
+
+    // Page by page, in an order, everything once.
+    let first = backend.page(None, 1).unwrap();
+    let rest = backend.page(first.first(), 5).unwrap();
+    let ids: Vec<&str> = first.iter().chain(&rest).map(|record| record.id.as_str()).collect();
+    assert_eq!(ids, ["a", "b"]);
+    assert!(backend.page(rest.last(), 5).unwrap().is_empty());
+    // Other bytes for the same content: revisions stay, what changed meanwhile is passed over.
+    let sealed = |id: &str, revision: u64, value: &[u8]| SealedRecord {
+        kind: Kind::Config,
+        id: id.into(),
+        revision,
+        value: value.to_vec(),
+    };
+    let anew = [sealed("a", 2, b"33"), sealed("b", 7, b"late"), sealed("gone", 1, b"x")];
+    assert_eq!(backend.reseal(&anew).unwrap(), 1);
+    let expected = (2, vec![("a".into(), 2, b"33".to_vec()), ("b".into(), 1, b"2".to_vec())]);
     assert_eq!(content(&backend), expected);
 
     drop(backend);

@@ -59,6 +59,14 @@ pub enum ControlError {
     /// The cluster's store did not take the change.
     #[error("the cluster's store failed")]
     Store(#[source] brig_store::StoreError),
+    /// The settings are changed, but this manager's keys do not follow yet.
+    #[error(
+        "the change is stored, but this manager's keys were not wrapped with the new key yet, which is tried again: until then the key before it unlocks this manager"
+    )]
+    Keys(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It cannot be told which keys are in use.
+    #[error("the store's data keys cannot be looked at")]
+    KeyStatus(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Keys or tokens could not be made.
     #[error("the cluster's certificate authority failed")]
     Pki(#[source] brig_pki::PkiError),
@@ -74,7 +82,11 @@ impl Categorized for ControlError {
             Self::AlreadyExists { .. } => ErrorKind::Conflict,
             Self::Unsupported(_) | Self::NotImplemented(_) => ErrorKind::NotImplemented,
             Self::Predefined { .. } => ErrorKind::Forbidden,
-            Self::OutOfSequence | Self::Store(_) | Self::Pki(_) => ErrorKind::System,
+            Self::OutOfSequence
+            | Self::Store(_)
+            | Self::Keys(_)
+            | Self::KeyStatus(_)
+            | Self::Pki(_) => ErrorKind::System,
         }
     }
 }
@@ -93,6 +105,25 @@ pub enum SwarmError {
     /// The node's swarm cannot be taken up.
     #[error("this node's swarm cannot be taken up")]
     Unusable(#[source] std::sync::Arc<SwarmError>),
+    /// The node is a manager whose keys need the unlock key.
+    #[error(
+        "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it."
+    )]
+    Locked,
+    /// A locked manager would leave.
+    #[error(
+        "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message."
+    )]
+    LeaveLocked,
+    /// Nothing is to be unlocked.
+    #[error("swarm is not locked")]
+    NotLocked,
+    /// The unlock key does not parse.
+    #[error("invalid key string")]
+    BadUnlockKey,
+    /// The unlock key is another one.
+    #[error("swarm could not be unlocked: invalid key provided")]
+    WrongUnlockKey,
     /// The node is a worker.
     #[error(
         "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager."
@@ -205,6 +236,9 @@ pub enum SwarmError {
         "the external CA did not sign this node's certificate. It is asked without a client certificate, because the first node has none yet; for a CA that demands one make the swarm without --external-ca, and move it with \"docker swarm ca --rotate --ca-cert FILE --external-ca ...\""
     )]
     ExternalCa(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The restored cluster did not give this node a certificate.
+    #[error("the restored cluster's authority did not sign this node's certificate")]
+    Restore(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The cluster's store cannot be used.
     #[error("the cluster's store failed")]
     Store(#[source] brig_store::StoreError),
@@ -220,6 +254,8 @@ impl Categorized for SwarmError {
             | Self::NotPartOfSwarm
             | Self::Unusable(_)
             | Self::NotManager
+            | Self::Locked
+            | Self::LeaveLocked
             | Self::AlreadyInSwarm
             | Self::LeaveManager
             | Self::Unreachable { .. }
@@ -227,7 +263,10 @@ impl Categorized for SwarmError {
             | Self::ExternalCa(_)
             | Self::JoinTimeout
             | Self::JoinStopped => ErrorKind::Unavailable,
+            Self::NotLocked => ErrorKind::Conflict,
+            Self::WrongUnlockKey => ErrorKind::Unauthorized,
             Self::InvalidArgument(_)
+            | Self::BadUnlockKey
             | Self::InvalidJoinToken
             | Self::FipsRequired
             | Self::Fingerprint { .. } => ErrorKind::InvalidParameter,
@@ -246,6 +285,7 @@ impl Categorized for SwarmError {
             | Self::File { .. }
             | Self::Listen { .. }
             | Self::Pki { .. }
+            | Self::Restore(_)
             | Self::Store(_) => ErrorKind::System,
         }
     }

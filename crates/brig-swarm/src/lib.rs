@@ -13,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod agent;
+mod backup;
 mod error;
 mod executor;
 mod expiry;
@@ -23,6 +24,9 @@ mod task;
 mod validate;
 mod wire_time;
 
+#[cfg(fuzzing)]
+pub use backup::fuzz_backup;
+pub use backup::{Backup, BackupError, BackupHeader, BackupSummary, Snapshot};
 pub use error::{ControlError, SwarmError};
 pub use executor::{Controller, Dependencies, Executor, ExitStatus, TaskError};
 pub use expiry::{Expiry, ExpiryKind, ExpiryState};
@@ -33,4 +37,7 @@ pub use manager::control::{
     BehindReason, Control, LogStream, NodeBehind, RegistryAuthFrom, TokenRotation, UpdateOptions,
 };
 pub use manager::join_tokens::TokenLimit;
-pub use node::{InitRequest, JoinRequest, LocalNodeState, Swarm, SwarmConfig, SwarmStatus};
+pub use manager::keys::DataKeyStatus;
+pub use node::{
+    InitRequest, JoinRequest, LocalNodeState, RestoreRequest, Swarm, SwarmConfig, SwarmStatus,
+};

@@ -89,7 +89,7 @@ async fn in_time<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The data keys, as the manager uses them.
-struct Keys(KeyRing);
+struct Keys(Arc<KeyRing>);
 
 impl Sealer for Keys {
     fn seal(&self, kind: &str, id: &str, plain: &[u8]) -> Result<Vec<u8>, SealError> {
@@ -108,8 +108,8 @@ impl Sealer for Keys {
 
 /// The cluster as it lies in the store of a manager that is stopped.
 fn stored(dir: &Path) -> Arc<Cluster> {
-    let identity = CertificateDir::new(certificates(dir)).load().unwrap().unwrap();
-    let ring = identity.key.store_keys.unwrap().open().unwrap();
+    let identity = CertificateDir::new(certificates(dir)).load(None).unwrap().unwrap();
+    let ring = identity.key.store_keys.unwrap().cluster.unwrap();
     let backend = RedbBackend::open(&dir.join("swarm/cluster.redb")).unwrap();
     let store = Store::open(backend, Arc::new(Keys(ring))).unwrap();
     store.view().all::<Cluster>().next().cloned().unwrap()
@@ -136,7 +136,7 @@ async fn mutual(address: &str, credentials: Arc<TlsCredentials>) -> Channel {
 
 /// What the server answers to an empty request under a node's identity.
 async fn asked_by(dir: &Path, cfssl: &Cfssl) -> String {
-    let own = CertificateDir::new(certificates(dir)).load().unwrap().unwrap();
+    let own = CertificateDir::new(certificates(dir)).load(None).unwrap().unwrap();
     let node = TlsCredentials::new(&own.roots_pem, &own.chain_pem, &own.key.node_key).unwrap();
     let connector = node.https_connector(&cfssl.root(), "127.0.0.1").unwrap();
     let address = cfssl.url().split('/').nth(2).unwrap().to_owned();
@@ -151,7 +151,7 @@ async fn asked_by(dir: &Path, cfssl: &Cfssl) -> String {
 
 /// Has a node's certificate renewed, as the node does.
 async fn renew(control: &Control, dir: &Path) -> (NodeKey, Certificate) {
-    let own = CertificateDir::new(certificates(dir)).load().unwrap().unwrap();
+    let own = CertificateDir::new(certificates(dir)).load(None).unwrap().unwrap();
     let credentials =
         TlsCredentials::new(&own.roots_pem, &own.chain_pem, &own.key.node_key).unwrap();
     let mut ca = NodeCaClient::new(mutual(&address(control), Arc::new(credentials)).await);

@@ -61,8 +61,8 @@ impl Database {
         Ok(Self { dir: dir.to_path_buf(), keys })
     }
 
-    /// Everything that is remembered. Files that are no task's, left by an interrupted write, are
-    /// deleted.
+    /// Everything that is remembered, sealed with the current key from now on. Files that are no
+    /// task's, left by an interrupted write, are deleted.
     pub(crate) fn load(&self) -> io::Result<Loaded> {
         let mut loaded = Loaded::default();
         for entry in fs::read_dir(&self.dir)? {
@@ -90,9 +90,13 @@ impl Database {
     /// Remembers a task.
     pub(crate) fn put(&self, task: &Task, status: &TaskStatus) -> io::Result<()> {
         let path = self.path(&task.id)?;
-        let temporary = path.with_extension(TEMPORARY.trim_start_matches('.'));
         let record = Record { task: Some(without_credentials(task)), status: Some(status.clone()) };
-        let place = Place { kind: PLACE, id: &task.id };
+        self.write(&path, &task.id, &record).map(drop)
+    }
+
+    fn write(&self, path: &Path, id: &str, record: &Record) -> io::Result<fs::File> {
+        let temporary = path.with_extension(TEMPORARY.trim_start_matches('.'));
+        let place = Place { kind: PLACE, id };
         let sealed = self.keys.seal(place, &record.encode_to_vec()).map_err(io::Error::other)?;
         let mut file = OpenOptions::new()
             .write(true)
@@ -101,7 +105,8 @@ impl Database {
             .mode(0o600)
             .open(&temporary)?;
         file.write_all(&sealed)?;
-        fs::rename(&temporary, &path)
+        fs::rename(&temporary, path)?;
+        Ok(file)
     }
 
     /// Forgets a task.
@@ -117,6 +122,13 @@ impl Database {
         fs::File::open(path).ok()?.take(MAX_RECORD).read_to_end(&mut sealed).ok()?;
         let plain = self.keys.open(Place { kind: PLACE, id: name }, &sealed).ok()?;
         let record = Record::decode(plain.as_slice()).ok()?;
+        if self.keys.is_outdated(&sealed) {
+            // The older key may be gone afterwards, so this must not be lost.
+            let written = self.write(path, name, &record).and_then(|file| file.sync_all());
+            if let Err(error) = written {
+                tracing::warn!(%error, task = name, "a task's record is not sealed with the current key");
+            }
+        }
         let task = record.task.filter(|task| task.id == name)?;
         Some((task, record.status?))
     }
@@ -202,6 +214,22 @@ mod tests {
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 2);
         database.remove(&names[0]).unwrap();
         assert_eq!(database.load().unwrap().unreadable.len(), 1);
+    }
+
+    #[test]
+    fn records_are_sealed_with_the_current_key_once_they_are_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let old = Arc::new(KeyRing::generate().unwrap());
+        let task = task();
+        let status = TaskStatus { state: 512, ..TaskStatus::default() };
+        Database::open(temp.path(), Arc::clone(&old)).unwrap().put(&task, &status).unwrap();
+        let new = Arc::new(old.rotated().unwrap());
+        let load = |ring: Arc<KeyRing>| {
+            Database::open(temp.path(), ring).unwrap().load().unwrap().records.len()
+        };
+        assert_eq!(load(Arc::clone(&new)), 1);
+        assert_eq!(load(Arc::new(new.without_older().unwrap())), 1);
+        assert_eq!(load(old), 0);
     }
 
     #[test]

@@ -42,6 +42,7 @@ use self::ca::signers::Signers;
 use self::control::Control;
 use self::dispatcher::{Dispatcher, OwnNode};
 use self::gate::Gate;
+use self::keys::KeyManager;
 use self::logbroker::LogBroker;
 use self::resource::{Health, ResourceAllocator};
 use crate::grpc::authorize::AuthorizeLayer;
@@ -65,6 +66,8 @@ pub(crate) struct ManagerConfig {
     pub(crate) cluster: String,
     /// The node that the manager runs on.
     pub(crate) own: OwnNode,
+    /// The keys of the store.
+    pub(crate) keys: KeyManager,
 }
 
 /// A running manager.
@@ -80,13 +83,19 @@ pub(crate) struct Manager {
 impl Manager {
     /// Starts the loops and serves.
     pub(crate) async fn start(config: ManagerConfig) -> Result<Self, StoreError> {
-        let ManagerConfig { store, credentials, listener, cluster, own } = config;
+        let ManagerConfig { store, credentials, listener, cluster, own, keys } = config;
         let tracker = TaskTracker::new();
         let stop = CancellationToken::new();
         let dispatcher =
             Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
         let logs = LogBroker::new(tracker.clone(), stop.clone());
-        let control = Control::new(store.clone(), logs.clone(), own.id, Arc::clone(&credentials));
+        let control = Control::new(
+            store.clone(),
+            logs.clone(),
+            own.id,
+            Arc::clone(&credentials),
+            keys.clone(),
+        );
         let signers = Arc::new(Signers::new(Arc::clone(&credentials)));
         let manager = Self {
             store: store.clone(),
@@ -100,6 +109,8 @@ impl Manager {
         manager.spawn(allocator::run(store.clone()));
         manager.spawn(scheduler::run(store.clone()));
         manager.spawn(dispatcher.clone().watch_heartbeats());
+        manager.spawn(keys.clone().keep_locked());
+        manager.spawn(keys.rotate_when_wanted());
         let connections = Connections::default();
         let gate = Arc::new(Gate::new(cluster, store.clone()));
         manager.spawn(Arc::clone(&gate).watch(

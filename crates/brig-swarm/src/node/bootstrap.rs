@@ -19,7 +19,7 @@ use super::{InitRequest, blocking};
 use crate::error::{ControlError, SwarmError};
 use crate::manager::allocator::networks;
 use crate::manager::ca::{external, rotation};
-use crate::manager::control::cluster::{new_token, without_signer};
+use crate::manager::control::cluster::{new_token, set_unlock_key, without_signer};
 use crate::manager::dispatcher::DEFAULT_PERIOD;
 use crate::wire_time;
 
@@ -147,7 +147,7 @@ pub(crate) fn cluster(
         ..JoinTokens::default()
     };
     let or = |value: u32, default: u32| if value == 0 { default } else { value };
-    Ok(Cluster {
+    let mut cluster = Cluster {
         id: id.to_owned(),
         root_ca: Some(StoredRoot {
             ca_cert_hash: format!("sha256:{}", hash::hex(&root.digest())),
@@ -167,7 +167,9 @@ pub(crate) fn cluster(
         subnet_size: or(request.subnet_size, DEFAULT_SUBNET_SIZE),
         vxlan_udp_port: or(request.data_path_port, DEFAULT_DATA_PORT),
         ..Cluster::default()
-    })
+    };
+    set_unlock_key(&mut cluster, false)?;
+    Ok(cluster)
 }
 
 /// The first node.

@@ -159,7 +159,7 @@ fn write(dir: &Path, plan: Plan, enrolled: Enrolled) -> Result<(), SwarmError> {
     layout.write_addresses(&addresses)?;
     layout.write_managers(&[Peer { node_id: String::new(), addr: enrolled.manager }])?;
     // Seals what the agent remembers of its tasks.
-    let (keys, _) = StoreKeys::generate().map_err(pki("make the node's data keys"))?;
+    let keys = StoreKeys::generate().map_err(pki("make the node's data keys"))?;
     let certificates = CertificateDir::new(layout.certificates());
     certificates.store_roots(&enrolled.roots).map_err(pki("write the trusted roots"))?;
     certificates

@@ -8,7 +8,9 @@ pub(crate) mod address;
 mod bootstrap;
 mod enrol;
 mod files;
+mod founding;
 mod join;
+pub(crate) mod keys;
 mod renewal;
 mod running;
 
@@ -16,6 +18,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use brig_pki::seal::KeyEncryptionKey;
+use brig_pki::token::UnlockKey;
 use brig_proto::swarm::{Cluster, ClusterSpec, Peer, node_spec};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
@@ -25,6 +29,7 @@ pub use self::join::JoinRequest;
 use self::join::{Joining, Plan};
 pub(crate) use self::renewal::window as renewal_window;
 use self::running::Running;
+use crate::backup::{Backup, BackupError};
 use crate::error::SwarmError;
 use crate::executor::Executor;
 use crate::expiry::Expiry;
@@ -66,12 +71,23 @@ pub struct InitRequest {
     pub default_addr_pool: Vec<String>,
     /// Prefix length of such a network, 0 for 24.
     pub subnet_size: u32,
-    /// Make a new swarm of what is left of an old one.
+    /// Go on with what this manager has of an old swarm, without its other managers.
     pub force_new_cluster: bool,
     /// The cluster's settings; what is absent gets Docker's default.
     pub spec: ClusterSpec,
     /// Whether this node takes tasks.
     pub availability: node_spec::Availability,
+}
+
+/// Where a restored cluster's manager is reached.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreRequest {
+    /// As [`InitRequest::listen_addr`].
+    pub listen_addr: String,
+    /// As [`InitRequest::advertise_addr`].
+    pub advertise_addr: String,
+    /// As [`InitRequest::data_path_addr`].
+    pub data_path_addr: String,
 }
 
 /// Where this node stands, in the words of `docker info`.
@@ -136,6 +152,8 @@ enum Membership {
     Joining(Arc<Joining>),
     /// In no swarm: the last attempt to join one failed after its caller had stopped waiting.
     JoinFailed(Arc<SwarmError>),
+    /// A manager whose keys need the unlock key; nothing of the swarm runs.
+    Locked,
     /// In a swarm, but it could not be taken up.
     Failed(Arc<SwarmError>),
 }
@@ -161,8 +179,14 @@ impl Swarm {
         })
         .await?;
         let membership = if occupied {
-            match Running::resume(&config).await {
+            match Running::resume(&config, None).await {
                 Ok(running) => Membership::Running(Arc::new(running)),
+                Err(SwarmError::Pki { source: brig_pki::PkiError::Locked, .. }) => {
+                    tracing::warn!(
+                        "this manager is locked: unlock it with \"docker swarm unlock\""
+                    );
+                    Membership::Locked
+                }
                 Err(error) => {
                     tracing::error!(error = %brig_types::error::chain(&error), "the swarm could not be taken up");
                     Membership::Failed(Arc::new(error))
@@ -181,22 +205,101 @@ impl Swarm {
         })))
     }
 
-    /// Makes a new swarm with this node as its manager; returns the node's id.
+    /// Makes a new swarm with this node as its manager; returns the node's id. With
+    /// `force_new_cluster` on a manager its cluster goes on with it alone.
     ///
     /// # Errors
-    /// [`SwarmError::AlreadyInSwarm`], [`SwarmError::InvalidArgument`], [`SwarmError::Listen`].
+    /// [`SwarmError::AlreadyInSwarm`], [`SwarmError::NotManager`], [`SwarmError::Locked`], [`SwarmError::InvalidArgument`], [`SwarmError::Listen`].
     pub async fn init(&self, request: InitRequest) -> Result<String, SwarmError> {
         let _changing = self.0.changing.lock().await;
-        if request.force_new_cluster {
-            return Err(SwarmError::NotImplemented(
-                "forcing a new cluster is not supported yet".to_owned(),
-            ));
+        if request.force_new_cluster && self.check_free().is_err() {
+            return self.stay_alone(request).await;
         }
         self.check_free()?;
         let running = Running::create(&self.0.config, request).await?;
         let node = running.node_id();
         self.set(Membership::Running(Arc::new(running)));
         Ok(node)
+    }
+
+    /// Makes this node the manager of a cluster that a backup was made of; returns the node's id.
+    /// The managers that it had are taken out of it, what ran on them is started elsewhere.
+    ///
+    /// # Errors
+    /// [`SwarmError::AlreadyInSwarm`], [`SwarmError::Listen`], [`SwarmError::Restore`].
+    pub async fn restore(
+        &self,
+        request: RestoreRequest,
+        backup: &Backup,
+    ) -> Result<String, SwarmError> {
+        let _changing = self.0.changing.lock().await;
+        self.check_free()?;
+        let running = Running::restore(&self.0.config, request, backup).await?;
+        let node = running.node_id();
+        self.set(Membership::Running(Arc::new(running)));
+        tracing::info!(node, cluster = backup.summary.cluster, "a cluster was restored");
+        Ok(node)
+    }
+
+    /// Goes on with this manager alone: all others are taken out of the cluster. Also for a manager
+    /// whose swarm could not be taken up, because its address is another one now for example.
+    async fn stay_alone(&self, request: InitRequest) -> Result<String, SwarmError> {
+        let unlock = match self.membership() {
+            Membership::Running(running) if running.is_manager() => {
+                let unlock = running.unlock_key();
+                running.stop().await;
+                unlock
+            }
+            Membership::Locked => return Err(SwarmError::Locked),
+            Membership::Failed(_) => None,
+            Membership::None
+            | Membership::JoinFailed(_)
+            | Membership::Joining(_)
+            | Membership::Running(_) => return Err(SwarmError::NotManager),
+        };
+        // The store's file is closed with the last user of it.
+        self.set(Membership::None);
+        match Running::alone(&self.0.config, request, unlock).await {
+            Ok(running) => {
+                let node = running.node_id();
+                self.set(Membership::Running(Arc::new(running)));
+                tracing::warn!(node, "this manager goes on alone");
+                Ok(node)
+            }
+            Err(error) => {
+                let text = brig_types::error::chain(&error);
+                self.set(Membership::Failed(Arc::new(error)));
+                Err(SwarmError::InvalidArgument(text))
+            }
+        }
+    }
+
+    /// Restores a backup into a scratch store beside this node's swarm, which it does not touch.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub async fn try_out(&self, backup: &Backup) -> Result<(), BackupError> {
+        let dir = files::prepare_beside(&self.0.config.state_dir)
+            .map_err(|error| BackupError::Scratch(Box::new(error)))?;
+        let outcome = backup.try_out(&dir).await;
+        if let Err(error) = std::fs::remove_dir_all(&dir) {
+            tracing::warn!(%error, path = %dir.display(), "a scratch store stays until the next start");
+        }
+        outcome
+    }
+
+    /// Whether this node could be given a cluster.
+    ///
+    /// # Errors
+    /// [`SwarmError::AlreadyInSwarm`].
+    pub fn check_free(&self) -> Result<(), SwarmError> {
+        match self.membership() {
+            Membership::None | Membership::JoinFailed(_) => Ok(()),
+            Membership::Joining(_)
+            | Membership::Running(_)
+            | Membership::Locked
+            | Membership::Failed(_) => Err(SwarmError::AlreadyInSwarm),
+        }
     }
 
     /// Joins an existing swarm as a worker and waits until this node works in it.
@@ -258,12 +361,32 @@ impl Swarm {
         self.membership()
     }
 
-    fn check_free(&self) -> Result<(), SwarmError> {
+    /// Takes the membership of a locked manager up with the cluster's unlock key, `SWMKEY-1-…`.
+    ///
+    /// # Errors
+    /// [`SwarmError::NotLocked`]; [`SwarmError::BadUnlockKey`] and [`SwarmError::WrongUnlockKey`],
+    /// which change nothing; whatever else keeps the swarm from being taken up.
+    pub async fn unlock(&self, key: &str) -> Result<(), SwarmError> {
+        let _changing = self.0.changing.lock().await;
         match self.membership() {
-            Membership::None | Membership::JoinFailed(_) => Ok(()),
-            Membership::Joining(_) | Membership::Running(_) | Membership::Failed(_) => {
-                Err(SwarmError::AlreadyInSwarm)
+            Membership::Locked => {}
+            Membership::Running(running) if running.is_manager() => {
+                return Err(SwarmError::NotLocked);
             }
+            _ => return Err(self.control().err().unwrap_or(SwarmError::NotLocked)),
+        }
+        let key = UnlockKey::parse(key).map_err(|_| SwarmError::BadUnlockKey)?;
+        let kek = KeyEncryptionKey::from(&key);
+        match Running::resume(&self.0.config, Some(kek)).await {
+            Ok(running) => {
+                self.set(Membership::Running(Arc::new(running)));
+                tracing::info!("this manager is unlocked");
+                Ok(())
+            }
+            Err(SwarmError::Pki { source: brig_pki::PkiError::WrongUnlockKey, .. }) => {
+                Err(SwarmError::WrongUnlockKey)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -283,6 +406,12 @@ impl Swarm {
                     return Err(SwarmError::LeaveManager);
                 }
                 running.leave().await;
+            }
+            Membership::Locked => {
+                if !force {
+                    return Err(SwarmError::LeaveLocked);
+                }
+                self.0.config.executor.retain(&[]).await;
             }
             Membership::Failed(error) => {
                 if !force {
@@ -312,12 +441,14 @@ impl Swarm {
     /// The cluster's objects.
     ///
     /// # Errors
-    /// [`SwarmError::NotInSwarm`], [`SwarmError::NotManager`], [`SwarmError::Unusable`].
+    /// [`SwarmError::NotInSwarm`], [`SwarmError::NotManager`], [`SwarmError::Locked`],
+    /// [`SwarmError::Unusable`].
     pub fn control(&self) -> Result<Control, SwarmError> {
         match self.membership() {
             Membership::None | Membership::JoinFailed(_) => Err(SwarmError::NotInSwarm),
             Membership::Joining(_) => Err(SwarmError::NotManager),
             Membership::Running(running) => running.control().ok_or(SwarmError::NotManager),
+            Membership::Locked => Err(SwarmError::Locked),
             Membership::Failed(error) => Err(SwarmError::Unusable(error)),
         }
     }
@@ -326,11 +457,12 @@ impl Swarm {
     /// the whole cluster's, on a worker its own. Nothing in no swarm.
     ///
     /// # Errors
-    /// [`SwarmError::Unusable`].
+    /// [`SwarmError::Locked`], [`SwarmError::Unusable`].
     pub fn expiries(&self, now: SystemTime) -> Result<Vec<Expiry>, SwarmError> {
         match self.membership() {
             Membership::None | Membership::JoinFailed(_) | Membership::Joining(_) => Ok(Vec::new()),
             Membership::Running(running) => Ok(running.expiries(now)),
+            Membership::Locked => Err(SwarmError::Locked),
             Membership::Failed(error) => Err(SwarmError::Unusable(error)),
         }
     }
@@ -347,13 +479,13 @@ impl Swarm {
                 error: brig_types::error::chain(error.as_ref()),
                 ..SwarmStatus::default()
             },
+            Membership::Locked => SwarmStatus {
+                local_node_state: LocalNodeState::Locked,
+                error: SwarmError::Locked.to_string(),
+                ..SwarmStatus::default()
+            },
             Membership::Failed(error) => SwarmStatus {
-                local_node_state: match error.as_ref() {
-                    SwarmError::Pki { source: brig_pki::PkiError::Locked, .. } => {
-                        LocalNodeState::Locked
-                    }
-                    _ => LocalNodeState::Error,
-                },
+                local_node_state: LocalNodeState::Error,
                 error: brig_types::error::chain(error.as_ref()),
                 ..SwarmStatus::default()
             },

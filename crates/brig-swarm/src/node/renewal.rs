@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use brig_pki::csr::NodeKey;
 use brig_pki::identity::{CertInfo, verify_issued_chain};
-use brig_pki::keyfile::{CertificateDir, KeyFile};
 use brig_pki::tls::{self, TlsCredentials};
 use brig_pki::{PkiError, admission};
 use brig_proto::swarm::{
@@ -23,6 +22,7 @@ use crate::agent::{Agent, random};
 use crate::grpc::client::{self, Broken, MANAGER_NAME};
 use crate::grpc::clock::{self, WrongClock};
 use crate::manager::ca::own::{self, OwnError};
+use crate::node::keys::NodeKeys;
 use crate::wire_time;
 
 /// The part of its validity after which a certificate is renewed, at random between these.
@@ -43,8 +43,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// The node's certificate and where it is kept.
 pub(crate) struct Renewal {
     credentials: Arc<TlsCredentials>,
-    dir: CertificateDir,
-    key: KeyFile,
+    keys: Arc<NodeKeys>,
     agent: Arc<Agent>,
     /// The cluster's store, on its managers.
     store: Option<Store>,
@@ -97,12 +96,11 @@ impl RenewalError {
 impl Renewal {
     pub(crate) fn new(
         credentials: Arc<TlsCredentials>,
-        dir: CertificateDir,
-        key: KeyFile,
+        keys: Arc<NodeKeys>,
         agent: Arc<Agent>,
         store: Option<Store>,
     ) -> Self {
-        Self { credentials, dir, key, agent, store, problem: watch::Sender::default() }
+        Self { credentials, keys, agent, store, problem: watch::Sender::default() }
     }
 
     /// Why the node cannot work with its certificate, for `docker info`; empty while it can.
@@ -111,7 +109,7 @@ impl Renewal {
     }
 
     /// Runs until it is dropped.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
         let mut node = self.agent.node();
         let mut roots = self.agent.roots();
         // What managers said before this began counts as well.
@@ -188,7 +186,7 @@ impl Renewal {
         }
     }
 
-    async fn renew(&mut self) -> Result<(), RenewalError> {
+    async fn renew(&self) -> Result<(), RenewalError> {
         let key = NodeKey::generate()?;
         let csr = key.csr_pem()?;
         let chain = match self.own_issuer() {
@@ -205,10 +203,8 @@ impl Renewal {
         };
         let roots = self.credentials.roots_pem();
         let issued = verify_issued_chain(&roots, &chain, &key)?;
-        let file = self.key.with_node_key(key);
-        self.dir.store(&chain, &file)?;
-        self.credentials.replace(&roots, &chain, &file.node_key)?;
-        self.key = file;
+        let key = self.keys.renew(&chain, key)?;
+        self.credentials.replace(&roots, &chain, &key)?;
         self.agent.certificates_changed();
         tracing::info!(role = ?issued.role, "the node's certificate was renewed");
         Ok(())
@@ -288,9 +284,10 @@ impl Renewal {
         }
         brig_pki::ca::check_bundle(roots)?;
         let chain = self.credentials.chain_pem();
-        verify_issued_chain(roots, &chain, &self.key.node_key)?;
-        self.dir.store_roots(roots)?;
-        self.credentials.replace(roots, &chain, &self.key.node_key)?;
+        let key = self.keys.node_key();
+        verify_issued_chain(roots, &chain, &key)?;
+        self.keys.dir().store_roots(roots)?;
+        self.credentials.replace(roots, &chain, &key)?;
         self.agent.certificates_changed();
         tracing::info!("the cluster has a new trust anchor");
         Ok(())

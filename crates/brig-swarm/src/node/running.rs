@@ -7,28 +7,32 @@ use std::time::{Duration, SystemTime};
 
 use brig_pki::PkiError;
 use brig_pki::identity::NodeIdentity;
-use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys, StoredIdentity};
-use brig_pki::seal::KeyRing;
+use brig_pki::keyfile::{CertificateDir, StoredIdentity};
+use brig_pki::seal::{KeyEncryptionKey, KeyRing};
 use brig_pki::tls::TlsCredentials;
 use brig_pki::token::NodeRole as Role;
 use brig_proto::swarm::{Node, NodeRole, Peer};
 use brig_store::{RedbBackend, Store, StoreError};
-use brig_types::id::{ClusterId, NodeId};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::bootstrap::{self, FirstCertificate, FirstNode};
+use super::bootstrap;
 use super::files::{self, Addresses, Layout};
+use super::keys::NodeKeys;
 use super::renewal::Renewal;
-use super::{InitRequest, LocalNodeState, SwarmConfig, SwarmStatus, address, blocking};
+use super::{
+    InitRequest, LocalNodeState, RestoreRequest, SwarmConfig, SwarmStatus, address, blocking,
+    founding,
+};
 use crate::agent::{Agent, AgentConfig, RememberManagers};
+use crate::backup::Backup;
 use crate::error::SwarmError;
 use crate::expiry::{self, Expiry, Facts};
 use crate::manager::control::{Control, cluster};
 use crate::manager::dispatcher::OwnNode;
-use crate::manager::keys::DataKeys;
+use crate::manager::keys::{DataKeys, KeyManager, NoPeers};
 use crate::manager::{Manager, ManagerConfig};
 
 /// How long to wait for an address that is still in use, by a daemon that is being replaced.
@@ -40,6 +44,7 @@ pub(crate) struct Running {
     identity: NodeIdentity,
     addresses: Addresses,
     credentials: Arc<TlsCredentials>,
+    keys: Arc<NodeKeys>,
     agent: Arc<Agent>,
     manager: Option<Manager>,
     renewals: TaskTracker,
@@ -56,33 +61,122 @@ impl Running {
     ) -> Result<Self, SwarmError> {
         let spec = bootstrap::with_defaults(request.spec.clone());
         cluster::check_spec(&spec).map_err(|error| SwarmError::Control(Box::new(error)))?;
-        let listener = listen(address::listen(&request.listen_addr)?).await?;
-        let listening =
-            listener.local_addr().map_err(|source| listen_failed(&request.listen_addr, source))?;
-        let advertised = address::advertise(&request.advertise_addr, listening)?;
+        let (listener, addresses) = places(Places {
+            listen: &request.listen_addr,
+            advertise: &request.advertise_addr,
+            data_path: &request.data_path_addr,
+        })
+        .await?;
         let addresses = Addresses {
-            local_addr: advertised.ip().to_string(),
-            listen_addr: listening.to_string(),
-            advertise_addr: advertised.to_string(),
-            data_path_addr: request.data_path_addr.clone(),
             default_address_pool: Some(request.default_addr_pool.clone()),
             subnet_size: request.subnet_size,
             data_path_port: request.data_path_port,
-            ..Addresses::default()
+            ..addresses
         };
+        Self::found(config, listener, |layout| {
+            founding::new_swarm(layout, addresses, spec, request)
+        })
+        .await
+    }
+
+    /// Takes over the cluster of a backup, as its only manager.
+    pub(crate) async fn restore(
+        config: &SwarmConfig,
+        request: RestoreRequest,
+        backup: &Backup,
+    ) -> Result<Self, SwarmError> {
+        let (listener, addresses) = places(Places {
+            listen: &request.listen_addr,
+            advertise: &request.advertise_addr,
+            data_path: &request.data_path_addr,
+        })
+        .await?;
+        let cluster = &backup.cluster;
+        let addresses = Addresses {
+            default_address_pool: Some(cluster.default_address_pool.clone()),
+            subnet_size: cluster.subnet_size,
+            data_path_port: cluster.vxlan_udp_port,
+            ..addresses
+        };
+        Self::found(config, listener, |layout| founding::restored(layout, addresses, backup)).await
+    }
+
+    /// Takes a manager's swarm up without its other managers, at the addresses of the request.
+    pub(crate) async fn alone(
+        config: &SwarmConfig,
+        request: InitRequest,
+        unlock: Option<KeyEncryptionKey>,
+    ) -> Result<Self, SwarmError> {
+        let (listener, places) = places(Places {
+            listen: &request.listen_addr,
+            advertise: &request.advertise_addr,
+            data_path: &request.data_path_addr,
+        })
+        .await?;
+        let layout = Layout(config.state_dir.clone());
+        let (known, _, stored) = blocking({
+            let (layout, unlock) = (layout.clone(), unlock.clone());
+            move || read(&layout, unlock.as_ref())
+        })
+        .await?;
+        let identity = NodeIdentity::from_chain_pem(&stored.chain_pem)
+            .map_err(pki("use the node's certificate"))?;
+        if identity.role != Role::Manager || !known.remote_addr.is_empty() {
+            return Err(SwarmError::NotManager);
+        }
+        let addresses = Addresses {
+            local_addr: places.local_addr,
+            listen_addr: places.listen_addr,
+            advertise_addr: places.advertise_addr,
+            data_path_addr: places.data_path_addr,
+            ..known
+        };
+        let keys = NodeKeys::new(CertificateDir::new(layout.certificates()), stored.key);
+        let ring = blocking(move || keys.cluster_ring().map_err(pki("open the data keys"))).await?;
+        let store = open_store(&layout, Arc::new(DataKeys::new(ring))).await?;
+        check_store(&layout, &store, &identity)?;
+        founding::remove_other_managers(&store, identity.node.as_str(), &addresses.advertise_addr)
+            .await?;
+        blocking(move || {
+            store.close();
+            layout.write_addresses(&addresses)
+        })
+        .await?;
+        Self::start(config, Some(listener), unlock).await
+    }
+
+    /// The unlock key that this manager's keys are wrapped with, if autolock is on.
+    pub(crate) fn unlock_key(&self) -> Option<KeyEncryptionKey> {
+        self.keys.store_keys().filter(|keys| keys.locked).map(|keys| keys.kek)
+    }
+
+    /// Has the swarm's directory written beside its place, moves it there, and starts.
+    async fn found<F>(
+        config: &SwarmConfig,
+        listener: TcpListener,
+        write: impl FnOnce(Layout) -> F,
+    ) -> Result<Self, SwarmError>
+    where
+        F: Future<Output = Result<Option<KeyEncryptionKey>, SwarmError>>,
+    {
         let dir = config.state_dir.clone();
         let new = blocking({
             let dir = dir.clone();
             move || files::prepare_beside(&dir)
         })
         .await?;
-        let written = write_new_swarm(Layout(new.clone()), addresses, spec, request).await;
-        blocking(move || {
-            written?;
-            files::move_into_place(&new, &dir)
+        let written = write(Layout(new.clone())).await;
+        let unlock = blocking(move || {
+            let unlock = written.inspect_err(|_| {
+                if let Err(error) = std::fs::remove_dir_all(&new) {
+                    tracing::warn!(%error, "a swarm that was not made is not removed");
+                }
+            })?;
+            files::move_into_place(&new, &dir)?;
+            Ok(unlock)
         })
         .await?;
-        let started = Self::start(config, Some(listener)).await;
+        let started = Self::start(config, Some(listener), unlock).await;
         if started.is_err() {
             // Nobody was told of this swarm yet.
             let dir = config.state_dir.clone();
@@ -92,13 +186,16 @@ impl Running {
     }
 
     /// Takes a swarm up again.
-    pub(crate) async fn resume(config: &SwarmConfig) -> Result<Self, SwarmError> {
-        Self::start(config, None).await
+    pub(crate) async fn resume(
+        config: &SwarmConfig,
+        unlock: Option<KeyEncryptionKey>,
+    ) -> Result<Self, SwarmError> {
+        Self::start(config, None, unlock).await
     }
 
     /// Takes up a membership that was just written. When that fails the node is in no swarm.
     pub(crate) async fn start_joined(config: &SwarmConfig) -> Result<Self, SwarmError> {
-        let started = Self::start(config, None).await;
+        let started = Self::start(config, None, None).await;
         if started.is_err() {
             let dir = config.state_dir.clone();
             blocking(move || files::discard(&dir)).await?;
@@ -109,11 +206,12 @@ impl Running {
     async fn start(
         config: &SwarmConfig,
         listener: Option<TcpListener>,
+        unlock: Option<KeyEncryptionKey>,
     ) -> Result<Self, SwarmError> {
         let layout = Layout(config.state_dir.clone());
         let (addresses, managers, stored) = blocking({
             let layout = layout.clone();
-            move || read(&layout)
+            move || read(&layout, unlock.as_ref())
         })
         .await?;
         let credentials =
@@ -121,6 +219,7 @@ impl Running {
                 .map_err(pki("use the node's certificate"))?;
         let credentials = Arc::new(credentials);
         let identity = credentials.identity();
+        let keys = Arc::new(NodeKeys::new(CertificateDir::new(layout.certificates()), stored.key));
         let mut local_manager = None;
         let mut manager = None;
         let mut own_store = None;
@@ -139,20 +238,24 @@ impl Running {
                 .local_addr()
                 .map_err(|source| listen_failed(&addresses.listen_addr, source))?;
             local_manager = Some(address::local(listening).to_string());
-            let ring = open_keys(&layout, stored.key.store_keys.as_ref())?;
-            let store = open_store(&layout, ring).await?;
+            let for_ring = Arc::clone(&keys);
+            let ring = blocking(move || for_ring.cluster_ring().map_err(pki("open the data keys")));
+            let data = Arc::new(DataKeys::new(ring.await?));
+            let store = open_store(&layout, Arc::clone(&data)).await?;
             check_store(&layout, &store, &identity)?;
             own_store = Some(store.clone());
             let own = OwnNode {
                 id: identity.node.to_string(),
                 address: addresses.advertise_addr.clone(),
             };
+            let keys = KeyManager::new(Arc::clone(&keys), data, store.clone(), Box::new(NoPeers));
             let started = Manager::start(ManagerConfig {
                 store,
                 credentials: Arc::clone(&credentials),
                 listener,
                 cluster: identity.cluster.clone(),
                 own,
+                keys,
             });
             manager = Some(started.await.map_err(SwarmError::Store)?);
         }
@@ -164,7 +267,7 @@ impl Running {
             managers,
             remember_managers: remember(layout.clone()),
             tasks_dir: &tasks_dir,
-            keys: Arc::new(open_keys(&layout, stored.key.store_keys.as_ref())?),
+            keys: node_ring(&layout, &keys)?,
         });
         let agent = match agent.await {
             Ok(agent) => Arc::new(agent),
@@ -175,12 +278,14 @@ impl Running {
                 return Err(files::failed("read", &tasks_dir, source));
             }
         };
+        // The agent has read what it remembers, and sealed it with the current key.
+        let for_older = Arc::clone(&keys);
+        blocking(move || for_older.forget_older().map_err(pki("write the key file"))).await?;
         let stop = CancellationToken::new();
         let renewals = TaskTracker::new();
         let renewal = Renewal::new(
             Arc::clone(&credentials),
-            CertificateDir::new(layout.certificates()),
-            stored.key,
+            Arc::clone(&keys),
             Arc::clone(&agent),
             own_store,
         );
@@ -196,6 +301,7 @@ impl Running {
             identity,
             addresses,
             credentials,
+            keys,
             agent,
             manager,
             renewals,
@@ -291,6 +397,7 @@ impl Running {
         if let Some(manager) = &self.manager {
             manager.stop().await;
         }
+        self.close_keys().await;
     }
 
     /// Stops and removes this node's tasks.
@@ -299,6 +406,15 @@ impl Running {
         self.agent.leave().await;
         if let Some(manager) = &self.manager {
             manager.stop().await;
+        }
+        self.close_keys().await;
+    }
+
+    /// Whoever changed the keys may have been stopped, the change itself is not.
+    async fn close_keys(&self) {
+        let keys = Arc::clone(&self.keys);
+        if tokio::task::spawn_blocking(move || keys.close()).await.is_err() {
+            tracing::error!("the node's keys were not closed");
         }
     }
 
@@ -309,66 +425,27 @@ impl Running {
     }
 }
 
-/// Everything of a new swarm, in a directory of its own.
-async fn write_new_swarm(
-    layout: Layout,
-    addresses: Addresses,
-    spec: brig_proto::swarm::ClusterSpec,
-    request: InitRequest,
-) -> Result<(), SwarmError> {
-    let cluster_id = ClusterId::generate().to_string();
-    let identity =
-        NodeIdentity { cluster: cluster_id.clone(), role: Role::Manager, node: NodeId::generate() };
-    let advertised = addresses.advertise_addr.clone();
-    let availability = request.availability;
-    let FirstCertificate { root, key, csr, chain } =
-        bootstrap::first_certificate(&spec, &identity).await?;
-    let (store, cluster, node) = blocking(move || {
-        let cluster = bootstrap::cluster(&cluster_id, &root, spec, &request)
-            .map_err(|error| SwarmError::Control(Box::new(error)))?;
-        let (keys, ring) = StoreKeys::generate().map_err(pki("make the store's keys"))?;
-        let backend = RedbBackend::open(&layout.store())
-            .map_err(|error| SwarmError::Store(StoreError::Open(Arc::new(error))))?;
-        let store = Store::open(backend, Arc::new(DataKeys(ring))).map_err(SwarmError::Store)?;
-        layout.write_addresses(&addresses)?;
-        let own = Peer { node_id: identity.node.to_string(), addr: advertised.clone() };
-        layout.write_managers(&[own])?;
-        let certificates = CertificateDir::new(layout.certificates());
-        certificates.store_roots(root.cert_pem()).map_err(pki("write the trusted roots"))?;
-        certificates
-            .store(&chain, &KeyFile::new(key, Some(keys)))
-            .map_err(pki("write the node's certificate"))?;
-        let first = FirstNode { id: identity.node.to_string(), address: advertised, csr, chain };
-        Ok((store, cluster, bootstrap::node(first, availability)))
-    })
-    .await?;
-    bootstrap::write(&store, cluster, node).await.map_err(SwarmError::Store)?;
-    // Closing the file waits for its thread.
-    blocking(move || {
-        drop(store);
-        Ok(())
-    })
-    .await
-}
-
-fn read(layout: &Layout) -> Result<(Addresses, Vec<Peer>, StoredIdentity), SwarmError> {
+fn read(
+    layout: &Layout,
+    unlock: Option<&KeyEncryptionKey>,
+) -> Result<(Addresses, Vec<Peer>, StoredIdentity), SwarmError> {
     let addresses = layout.read_addresses()?;
     let managers = layout.read_managers()?;
     let stored = CertificateDir::new(layout.certificates())
-        .load()
+        .load(unlock)
         .map_err(pki("read the node's certificate"))?
         .ok_or_else(|| layout.damaged("the node's certificate or its key is missing".to_owned()))?;
     Ok((addresses, managers, stored))
 }
 
-/// The data keys of this node, which seal its store and what its agent remembers.
-fn open_keys(layout: &Layout, keys: Option<&StoreKeys>) -> Result<KeyRing, SwarmError> {
-    keys.ok_or_else(|| layout.damaged("the key file has no data keys".to_owned()))?
-        .open()
-        .map_err(pki("open the data keys"))
+/// The data keys of what this node's agent remembers.
+fn node_ring(layout: &Layout, keys: &NodeKeys) -> Result<Arc<KeyRing>, SwarmError> {
+    keys.store_keys()
+        .map(|keys| keys.node)
+        .ok_or_else(|| layout.damaged("the key file has no data keys".to_owned()))
 }
 
-async fn open_store(layout: &Layout, ring: KeyRing) -> Result<Store, SwarmError> {
+async fn open_store(layout: &Layout, data: Arc<DataKeys>) -> Result<Store, SwarmError> {
     let path = layout.store();
     if !path.exists() {
         return Err(layout.damaged("cluster.redb is missing".to_owned()));
@@ -376,7 +453,7 @@ async fn open_store(layout: &Layout, ring: KeyRing) -> Result<Store, SwarmError>
     blocking(move || {
         let backend = RedbBackend::open(&path)
             .map_err(|error| SwarmError::Store(StoreError::Open(Arc::new(error))))?;
-        Store::open(backend, Arc::new(DataKeys(ring))).map_err(SwarmError::Store)
+        Store::open(backend, data).map_err(SwarmError::Store)
     })
     .await
 }
@@ -392,6 +469,28 @@ fn check_store(layout: &Layout, store: &Store, identity: &NodeIdentity) -> Resul
         return Err(layout.damaged("the store does not know this node".to_owned()));
     }
     Ok(())
+}
+
+/// Addresses as a request has them.
+struct Places<'a> {
+    listen: &'a str,
+    advertise: &'a str,
+    data_path: &'a str,
+}
+
+/// Listens where a new manager is to listen.
+async fn places(wanted: Places<'_>) -> Result<(TcpListener, Addresses), SwarmError> {
+    let listener = listen(address::listen(wanted.listen)?).await?;
+    let listening = listener.local_addr().map_err(|source| listen_failed(wanted.listen, source))?;
+    let advertised = address::advertise(wanted.advertise, listening)?;
+    let addresses = Addresses {
+        local_addr: advertised.ip().to_string(),
+        listen_addr: listening.to_string(),
+        advertise_addr: advertised.to_string(),
+        data_path_addr: wanted.data_path.to_owned(),
+        ..Addresses::default()
+    };
+    Ok((listener, addresses))
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, SwarmError> {

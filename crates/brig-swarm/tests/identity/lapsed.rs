@@ -63,7 +63,7 @@ impl Pair {
     }
 
     fn valid_until(&self, dir: &str) -> OffsetDateTime {
-        let stored = offline::certificates(&self.dir.path().join(dir)).load().unwrap().unwrap();
+        let stored = offline::certificates(&self.dir.path().join(dir)).load(None).unwrap().unwrap();
         brig_pki::identity::CertInfo::from_pem(&stored.chain_pem).unwrap().not_after
     }
 }

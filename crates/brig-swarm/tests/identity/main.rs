@@ -163,7 +163,7 @@ async fn the_log_says_who_is_refused_and_why() {
 /// Replaces the cluster's root at once, as if a rotation had ended that a node slept through.
 async fn replace_root(off: &Off, new: &Authority) {
     let roots = new.root();
-    let me = offline::certificates(off.path()).load().unwrap().unwrap();
+    let me = offline::certificates(off.path()).load(None).unwrap().unwrap();
     let own = TlsCredentials::new(&me.roots_pem, &me.chain_pem, &me.key.node_key).unwrap();
     let node = own.identity().node.to_string();
     let wanted = Wanted { role: "swarm-manager", ..Wanted::worker(&off.cluster, &node) };

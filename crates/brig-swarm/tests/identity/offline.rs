@@ -11,7 +11,7 @@ use brig_types::secret::SecretBytes;
 
 use crate::authority::Authority;
 
-struct Keys(KeyRing);
+struct Keys(Arc<KeyRing>);
 
 impl Sealer for Keys {
     fn seal(&self, kind: &str, id: &str, plain: &[u8]) -> Result<Vec<u8>, SealError> {
@@ -36,7 +36,7 @@ pub(crate) fn certificates(dir: &Path) -> CertificateDir {
 /// Gives a node another certificate; its key stays.
 pub(crate) fn replace_certificate(dir: &Path, make: impl FnOnce(&KeyFile) -> Vec<u8>) -> Vec<u8> {
     let certificates = certificates(dir);
-    let stored = certificates.load().unwrap().unwrap();
+    let stored = certificates.load(None).unwrap().unwrap();
     let chain = make(&stored.key);
     certificates.store(&chain, &stored.key).unwrap();
     chain
@@ -44,8 +44,8 @@ pub(crate) fn replace_certificate(dir: &Path, make: impl FnOnce(&KeyFile) -> Vec
 
 /// Changes the store of a manager that is off.
 pub(crate) async fn edit<R>(dir: &Path, f: impl FnOnce(&mut Tx<'_>) -> R) -> R {
-    let stored = certificates(dir).load().unwrap().unwrap();
-    let ring = stored.key.store_keys.as_ref().unwrap().open().unwrap();
+    let stored = certificates(dir).load(None).unwrap().unwrap();
+    let ring = stored.key.store_keys.as_ref().unwrap().cluster.clone().unwrap();
     let path = dir.join("swarm/cluster.redb");
     // The last connections of a manager that was just stopped may still hold it.
     let open = || RedbBackend::open(&path).map_err(|error| error.to_string());

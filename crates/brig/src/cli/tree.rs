@@ -2,8 +2,8 @@
 
 use super::Leaf;
 use crate::commands::{
-    access, audit, config, container, context, image, network, node, prune, secret, service, swarm,
-    system, volume,
+    access, audit, cluster, config, container, context, image, network, node, prune, secret,
+    service, swarm, system, volume,
 };
 
 /// A word of the command line.
@@ -24,7 +24,7 @@ pub(crate) struct Group {
 }
 
 /// Groups, in the order of the help.
-pub(crate) const GROUPS: [&Group; 15] = [
+pub(crate) const GROUPS: [&Group; 16] = [
     &Group { name: "builder", about: "Manage builds", leaves: prune::BUILDER_COMMANDS },
     &Group { name: "container", about: "Manage containers", leaves: container::COMMANDS },
     &Group { name: "context", about: "Manage contexts", leaves: context::COMMANDS },
@@ -35,6 +35,7 @@ pub(crate) const GROUPS: [&Group; 15] = [
     &Group { name: "access", about: "Manage who may do what", leaves: access::COMMANDS },
     &Group { name: "audit", about: "Look at what was done", leaves: audit::COMMANDS },
     &Group { name: "auth", about: "Explain decisions", leaves: access::AUTH_COMMANDS },
+    &Group { name: "cluster", about: "Manage the cluster's store", leaves: cluster::COMMANDS },
     &Group { name: "config", about: "Manage Swarm configs", leaves: config::COMMANDS },
     &Group { name: "node", about: "Manage Swarm nodes", leaves: node::COMMANDS },
     &Group { name: "secret", about: "Manage Swarm secrets", leaves: secret::COMMANDS },

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod audit;
+pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod container;
 pub(crate) mod context;

@@ -2,6 +2,7 @@
 //! does not hold up the rest.
 
 pub(crate) mod detach;
+pub(crate) mod secret;
 pub(crate) mod stdin;
 pub(crate) mod writer;
 

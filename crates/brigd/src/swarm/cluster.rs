@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use brig_api::cluster::{ClusterKeys, KeyUsage};
 use brig_api::swarm::{SwarmInitRequest, SwarmJoinRequest, SwarmSpec, UnlockKey};
 use brig_proto::swarm::ClusterSpec;
 use brig_proto::swarm::node_spec::Availability;
@@ -10,7 +11,7 @@ use brig_types::secret::SecretString;
 use http::StatusCode;
 
 use super::{Answer, convert, events, local, versions};
-use crate::server::{ApiError, Call, body};
+use crate::server::{Call, body};
 
 /// `GET /swarm`.
 pub(super) async fn inspect(call: Call) -> Answer {
@@ -102,9 +103,40 @@ pub(super) async fn unlock_key(call: Call) -> Answer {
     body::ok(&UnlockKey { unlock_key })
 }
 
-/// `POST /swarm/unlock`.
-pub(super) async fn unlock(call: Call) -> Answer {
-    // A node that is locked has no control side and says so itself.
-    local::control(&call.state)?;
-    Err(ApiError::conflict("swarm is not locked"))
+/// `POST /swarm/unlock`: takes a locked manager's membership up.
+pub(super) async fn unlock(mut call: Call) -> Answer {
+    let request: UnlockKey = call.required_json().await?;
+    call.state.swarm.unlock(request.unlock_key.expose_secret()).await?;
+    events::follow(&call.state);
+    Ok(body::empty(StatusCode::OK))
+}
+
+/// `GET /brig/cluster/keys`: which data keys seal the cluster's objects.
+pub(super) async fn data_keys(call: Call) -> Answer {
+    let control = local::control(&call.state)?;
+    let keys = control.data_keys().await?;
+    body::ok(&ClusterKeys {
+        current: keys.current,
+        generation: keys.generation,
+        wanted: keys.wanted,
+        rotating: keys.rotating,
+        reason: keys.reason,
+        requested_at: keys
+            .requested_at
+            .map(|at| brig_api::time::rfc3339nano(at.into()))
+            .unwrap_or_default(),
+        autolock: control.unlock_key()?.is_some(),
+        records: keys
+            .records
+            .into_iter()
+            .map(|(key, records)| KeyUsage { key, records: records as u64 })
+            .collect(),
+    })
+}
+
+/// `POST /brig/cluster/keys/rotate`: has everything sealed with a new data key. Answered when that
+/// is sure to happen; `GET /brig/cluster/keys` says how far it is.
+pub(super) async fn rotate_data_key(call: Call) -> Answer {
+    local::control(&call.state)?.rotate_data_key("an operator asked for it").await?;
+    Ok(body::empty(StatusCode::OK))
 }

@@ -9,6 +9,7 @@ pub mod expiring;
 pub mod local;
 pub mod networks;
 
+mod backup;
 mod cluster;
 mod configs;
 mod logs;
@@ -40,6 +41,11 @@ static ROUTES: &[Route] = &[
     route!(POST "/swarm/update", SwarmUpdate, cluster::update),
     route!(GET "/swarm/unlockkey", SwarmUnlockKey, cluster::unlock_key),
     route!(POST "/swarm/unlock", SwarmUnlock, cluster::unlock),
+    route!(POST "/brig/cluster/backup", ClusterBackup, backup::backup, attended()),
+    route!(POST "/brig/cluster/backup/verify", ClusterVerify, backup::verify, streamed(), attended()),
+    route!(POST "/brig/cluster/restore", ClusterRestore, backup::restore, streamed()),
+    route!(GET "/brig/cluster/keys", ClusterKeys, cluster::data_keys),
+    route!(POST "/brig/cluster/keys/rotate", ClusterRotateKeys, cluster::rotate_data_key),
     route!(GET "/system/expiring", SystemExpiring, expiring::list),
     route!(GET "/nodes", NodeList, nodes::list),
     route!(GET "/nodes/{id}", NodeInspect, nodes::inspect),

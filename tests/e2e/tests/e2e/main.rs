@@ -4,6 +4,8 @@
 
 mod access;
 mod attach;
+mod autolock;
+mod backup;
 mod build;
 mod compose;
 mod contexts;

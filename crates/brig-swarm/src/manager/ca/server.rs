@@ -26,6 +26,7 @@ use crate::grpc::authorize::{Caller, Unrecognized};
 use crate::manager::changes::{self, Wake};
 use crate::manager::dispatcher::status::store_failed;
 use crate::manager::join_tokens::{self, Refusal};
+use crate::manager::keys::UNLOCK_SUBSYSTEM;
 
 /// Largest certificate request.
 const MAX_CSR: usize = 16 << 10;
@@ -230,7 +231,7 @@ impl ca_server::Ca for CaServer {
         let unlock_key = cluster
             .unlock_keys
             .iter()
-            .find(|key| key.subsystem == "swarm-manager")
+            .find(|key| key.subsystem == UNLOCK_SUBSYSTEM)
             .map(|key| key.key.clone())
             .unwrap_or_default();
         let version =

@@ -69,6 +69,15 @@ impl Signer {
         cluster: &Cluster,
         identity: &Arc<TlsCredentials>,
     ) -> Result<Self, SignError> {
+        Self::of(cluster, Some(Arc::clone(identity)))
+    }
+
+    /// The same for a manager that has no certificate yet.
+    pub(crate) fn for_nobody(cluster: &Cluster) -> Result<Self, SignError> {
+        Self::of(cluster, None)
+    }
+
+    fn of(cluster: &Cluster, identity: Option<Arc<TlsCredentials>>) -> Result<Self, SignError> {
         let root = cluster.root_ca.as_ref().ok_or(SignError::Recoverable(PkiError::NoSigner))?;
         let (cert, key) = match &root.root_rotation {
             None => (&root.ca_cert, &root.ca_key),
@@ -76,9 +85,8 @@ impl Signer {
         };
         let intermediates = rotation::way_back(root, SystemTime::now());
         let settings = cluster.spec.as_ref().and_then(|spec| spec.ca_config.as_ref());
-        let external = settings.and_then(|settings| {
-            ExternalCa::new(settings, &root.ca_cert, cert, Some(Arc::clone(identity)))
-        });
+        let external =
+            settings.and_then(|settings| ExternalCa::new(settings, &root.ca_cert, cert, identity));
         let authority = match external {
             Some(external) => Authority::External(external),
             None => {

@@ -5,12 +5,17 @@ use std::time::{Duration, SystemTime};
 
 use brig_pki::ca::MIN_NODE_EXPIRY;
 use brig_pki::token::{JoinToken, UnlockKey};
-use brig_proto::swarm::{Cluster, ClusterSpec};
+use brig_proto::swarm::{
+    Cluster, ClusterSpec, EncryptionKey, Node, issuance_status::State as IssuanceState,
+};
+use brig_store::Tx;
 
 use super::{Control, check_version};
+use crate::backup::Snapshot;
 use crate::error::ControlError;
 use crate::manager::ca::{external, rotation};
 use crate::manager::join_tokens::TokenLimit;
+use crate::manager::keys::{self, DataKeyStatus};
 use crate::validate::service::invalid;
 
 /// Which secrets of the cluster are made anew.
@@ -40,8 +45,8 @@ impl Control {
     /// Changes the cluster's settings, rotates tokens and begins to rotate the root.
     ///
     /// # Errors
-    /// [`ControlError::OutOfSequence`], [`ControlError::InvalidArgument`],
-    /// [`ControlError::NotImplemented`] for autolock.
+    /// [`ControlError::OutOfSequence`], [`ControlError::InvalidArgument`]; [`ControlError::Keys`]
+    /// when the change was made but this manager's keys did not follow.
     pub async fn update_cluster(
         &self,
         version: u64,
@@ -68,9 +73,6 @@ impl Control {
                 {
                     *root = changed;
                 }
-                if tokens.unlock_key {
-                    return Err(autolock());
-                }
                 let current = root.join_tokens.get_or_insert_default();
                 if tokens.worker {
                     current.worker = new_token(&root.ca_cert)?;
@@ -81,10 +83,17 @@ impl Control {
                     current.manager_limit = limit;
                 }
                 cluster.spec = Some(without_signer(spec));
+                let is_locked_first = set_unlock_key(&mut cluster, tokens.unlock_key)?;
+                if is_locked_first {
+                    // The keys before were on the disk beside what they protect.
+                    keys::want_new_data_key(&mut cluster, "autolock was turned on");
+                    renew_managers(tx)?;
+                }
                 tx.update(cluster)?;
-                Ok(())
+                Ok::<_, ControlError>(())
             })
-            .await
+            .await?;
+        self.keys.follow_unlock_key().await.map_err(|error| ControlError::Keys(Box::new(error)))
     }
 
     /// Finds out who signs for the roots that new settings ask for. That is for the cluster as it is
@@ -95,6 +104,28 @@ impl Control {
         external::find_signers(&cluster, &config, &self.identity).await
     }
 
+    /// Which data keys seal the cluster's objects. Reads through the whole store.
+    ///
+    /// # Errors
+    /// [`ControlError::KeyStatus`].
+    pub async fn data_keys(&self) -> Result<DataKeyStatus, ControlError> {
+        self.keys.status().await.map_err(|error| ControlError::KeyStatus(Box::new(error)))
+    }
+
+    /// Has the cluster's objects sealed with a new data key, in the background.
+    ///
+    /// # Errors
+    /// [`ControlError::Store`].
+    pub async fn rotate_data_key(&self, reason: &str) -> Result<(), ControlError> {
+        Ok(self.store.update(|tx| keys::rotate_data_key(tx, reason)).await?)
+    }
+
+    /// The cluster as it is now, for a backup.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { state: (*self.store.view()).clone(), node: self.own_node.clone() }
+    }
+
     /// The key that unlocks managers; `None` while autolock is off.
     ///
     /// # Errors
@@ -102,12 +133,8 @@ impl Control {
     pub fn unlock_key(&self) -> Result<Option<brig_types::secret::SecretString>, ControlError> {
         let view = self.store.view();
         let cluster = view.all::<Cluster>().next().ok_or_else(missing)?;
-        cluster
-            .unlock_keys
-            .iter()
-            .find(|key| key.subsystem == "swarm-manager")
-            .map(|key| UnlockKey::from_bytes(&key.key).map(|key| key.to_secret_string()))
-            .transpose()
+        keys::unlock_key(cluster)
+            .map(|key| key.map(|key| key.to_secret_string()))
             .map_err(ControlError::Pki)
     }
 }
@@ -124,10 +151,6 @@ pub(crate) fn without_signer(mut spec: ClusterSpec) -> ClusterSpec {
 
 /// Checks settings, of a new cluster or a changed one.
 pub(crate) fn check_spec(spec: &ClusterSpec) -> Result<(), ControlError> {
-    let auto_lock = spec.encryption_config.as_ref().is_some_and(|config| config.auto_lock_managers);
-    if auto_lock {
-        return Err(autolock());
-    }
     if let Some(config) = &spec.ca_config {
         if let Some(expiry) = &config.node_cert_expiry {
             let long_enough =
@@ -146,8 +169,42 @@ pub(crate) fn check_spec(spec: &ClusterSpec) -> Result<(), ControlError> {
     Ok(())
 }
 
-fn autolock() -> ControlError {
-    ControlError::NotImplemented("autolock is not supported yet".to_owned())
+/// Gives the cluster the unlock key that its settings ask for, or takes it away; with `rotate`
+/// another one. Answers whether there was none before.
+pub(crate) fn set_unlock_key(cluster: &mut Cluster, rotate: bool) -> Result<bool, ControlError> {
+    let is_managers = |key: &EncryptionKey| key.subsystem == keys::UNLOCK_SUBSYSTEM;
+    let is_wanted = cluster
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.encryption_config.as_ref())
+        .is_some_and(|config| config.auto_lock_managers);
+    let had_one = cluster.unlock_keys.iter().any(is_managers);
+    if is_wanted && had_one && !rotate {
+        return Ok(false);
+    }
+    cluster.unlock_keys.retain(|key| !is_managers(key));
+    if is_wanted {
+        let key = UnlockKey::generate().map_err(ControlError::Pki)?;
+        cluster.unlock_keys.push(EncryptionKey {
+            subsystem: keys::UNLOCK_SUBSYSTEM.to_owned(),
+            key: key.expose_secret().to_vec(),
+            ..EncryptionKey::default()
+        });
+    }
+    Ok(is_wanted && !had_one)
+}
+
+/// Tells all managers to get certificates for other keys.
+fn renew_managers(tx: &mut Tx<'_>) -> Result<(), ControlError> {
+    let managers: Vec<Arc<Node>> = tx.managers().cloned().collect();
+    for manager in managers {
+        let mut manager = (*manager).clone();
+        if let Some(certificate) = &mut manager.certificate {
+            certificate.status.get_or_insert_default().set_state(IssuanceState::Rotate);
+            tx.update(manager)?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn new_token(ca_cert: &[u8]) -> Result<String, ControlError> {

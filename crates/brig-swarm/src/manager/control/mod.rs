@@ -24,6 +24,7 @@ pub use self::behind::{BehindReason, NodeBehind};
 pub use self::cluster::TokenRotation;
 pub use self::logs::LogStream;
 pub use self::services::{RegistryAuthFrom, UpdateOptions};
+use super::keys::KeyManager;
 use super::logbroker::LogBroker;
 use crate::error::ControlError;
 use crate::validate::service::invalid;
@@ -36,6 +37,7 @@ pub struct Control {
     own_node: String,
     /// The manager's certificate, for the authorities that settings name.
     identity: Arc<TlsCredentials>,
+    keys: KeyManager,
 }
 
 impl std::fmt::Debug for Control {
@@ -50,8 +52,9 @@ impl Control {
         logs: LogBroker,
         own_node: String,
         identity: Arc<TlsCredentials>,
+        keys: KeyManager,
     ) -> Self {
-        Self { store, logs, own_node, identity }
+        Self { store, logs, own_node, identity, keys }
     }
 
     #[cfg(test)]

@@ -12,6 +12,7 @@ use brig_store::Tx;
 use super::{Control, check_version, find};
 use crate::error::ControlError;
 use crate::manager::dispatcher::status::orphan_tasks;
+use crate::manager::keys;
 use crate::validate::service::invalid;
 use crate::wire_time;
 
@@ -52,7 +53,11 @@ impl Control {
             .update(|tx| {
                 let mut node = (*find::<Node>(tx, "node", id, host_name)?).clone();
                 check_version(&node, version)?;
+                let was_manager = node.role() == NodeRole::Manager;
                 change_role(tx, &mut node, spec.desired_role())?;
+                if was_manager && node.role() == NodeRole::Worker {
+                    keys::rotate_data_key(tx, "a manager was demoted")?;
+                }
                 let membership = node.spec.as_ref().map_or(0, |spec| spec.membership);
                 node.spec = Some(NodeSpec { membership, ..spec });
                 tx.update(node)?;

@@ -19,8 +19,8 @@ struct World {
 async fn world() -> World {
     let temp = tempfile::tempdir().unwrap();
     let backend = RedbBackend::open(&temp.path().join("store")).unwrap();
-    let (_, ring) = brig_pki::keyfile::StoreKeys::generate().unwrap();
-    let store = Store::open(backend, Arc::new(DataKeys(ring))).unwrap();
+    let ring = Arc::new(brig_pki::seal::KeyRing::generate().unwrap());
+    let store = Store::open(backend, Arc::new(DataKeys::new(ring))).unwrap();
     let mut spec = SecretSpec::default();
     spec.annotations = Some(Annotations { name: "db".to_owned(), ..Annotations::default() });
     spec.data = b"hunter2".to_vec();

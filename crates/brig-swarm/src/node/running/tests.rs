@@ -105,7 +105,7 @@ async fn a_node_that_is_told_to_renews_its_certificate() {
     drop(control);
     running.stop().await;
     drop(running);
-    let running = Running::resume(&config).await.unwrap();
+    let running = Running::resume(&config, None).await.unwrap();
     assert_eq!(running.node_id(), id);
     running.stop().await;
 }

@@ -84,7 +84,7 @@ fn checked_output(path: &Path) -> Result<PathBuf> {
 }
 
 /// Writes an answer to a file that is there whole or not at all. Devices are written to as they are.
-async fn write_file(mut answer: Answer<'_>, target: &Path) -> Result<()> {
+pub(crate) async fn write_file(mut answer: Answer<'_>, target: &Path) -> Result<()> {
     let failed = |source| Error::io(format!("writing {}", target.display()), source);
     let special = std::fs::metadata(target).is_ok_and(|found| !found.is_file());
     let name =

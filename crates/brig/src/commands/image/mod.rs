@@ -3,7 +3,7 @@
 mod archive;
 mod build;
 mod context;
-mod export;
+pub(crate) mod export;
 mod ls;
 mod misc;
 mod pull;

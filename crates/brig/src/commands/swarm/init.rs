@@ -6,7 +6,8 @@ use brig_api::system::SystemInfo;
 use clap::Args;
 
 use super::spec::{Autolock, SpecFlags};
-use super::token::{print_join_command, print_unlock_key};
+use super::token::print_join_command;
+use super::unlock::print_unlock_key;
 use crate::cli::leaf;
 use crate::client::Call;
 use crate::context::Context;

@@ -116,7 +116,7 @@ async fn update(context: &Context, args: UpdateArgs) -> Result<()> {
     send(context, swarm.version.index, &spec, Rotate::default()).await?;
     crate::output::line("Swarm updated.")?;
     if !was_locked && spec.encryption_config.auto_lock_managers {
-        super::token::print_unlock_key(context).await?;
+        super::unlock::print_unlock_key(context).await?;
     }
     Ok(())
 }
@@ -126,6 +126,7 @@ async fn update(context: &Context, args: UpdateArgs) -> Result<()> {
 pub(super) struct Rotate {
     pub(super) worker_token: bool,
     pub(super) manager_token: bool,
+    pub(super) unlock_key: bool,
     /// How long the new tokens are valid, in nanoseconds.
     pub(super) lifetime: Option<i64>,
     /// How many nodes may join with a new token.
@@ -142,7 +143,7 @@ pub(super) async fn send(
     let key = &spec.ca_config.signing_ca_key;
     let call = Call::post("/swarm/update")
         .query("rotateManagerToken", rotate.manager_token.to_string())
-        .query("rotateManagerUnlockKey", "false")
+        .query("rotateManagerUnlockKey", rotate.unlock_key.to_string())
         .query("rotateWorkerToken", rotate.worker_token.to_string())
         .query("version", version.to_string())
         .query_opt("joinTokenTTL", rotate.lifetime.map(|lifetime| lifetime.to_string()))

@@ -1,6 +1,6 @@
 //! `swarm join-token`, and what `init` prints.
 
-use brig_api::swarm::{Node, Swarm, UnlockKey};
+use brig_api::swarm::{Node, Swarm};
 use brig_api::system::SystemInfo;
 use clap::Args;
 
@@ -55,6 +55,7 @@ async fn join_token(context: &Context, args: TokenArgs) -> Result<()> {
             manager_token: role == "manager",
             lifetime: args.ttl,
             uses: args.uses,
+            ..Rotate::default()
         };
         send(context, swarm.version.index, &swarm.spec, rotate).await?;
         if limited {
@@ -104,19 +105,5 @@ pub(super) async fn print_join_command(context: &Context, node: &str, role: &str
         context.program,
         token(&swarm, role),
         status.addr
-    ))
-}
-
-/// Prints the key that a locked manager is unlocked with.
-pub(super) async fn print_unlock_key(context: &Context) -> Result<()> {
-    let key: UnlockKey = context.client.json(Call::get("/swarm/unlockkey")).await?;
-    if key.unlock_key.is_empty() {
-        return Ok(());
-    }
-    line(&format!(
-        "To unlock a swarm manager after it restarts, run the `{} swarm unlock`\ncommand and provide the following key:\n\n    {}\n\n\
-         Remember to store this key in a password manager, since without it you\nwill not be able to restart the manager.",
-        context.program,
-        key.unlock_key.expose_secret()
     ))
 }

@@ -3,7 +3,7 @@
 //! goals stand beside the figures.
 //!
 //! `brig-bench [SUITE]...` with the suites below; without any, all of them. `engine:PART` is one part
-//! of the engine suite. `BENCH_ROUNDS` is how often pairs are measured, `BENCH_SESSIONS` how many workers are simulated, `BENCH_JSON` a file
+//! of the engine suite, `store:PART` of the store's. `BENCH_OBJECTS` is how many objects a manager starts with. `BENCH_ROUNDS` is how often pairs are measured, `BENCH_SESSIONS` how many workers are simulated, `BENCH_JSON` a file
 //! for all figures.
 
 #![allow(
@@ -21,9 +21,10 @@ mod load;
 mod measure;
 mod remote;
 mod report;
+mod store;
 
-const SUITES: [&str; 7] =
-    ["engine", "join", "loss", "rotation", "certificates", "sessions", "remote"];
+const SUITES: [&str; 8] =
+    ["engine", "join", "loss", "rotation", "certificates", "sessions", "remote", "store"];
 
 fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
@@ -32,10 +33,16 @@ fn setting(name: &str, default: usize) -> usize {
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let part = |wanted: &str| wanted.strip_prefix("engine:").and_then(engine::Part::named);
-    let known = |wanted: &String| SUITES.contains(&wanted.as_str()) || part(wanted).is_some();
+    let of_store = |wanted: &str| wanted.strip_prefix("store:").and_then(store::Part::named);
+    let known = |wanted: &String| {
+        SUITES.contains(&wanted.as_str()) || part(wanted).is_some() || of_store(wanted).is_some()
+    };
     if let Some(unknown) = wanted.iter().find(|wanted| !known(wanted)) {
-        let parts: Vec<String> =
-            engine::Part::ALL.iter().map(|part| format!("engine:{}", part.name())).collect();
+        let parts: Vec<String> = engine::Part::ALL
+            .iter()
+            .map(|part| format!("engine:{}", part.name()))
+            .chain(store::Part::ALL.iter().map(|part| format!("store:{}", part.name())))
+            .collect();
         eprintln!(
             "brig-bench: no suite {unknown}; there are: {}, {}",
             SUITES.join(", "),
@@ -44,9 +51,14 @@ fn main() {
         std::process::exit(2);
     }
     let parts: Vec<engine::Part> = wanted.iter().filter_map(|wanted| part(wanted)).collect();
+    let store_parts: Vec<store::Part> =
+        wanted.iter().filter_map(|wanted| of_store(wanted)).collect();
     for suite in SUITES.iter().filter(|suite| {
         let named = wanted.iter().any(|wanted| wanted == *suite);
-        wanted.is_empty() || named || (**suite == "engine" && !parts.is_empty())
+        wanted.is_empty()
+            || named
+            || (**suite == "engine" && !parts.is_empty())
+            || (**suite == "store" && !store_parts.is_empty())
     }) {
         match *suite {
             "engine" => {
@@ -58,6 +70,11 @@ fn main() {
             "loss" => identity::loss(setting("BENCH_ROUNDS", 3).min(3)),
             "rotation" => identity::rotation(setting("BENCH_ROUNDS", 3).min(3)),
             "remote" => remote::measure(),
+            "store" => {
+                let whole = wanted.is_empty() || wanted.iter().any(|wanted| wanted == "store");
+                let parts = if whole { &store::Part::ALL[..] } else { &store_parts };
+                store::measure(parts, setting("BENCH_OBJECTS", 100_000));
+            }
             "certificates" => load::run(load::certificates::measure()),
             _ => load::run(load::sessions::measure(setting("BENCH_SESSIONS", 5000))),
         }
