@@ -20,7 +20,8 @@ const HOST: &str = r#"{"Image":"x","HostConfig":{"Binds":["/:/host"]}}"#;
 const RULE: &str = r#"authorization denied by policy \"operator/no-host-access\""#;
 
 fn containers(daemon: &Daemon) -> Vec<serde_json::Value> {
-    serde_json::from_str(rest(&call(daemon, 0, "GET", "/containers/json?all=1", "")).trim()).unwrap()
+    serde_json::from_str(rest(&call(daemon, 0, "GET", "/containers/json?all=1", "")).trim())
+        .unwrap()
 }
 
 #[test]
@@ -185,12 +186,26 @@ fn framing_has_one_reading() {
         // takes for the next request.
         post(&format!("Content-Length: 0\r\nContent-Length: {n}\r\n"), HOST),
         post(&format!("Content-Length: 0, {n}\r\n"), HOST),
-        post(&format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n"), &format!("0\r\n\r\n{hidden}")),
-        post(&format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"), &format!("0\r\n\r\n{hidden}")),
-        post(&format!("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\nContent-Length: {length}\r\n"), &format!("0\r\n\r\n{hidden}")),
+        post(
+            &format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n"),
+            &format!("0\r\n\r\n{hidden}"),
+        ),
+        post(
+            &format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"),
+            &format!("0\r\n\r\n{hidden}"),
+        ),
+        post(
+            &format!(
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\nContent-Length: {length}\r\n"
+            ),
+            &format!("0\r\n\r\n{hidden}"),
+        ),
         post(&format!("Transfer-Encoding: xchunked\r\nContent-Length: {n}\r\n"), HOST),
         post(&format!("Transfer-Encoding : chunked\r\nContent-Length: {n}\r\n"), HOST),
-        post(&format!("Transfer-Encoding:\tchunked\r\nContent-Length: {length}\r\n"), &format!("0\r\n\r\n{hidden}")),
+        post(
+            &format!("Transfer-Encoding:\tchunked\r\nContent-Length: {length}\r\n"),
+            &format!("0\r\n\r\n{hidden}"),
+        ),
         post(&format!("X: y\r\n Content-Length: 0\r\nContent-Length: {n}\r\n"), HOST),
         post(&format!("Content-Length: +{n}\r\n"), HOST),
         post("Content-Length: -1\r\n", HOST),
@@ -200,10 +215,19 @@ fn framing_has_one_reading() {
         post("Content-Length: 0\r\n", HOST),
         post("Content-Length: 0\r\n", &hidden),
         post("", &hidden),
-        post(&format!("Expect: 100-continue\r\nConnection: close\r\nContent-Length: {n}\r\n"), HOST),
+        post(
+            &format!("Expect: 100-continue\r\nConnection: close\r\nContent-Length: {n}\r\n"),
+            HOST,
+        ),
         // Chunks with extensions and trailers.
-        post("Connection: close\r\nTransfer-Encoding: chunked\r\nTrailer: Content-Length\r\n", &format!("{n:x};a=\"b\"\r\n{HOST}\r\n0\r\nContent-Length: 0\r\n\r\n")),
-        post("Connection: close\r\nTransfer-Encoding: chunked\r\n", &format!("{:x}\r\n{HOST}\r\n0\r\n\r\n", 1_u128 << 70)),
+        post(
+            "Connection: close\r\nTransfer-Encoding: chunked\r\nTrailer: Content-Length\r\n",
+            &format!("{n:x};a=\"b\"\r\n{HOST}\r\n0\r\nContent-Length: 0\r\n\r\n"),
+        ),
+        post(
+            "Connection: close\r\nTransfer-Encoding: chunked\r\n",
+            &format!("{:x}\r\n{HOST}\r\n0\r\n\r\n", 1_u128 << 70),
+        ),
         // HTTP/2, HTTP/0.9, and what is no HTTP.
         format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{hidden}"),
         format!("POST /containers/create\r\n\r\n{HOST}"),
@@ -221,7 +245,8 @@ fn framing_has_one_reading() {
             .skip(1)
             .filter_map(|answer| answer.get(..3)?.parse().ok())
             .collect();
-        let refused = |status: &u16| matches!(status, 100 | 400 | 403 | 404 | 405 | 413 | 431 | 505);
+        let refused =
+            |status: &u16| matches!(status, 100 | 400 | 403 | 404 | 405 | 413 | 431 | 505);
         assert!(answers.iter().all(refused), "{request}\n=> {answer}");
         assert!(!answer.contains("No such image"), "judged harmless: {request}\n=> {answer}");
     }
@@ -238,7 +263,12 @@ fn bodies_have_one_reading() {
     let image = image::NAME;
     let plain = format!(r#"{{"Image":"{image}","HostConfig":{{"Privileged":true}}}}"#);
     // However it is packed, it is judged or not understood.
-    let mut gzip = Command::new("gzip").arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut gzip = Command::new("gzip")
+        .arg("-c")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     gzip.stdin.take().unwrap().write_all(plain.as_bytes()).unwrap();
     let packed = gzip.wait_with_output().unwrap().stdout;
     let wide: Vec<u8> = plain.encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -259,13 +289,20 @@ fn bodies_have_one_reading() {
         ("", format!("null{plain}").as_bytes()),
         ("", format!("{plain}\0").as_bytes()),
         ("X-HTTP-Method-Override: GET\r\nX-Method-Override: HEAD\r\n", plain.as_bytes()),
-        ("X-Original-URL: /_ping\r\nX-Rewrite-URL: /_ping\r\nX-Forwarded-For: 127.0.0.1\r\n", plain.as_bytes()),
+        (
+            "X-Original-URL: /_ping\r\nX-Rewrite-URL: /_ping\r\nX-Forwarded-For: 127.0.0.1\r\n",
+            plain.as_bytes(),
+        ),
     ] {
         let answer = raw(&daemon, OPERATOR, &create(&format!("{JSON}{headers}"), body));
         let judged = status(&answer) == 403 && answer.contains(RULE);
         assert!(judged || status(&answer) == 400, "{headers} {body:?}: {answer}");
     }
-    for media in ["", "Content-Type: text/plain\r\n", "Content-Type: text/plain\r\nContent-Type: application/json\r\n"] {
+    for media in [
+        "",
+        "Content-Type: text/plain\r\n",
+        "Content-Type: text/plain\r\nContent-Type: application/json\r\n",
+    ] {
         let answer = raw(&daemon, OPERATOR, &create(media, plain.as_bytes()));
         assert!(matches!(status(&answer), 400 | 403), "{media}: {answer}");
     }

@@ -121,8 +121,14 @@ impl<'a> World<'a> {
                 post("/networks/create", &spec("network"));
             }
             post("/volumes/create", &spec("volume"));
-            post("/secrets/create", &format!(r#"{{"Name":"{name}_secret",{stack},"Data":"eA=="}}"#));
-            post("/configs/create", &format!(r#"{{"Name":"{name}_config",{stack},"Data":"eA=="}}"#));
+            post(
+                "/secrets/create",
+                &format!(r#"{{"Name":"{name}_secret",{stack},"Data":"eA=="}}"#),
+            );
+            post(
+                "/configs/create",
+                &format!(r#"{{"Name":"{name}_config",{stack},"Data":"eA=="}}"#),
+            );
             post("/services/create", &service(name, name == "other"));
         }
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -179,9 +185,15 @@ impl<'a> World<'a> {
         let query = match (route.path, route.action) {
             ("/events", _) => "?until=1".to_owned(),
             ("/containers/{id}/stats", _) => "?stream=0&one-shot=1".to_owned(),
-            (_, Action::ContainerReadFiles | Action::ContainerWriteFiles) => "?path=/nosuch".to_owned(),
-            (_, Action::ContainerLogs | Action::ServiceLogs | Action::TaskLogs) => "?stdout=1".to_owned(),
-            (_, Action::ContainerCommit) if about == About::Nothing => "?container=nosuch".to_owned(),
+            (_, Action::ContainerReadFiles | Action::ContainerWriteFiles) => {
+                "?path=/nosuch".to_owned()
+            }
+            (_, Action::ContainerLogs | Action::ServiceLogs | Action::TaskLogs) => {
+                "?stdout=1".to_owned()
+            }
+            (_, Action::ContainerCommit) if about == About::Nothing => {
+                "?container=nosuch".to_owned()
+            }
             (_, Action::ContainerCommit) => format!("?container={name}"),
             (_, Action::ImagePull) => "?fromImage=127.0.0.1:1/x&tag=1".to_owned(),
             (_, Action::ContainerAttach) => "?stream=0&logs=0".to_owned(),
@@ -222,9 +234,13 @@ fn body(route: &Route, about: About) -> String {
             named("new", r#","DriverOpts":{"type":"none","o":"bind","device":"/"}"#)
         }
         (Action::NetworkCreate, true) => named("new", r#","Driver":"macvlan""#),
-        (Action::NetworkCreate | Action::SecretCreate | Action::ConfigCreate | Action::VolumeCreate, _) => {
-            named("new", "")
-        }
+        (
+            Action::NetworkCreate
+            | Action::SecretCreate
+            | Action::ConfigCreate
+            | Action::VolumeCreate,
+            _,
+        ) => named("new", ""),
         (Action::SecretUpdate, _) => named("secret", ""),
         (Action::ConfigUpdate, _) => named("config", ""),
         (Action::ServiceCreate, greedy) => service(&format!("{name}_new"), greedy),
@@ -265,12 +281,15 @@ fn the_daemon_answers_as_the_table_says() {
                 let answer = call(&daemon, uid, verb(route), &path, &body(route, about));
                 // The answer to HEAD has no text.
                 let denied = status(&answer) == 403
-                    && (route.verb == Verb::Head || answer.contains("authorization denied by policy"));
+                    && (route.verb == Verb::Head
+                        || answer.contains("authorization denied by policy"));
                 if denied == allowed {
                     let text: String = answer.chars().take(600).collect();
-                    wrong.push(format!("uid {uid} {word} {about:?} {} {path}: {text}", verb(route)));
+                    wrong
+                        .push(format!("uid {uid} {word} {about:?} {} {path}: {text}", verb(route)));
                 }
-                if allowed && route.action.is_change() && about == About::Own {
+                let removes = about == About::Own || route.path.ends_with("/prune");
+                if allowed && route.action.is_change() && removes {
                     world.fill();
                 }
             }

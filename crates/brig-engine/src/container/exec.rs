@@ -332,10 +332,7 @@ impl Engine {
     /// Unknown exec.
     pub fn exec_target(&self, key: &str) -> Result<ExecTarget, EngineError> {
         let exec = self.execs().find(key)?;
-        Ok(ExecTarget {
-            container: exec.container.id.clone(),
-            privileged: exec.config.privileged,
-        })
+        Ok(ExecTarget { container: exec.container.id.clone(), privileged: exec.config.privileged })
     }
 
     /// Tells an exec's terminal its size in characters.

@@ -6,6 +6,7 @@
 mod archive;
 mod resolve;
 mod tls;
+mod zip;
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
