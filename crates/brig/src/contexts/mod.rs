@@ -7,6 +7,7 @@ pub(crate) mod archive;
 mod renewal;
 mod resolve;
 mod tls;
+mod zip;
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};

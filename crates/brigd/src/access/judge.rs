@@ -18,6 +18,9 @@ use crate::server::{ApiError, Route, route::Params};
 use crate::state::AppState;
 use crate::swarm::{convert, local};
 
+/// What names the object where the path does not.
+pub const OBJECT_KEY: &str = "container";
+
 /// Whether the body of a route has facts.
 #[must_use]
 pub fn reads_body(route: &Route) -> bool {
@@ -44,7 +47,7 @@ pub async fn object(state: &AppState, route: &Route, params: &Params, query: &Qu
     match (params.object(), route.action) {
         (Some(name), action) => object::find(state, route.path, action, name).await,
         (None, Action::ContainerCommit) => {
-            let name = query.text("container").unwrap_or_default();
+            let name = query.text(OBJECT_KEY).unwrap_or_default();
             object::find(state, route.path, route.action, name).await
         }
         (None, Action::ImagePull) => Object::named(kind, &image_name(query)),
@@ -68,6 +71,7 @@ fn image_name(query: &Query) -> String {
 pub async fn facts(
     state: &AppState,
     route: &Route,
+    params: &Params,
     query: &Query,
     object: &Object,
     body: &[u8],
@@ -97,6 +101,13 @@ pub async fn facts(
         Action::ContainerExec if reads_body(route) => {
             let request: ExecConfig = decode(body)?;
             Facts { privileged: request.privileged, ..Facts::default() }
+        }
+        Action::ContainerExec => {
+            // SECURITY: starting what somebody else has prepared is having it oneself.
+            let exec = params.object().unwrap_or_default();
+            let prepared = state.engine.exec_target(exec);
+            let privileged = prepared.is_ok_and(|target| target.privileged);
+            Facts { privileged, ..Facts::default() }
         }
         Action::VolumeCreate => {
             let request: VolumeCreateRequest = decode(body)?;
