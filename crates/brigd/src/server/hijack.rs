@@ -72,11 +72,7 @@ pub fn media_type(call: &Call, tty: bool) -> HeaderValue {
 ///
 /// # Errors
 /// When the request's body can't be read.
-pub async fn connect<P, I, O>(
-    mut call: Call,
-    tty: bool,
-    process: P,
-) -> Result<Response, ApiError>
+pub async fn connect<P, I, O>(mut call: Call, tty: bool, process: P) -> Result<Response, ApiError>
 where
     P: Future<Output = (Option<I>, O)> + Send + 'static,
     I: Input,
