@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+# Whether brig is installed as `docker` too: yes, no, or auto: where no docker is in the way.
+LINK_DOCKER ?= auto
 NEXTEST_PROFILE ?= default
 # Where cargo puts optimised programs.
 RELEASE ?= $(or $(CARGO_TARGET_DIR),target)/release
@@ -78,7 +80,9 @@ install: build ## install binaries and the systemd unit below $(PREFIX)
 	install -d -m 0755 $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|g' packaging/systemd/brig.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/brig.service
 	chmod 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/brig.service
+	@scripts/link-docker.sh '$(LINK_DOCKER)' '$(DESTDIR)' '$(PREFIX)'
 
 .PHONY: uninstall
 uninstall: ## remove what install put there; data stays
+	@scripts/link-docker.sh remove '$(DESTDIR)' '$(PREFIX)'
 	rm -f $(DESTDIR)$(PREFIX)/bin/brigd $(DESTDIR)$(PREFIX)/bin/brig $(DESTDIR)$(PREFIX)/lib/systemd/system/brig.service

@@ -261,6 +261,8 @@ actions! {
     EnvironmentRead = "environment.read" in Guarded,
     /// Have a secret's value: grant it to a service, or reach into a container that holds it.
     SecretUse = "secret.use" in Guarded,
+    /// Lend a container a socket with a role, or reach into a container that has one.
+    AccessLend = "access.lend" in Guarded,
     /// See roles, bindings and policies.
     AccessInspect = "access.inspect" in Administration,
     /// Ask why something would be allowed or denied.

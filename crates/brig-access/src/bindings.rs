@@ -235,7 +235,9 @@ impl Bindings {
             Principal::Certificate { roles, .. } => {
                 grants.extend(roles.iter().map(|role| Grant::of(role)));
             }
-            Principal::Lent { role } => grants.push(Grant::of(role)),
+            Principal::Lent { role, scope, .. } => {
+                grants.push(Grant { role: role.clone(), scope: scope.clone() });
+            }
             Principal::Local { .. } | Principal::SshKey { .. } => {}
         }
         grants

@@ -46,6 +46,13 @@ pub struct Decision {
 
 type SliceKey = (Action, String, String, Vec<String>);
 
+/// What a request takes for granted and its principal was not granted, by name.
+#[derive(Debug, Default)]
+struct Ungranted {
+    secrets: BTreeSet<String>,
+    access: BTreeSet<String>,
+}
+
 /// All policies and bindings, ready to decide.
 #[derive(Debug)]
 pub struct Rules {
@@ -179,6 +186,16 @@ impl Rules {
         }
     }
 
+    /// Whether there is a role of this name: a ready one, or one that a policy names.
+    #[must_use]
+    pub fn knows_role(&self, role: &str) -> bool {
+        let custom = self.policies.iter().skip(self.policies.len().saturating_sub(self.custom));
+        RoleName::ALL.iter().any(|known| known.name() == role)
+            || custom
+                .map(|loaded| loaded.policy.to_string())
+                .any(|text| text.contains(&format!("{role:?}")))
+    }
+
     /// Whether this principal may do everything, so that nothing needs to be looked at.
     #[must_use]
     pub fn unrestricted(&self, principal: &Principal) -> bool {
@@ -258,15 +275,16 @@ impl Rules {
     }
 
     fn judge(&self, grant: &Grant, roles: &[String], request: &Request<'_>) -> Decision {
-        let mut ungranted = BTreeSet::new();
-        if request.action != Action::SecretUse {
-            let held: &[_] = match request.action.class() {
-                Class::Reach => &request.object.secrets,
+        let mut ungranted = Ungranted::default();
+        if !matches!(request.action, Action::SecretUse | Action::AccessLend) {
+            let nothing = BTreeSet::new();
+            let (held, lent): (&[_], _) = match request.action.class() {
+                Class::Reach => (&request.object.secrets, &request.object.engine_access),
                 Class::Read
                 | Class::Logs
                 | Class::Guarded
                 | Class::Change
-                | Class::Administration => &[],
+                | Class::Administration => (&[], &nothing),
             };
             for secret in request.facts.secrets.iter().chain(held) {
                 let object = Object {
@@ -281,8 +299,20 @@ impl Rules {
                     object: &object,
                     facts: &Facts::default(),
                 };
-                if !self.evaluate(grant, roles, &use_it, &BTreeSet::new()).allowed {
-                    ungranted.insert(secret.name.clone());
+                if !self.evaluate(grant, roles, &use_it, &Ungranted::default()).allowed {
+                    ungranted.secrets.insert(secret.name.clone());
+                }
+            }
+            for role in request.facts.engine_access.iter().chain(lent) {
+                let object = Object::named("access", role);
+                let lend = Request {
+                    principal: request.principal,
+                    action: Action::AccessLend,
+                    object: &object,
+                    facts: &Facts::default(),
+                };
+                if !self.evaluate(grant, roles, &lend, &Ungranted::default()).allowed {
+                    ungranted.access.insert(role.clone());
                 }
             }
         }
@@ -294,7 +324,7 @@ impl Rules {
         grant: &Grant,
         roles: &[String],
         request: &Request<'_>,
-        ungranted: &BTreeSet<String>,
+        ungranted: &Ungranted,
     ) -> Decision {
         let role = grant.role.as_str();
         let Some((action, action_entities)) = self.actions.get(&request.action) else {
@@ -430,7 +460,7 @@ fn denial(
     rule: &str,
     grant: &Grant,
     request: &Request<'_>,
-    ungranted: &BTreeSet<String>,
+    ungranted: &Ungranted,
 ) -> String {
     let id = cedar_policy::PolicyId::new(rule);
     let text = policies.annotation(&id, "reason").unwrap_or("a policy forbids it");
@@ -448,7 +478,8 @@ fn denial(
         "no-other-access" => names(&facts.other_access),
         "no-host-access" => names(&facts.host_access()),
         "no-reach-into-privileged" | "no-change-of-privileged" => names(&object.host_access),
-        "secret-use" => names(ungranted),
+        "secret-use" => names(&ungranted.secrets),
+        "lend" => names(&ungranted.access),
         "no-ungranted-networks" => names(&scope.missing(&scope.networks, &facts.networks)),
         "no-ungranted-volumes" => names(&missing_volumes(grant, facts)),
         "no-ungranted-configs" => names(&scope.missing(&scope.configs, &facts.configs)),
@@ -488,6 +519,7 @@ fn object_entity(uid: EntityUid, object: &Object) -> Result<Entity, String> {
         ("image", string(&object.image)),
         ("secrets", set(object.secrets.iter().map(|secret| &secret.name))),
         ("hostAccess", set(&object.host_access)),
+        ("engineAccess", set(&object.engine_access)),
     ];
     Entity::new_with_tags(
         uid,
@@ -498,11 +530,7 @@ fn object_entity(uid: EntityUid, object: &Object) -> Result<Entity, String> {
     .map_err(|error| error.to_string())
 }
 
-fn context(
-    grant: &Grant,
-    request: &Request<'_>,
-    ungranted: &BTreeSet<String>,
-) -> Result<Context, String> {
+fn context(grant: &Grant, request: &Request<'_>, ungranted: &Ungranted) -> Result<Context, String> {
     let (facts, object, scope) = (request.facts, request.object, &grant.scope);
     let labels: Vec<String> = pairs(&facts.labels);
     let fields = [
@@ -526,7 +554,9 @@ fn context(
         ("secrets", set(facts.secrets.iter().map(|item| &item.name))),
         ("configs", set(facts.configs.iter().map(|item| &item.name))),
         ("labels", set(&labels)),
-        ("ungrantedSecrets", set(ungranted)),
+        ("engineAccess", set(&facts.engine_access)),
+        ("ungrantedSecrets", set(&ungranted.secrets)),
+        ("ungrantedAccess", set(&ungranted.access)),
         ("ungrantedConfigs", set(&scope.missing(&scope.configs, &facts.configs))),
         ("ungrantedNetworks", set(&scope.missing(&scope.networks, &facts.networks))),
         ("ungrantedVolumes", set(&missing_volumes(grant, facts))),

@@ -47,6 +47,8 @@ pub struct Object {
     pub secrets: Vec<Reference>,
     /// How it reaches its host, in words.
     pub host_access: BTreeSet<String>,
+    /// Roles of the engine's socket that it was lent.
+    pub engine_access: BTreeSet<String>,
 }
 
 impl Object {
@@ -111,6 +113,8 @@ pub struct Facts {
     pub configs: Vec<Reference>,
     /// Labels of what is made.
     pub labels: BTreeMap<String, String>,
+    /// Roles of the engine's socket that are lent.
+    pub engine_access: BTreeSet<String>,
 }
 
 impl Facts {

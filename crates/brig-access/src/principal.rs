@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::bindings::Scope;
+
 /// Somebody who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -33,6 +35,10 @@ pub enum Principal {
     Lent {
         /// The role that the socket was made for.
         role: String,
+        /// What the role is about.
+        scope: Scope,
+        /// The container's id.
+        container: String,
     },
 }
 
@@ -45,7 +51,7 @@ impl Principal {
             Self::Local { uid, .. } => format!("uid:{uid}"),
             Self::Certificate { name, .. } => format!("cert:{name}"),
             Self::SshKey { fingerprint } => format!("ssh:{fingerprint}"),
-            Self::Lent { role } => format!("lent:{role}"),
+            Self::Lent { role, .. } => format!("lent:{role}"),
         }
     }
 
@@ -67,9 +73,22 @@ impl Principal {
                 roles: Vec::new(),
             },
             "ssh" => Self::SshKey { fingerprint: value.to_owned() },
-            "lent" => Self::Lent { role: value.to_owned() },
+            "lent" => Self::Lent {
+                role: value.to_owned(),
+                scope: Scope::default(),
+                container: String::new(),
+            },
             _ => return None,
         })
+    }
+
+    /// The container by whose socket it came; empty for all others.
+    #[must_use]
+    pub fn container(&self) -> &str {
+        match self {
+            Self::Lent { container, .. } => container,
+            Self::Local { .. } | Self::Certificate { .. } | Self::SshKey { .. } => "",
+        }
     }
 
     pub(crate) const fn kind(&self) -> &'static str {
@@ -91,7 +110,9 @@ impl fmt::Display for Principal {
                 write!(f, "certificate {name:?} (sha256:{fingerprint})")
             }
             Self::SshKey { fingerprint } => write!(f, "ssh key {fingerprint}"),
-            Self::Lent { role } => write!(f, "a lent socket of role {role:?}"),
+            Self::Lent { role, container, .. } => {
+                write!(f, "the socket of role {role:?} of container {container}")
+            }
         }
     }
 }

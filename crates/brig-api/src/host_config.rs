@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::engine_access::EngineAccess;
 use crate::mount::Mount;
 
 /// Published ports: `80/tcp` to its bindings, `None` where docker has `null`.
@@ -155,5 +156,7 @@ model! {
         /// `None` is the default list, an empty list is "none read-only".
         readonly_paths: Option<Vec<String>>,
         init: Option<bool> = omitempty,
+        /// A socket of the engine, in a role; not docker's.
+        engine_access: Option<EngineAccess> = omitempty,
     }
 }

@@ -17,6 +17,7 @@ pub mod archive;
 pub mod auth;
 pub mod container;
 pub mod data;
+pub mod engine_access;
 pub mod error;
 pub mod event;
 pub mod exec;

@@ -21,4 +21,8 @@ pub struct EngineConfig {
     pub log_options: BTreeMap<String, String>,
     /// Name servers for containers that set none; empty: the host's.
     pub dns: Vec<String>,
+    /// Where the daemon listens: sockets that no container may have.
+    pub sockets: Vec<PathBuf>,
+    /// Whether containers may have them all the same, and the roots as well.
+    pub socket_mounts_allowed: bool,
 }

@@ -10,7 +10,7 @@ use brig_image::{ImageStore, Snapshots};
 use brig_network::Networks;
 use brig_runtime::Runtime;
 use brig_types::id::ContainerId;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +22,8 @@ use crate::container::registry::Registry;
 use crate::disk;
 use crate::error::EngineError;
 use crate::events::{EventBus, kind};
+use crate::guard::Guard;
+use crate::lent::{Lender, LentSocket};
 use crate::volumes::Volumes;
 
 /// How long shutdown waits for teardowns and other work under way.
@@ -41,6 +43,8 @@ struct Inner {
     runtime: Runtime,
     networks: Networks,
     volumes: Volumes,
+    guard: Arc<Guard>,
+    lender: Lender,
     events: EventBus,
     registry: Registry<Container>,
     execs: ExecTable,
@@ -70,7 +74,9 @@ impl Engine {
         // below a shared mount come and go there by themselves.
         brig_sys::mount::make_shared_mountpoint(&rootfs)
             .map_err(|source| EngineError::disk("share", &rootfs, source))?;
-        let volumes = Volumes::open(&config.data_root.join("volumes"))?;
+        let guard = Arc::new(Guard::new(&config));
+        let volumes = Volumes::open(&config.data_root.join("volumes"), Arc::clone(&guard))?;
+        let lender = Lender::new(&config.exec_root);
         let runtime = Runtime::probe(config.runtime.clone())?;
         let networks = Networks::start(config.network.clone()).await?;
         let snapshots = images.snapshots().clone();
@@ -82,6 +88,8 @@ impl Engine {
                 runtime,
                 networks,
                 volumes,
+                guard,
+                lender,
                 events: EventBus::default(),
                 registry: Registry::default(),
                 execs: ExecTable::default(),
@@ -161,6 +169,20 @@ impl Engine {
     #[must_use]
     pub fn config(&self) -> &EngineConfig {
         &self.inner.config
+    }
+
+    /// Sockets that containers were lent, to be served; whoever asks first gets them all.
+    #[must_use]
+    pub fn lent_sockets(&self) -> Option<mpsc::UnboundedReceiver<LentSocket>> {
+        self.inner.lender.take()
+    }
+
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.inner.guard
+    }
+
+    pub(crate) fn lender(&self) -> &Lender {
+        &self.inner.lender
     }
 
     pub(crate) fn snapshots(&self) -> &Snapshots {

@@ -20,6 +20,8 @@ pub mod secrets;
 pub mod volumes;
 
 mod disk;
+mod guard;
+mod lent;
 mod users;
 
 pub use config::EngineConfig;
@@ -39,5 +41,6 @@ pub use container::wait::{WaitCondition, WaitHandle, WaitOutcome};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use events::{EventBus, EventSubscription};
+pub use lent::LentSocket;
 pub use secrets::SecretFile;
 pub use volumes::{VolumeInfo, Volumes};

@@ -18,6 +18,8 @@ use crate::launch::{Launcher, Sees, pipe_end};
 const SYNC_FD: i32 = 3;
 const START_FD: i32 = 4;
 const ATTACH_FD: i32 = 5;
+/// And what it keeps for its container.
+pub(crate) const KEPT_FD: i32 = 6;
 
 /// A line with the OCI runtime's complete standard error is no longer than this.
 const MAX_LINE: usize = 256 << 10;
@@ -42,6 +44,8 @@ pub(crate) struct Task<'a> {
     pub(crate) mode: ConsoleMode,
     /// The process to run in a container that exists.
     pub(crate) exec: Option<PathBuf>,
+    /// What it keeps open for as long as it lives.
+    pub(crate) keep: Option<&'a OwnedFd>,
 }
 
 /// A conmon that waits for its first byte.
@@ -83,6 +87,9 @@ impl Task<'_> {
         if self.exec.is_some() {
             program =
                 program.env("_OCI_ATTACHPIPE", ATTACH_FD.to_string()).fd(attach_end, ATTACH_FD);
+        }
+        if let Some(keep) = self.keep {
+            program = program.fd(keep.try_clone()?, KEPT_FD);
         }
         // A new container's binds may be of anything; an exec enters what is there.
         let sees = if self.exec.is_none() { Sees::All } else { Sees::Known };

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,9 @@ pub struct CreateRequest {
     pub stdin_once: bool,
     /// Where its output goes.
     pub log: LogTarget,
+    /// A descriptor that its conmon keeps open for as long as it lives; [`Runtime::kept`] gives it
+    /// to the next daemon.
+    pub keep: Option<Arc<OwnedFd>>,
 }
 
 /// A log file in the Kubernetes CRI format (`TIME STREAM F|P TEXT`).
@@ -167,6 +171,7 @@ impl Inner {
             log: request.log.path.as_deref(),
             mode,
             exec: None,
+            keep: request.keep.as_deref(),
         };
         // conmon loads while the configuration is written; it reads nothing before its first byte.
         let config = write_config(bundle.join(CONFIG_FILE), request.spec.clone(), filter);

@@ -129,6 +129,7 @@ impl Inner {
             log: None,
             mode,
             exec: Some(process_file.clone()),
+            keep: None,
         };
         let (waiting, written) =
             tokio::join!(task.launch(&self.launcher), write_json(process_file, built.spec));

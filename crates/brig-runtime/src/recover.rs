@@ -66,6 +66,18 @@ pub enum Adopted {
 }
 
 impl Runtime {
+    /// What was given to a container's conmon to keep ([`crate::CreateRequest::keep`]).
+    ///
+    /// # Errors
+    /// conmon is gone, holds nothing, or the kernel does not let us have it.
+    pub fn kept(
+        &self,
+        conmon_pid: i32,
+        conmon_start: u64,
+    ) -> std::io::Result<std::os::fd::OwnedFd> {
+        process::take_copy(conmon_pid, conmon_start, conmon::KEPT_FD)
+    }
+
     /// Looks for a container that this or an earlier daemon created. One that cannot go on, because
     /// nobody watches it or because it was never started, is stopped and deleted. Goes on to its
     /// end even if the caller does not wait for it.

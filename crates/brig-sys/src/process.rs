@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use brig_types::signal::Signal;
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, prlimit};
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, getrlimit, pidfd_getfd, pidfd_open, prlimit,
+};
 use tokio::io::Interest;
 
 use crate::reactor::register;
@@ -66,6 +68,17 @@ pub fn pidfd_of(pid: i32, started: u64) -> io::Result<OwnedFd> {
     } else {
         Err(io::Error::new(io::ErrorKind::NotFound, "the process is gone"))
     }
+}
+
+/// A copy of a descriptor that another process holds, if it is the process that started at
+/// `started`.
+///
+/// # Errors
+/// `NotFound` when that process is gone; what the kernel answers when it holds no such descriptor
+/// or does not let us have it.
+pub fn take_copy(pid: i32, started: u64, number: i32) -> io::Result<OwnedFd> {
+    let process = pidfd_of(pid, started)?;
+    Ok(pidfd_getfd(&process, number, PidfdGetfdFlags::empty())?)
 }
 
 /// Whether the process that started at this time with this pid still runs. A process that ended

@@ -22,10 +22,10 @@ use crate::config::{Config, Host};
 use crate::host::HostFacts;
 use crate::instance::{Instance, Roots};
 use crate::logging::LogControl;
-use crate::server::connection;
 use crate::server::listener::{ListenError, Listener};
 use crate::server::service::ApiService;
 use crate::server::tls::{self, TlsListener};
+use crate::server::{connection, lent, open};
 use crate::signals::{Request, Signals};
 use crate::state::{AppState, State};
 use crate::tools::Tools;
@@ -47,7 +47,7 @@ pub async fn run(
     let mut signals = Signals::take().context("cannot take over signals")?;
     let (roots, config) = Roots::take(&config)?;
     let remote = remote(&config)?;
-    let state = build(config, roots.instance()).await?;
+    let state = build(config, roots.instance(), &sockets).await?;
     let listeners = listen(&state.config, sockets)?;
     let ports = ports(&state.config, remote.as_ref()).await?;
     swarm::events::follow(&state);
@@ -64,6 +64,9 @@ pub async fn run(
             state.stop.clone(),
         );
         state.tasks.spawn(accept);
+    }
+    if let Some(sockets) = state.engine.lent_sockets() {
+        state.tasks.spawn(lent::accept(sockets, service.clone(), state.stop.clone()));
     }
     for port in ports {
         let places = Arc::clone(&remote_places);
@@ -93,7 +96,12 @@ pub async fn run(
 }
 
 /// Makes the parts: images, then the engine on them, then the cluster's part on the engine.
-async fn build(config: Config, instance: &Instance) -> anyhow::Result<AppState> {
+async fn build(
+    mut config: Config,
+    instance: &Instance,
+    handed_over: &[UnixListener],
+) -> anyhow::Result<AppState> {
+    config.socket_binds.sockets.extend(handed_over.iter().filter_map(path_of));
     let tools = Tools::find(&config)?;
     let images = ImageStore::open(&config.data_root, parts::image_options(&config))
         .context("cannot open the image store")?;
@@ -121,9 +129,15 @@ async fn build(config: Config, instance: &Instance) -> anyhow::Result<AppState> 
         engine,
         builder,
         swarm,
+        open: Arc::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     }))
+}
+
+/// Where a socket that somebody else made is to be found.
+fn path_of(socket: &UnixListener) -> Option<PathBuf> {
+    Some(socket.local_addr().ok()?.as_pathname()?.to_owned())
 }
 
 fn listen(
@@ -198,11 +212,14 @@ fn reload(flags: &Flags, running: &Config, log: &LogControl) {
 
 /// SIGHUP: the access rules are taken over at once, or kept when the new ones have a mistake.
 async fn reload_rules(state: &AppState) {
-    let state = Arc::clone(state);
-    let reloaded = tokio::task::spawn_blocking(move || state.gate.reload()).await;
-    if let Ok(Err(error)) = reloaded {
-        let error = brig_types::error::chain(&error);
-        tracing::error!(%error, "the access rules are kept as they were");
+    let reloading = Arc::clone(state);
+    match tokio::task::spawn_blocking(move || reloading.gate.reload()).await {
+        Ok(Err(error)) => {
+            let error = brig_types::error::chain(&error);
+            tracing::error!(%error, "the access rules are kept as they were");
+        }
+        // What is under way goes on only if it would be allowed now.
+        Ok(Ok(())) | Err(_) => open::review(state).await,
     }
 }
 

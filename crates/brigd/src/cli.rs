@@ -115,6 +115,12 @@ pub struct Flags {
     /// What happens to changes while the audit log can't be written: refuse, allow
     #[arg(long, value_name = "WORD")]
     audit_failure: Option<String>,
+    /// Whether containers may mount the engine's own sockets and state: refuse, allow
+    #[arg(long, value_name = "WORD")]
+    engine_socket_mounts: Option<String>,
+    /// What containers are lent that bind the engine's socket, ROLE[:service=NAME,...]
+    #[arg(long, value_name = "ACCESS")]
+    lend_for_socket_binds: Option<String>,
     /// Use TLS on tcp://; refused without --tlsverify
     #[arg(long)]
     tls: bool,
@@ -175,6 +181,8 @@ impl Flags {
             shutdown_timeout: self.shutdown_timeout,
             access: self.access.clone(),
             audit_failure: self.audit_failure.clone(),
+            engine_socket_mounts: self.engine_socket_mounts.clone(),
+            lend_for_socket_binds: self.lend_for_socket_binds.clone(),
             tls: self.tls.then_some(true),
             tlsverify: self.tlsverify.then_some(true),
             tlscacert: self.tlscacert.clone(),

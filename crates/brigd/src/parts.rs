@@ -82,6 +82,8 @@ pub fn engine_config(
         network,
         log_options: config.containers.log_opts.clone(),
         dns: config.network.dns.iter().map(IpAddr::to_string).collect(),
+        sockets: config.socket_binds.sockets.clone(),
+        socket_mounts_allowed: config.socket_mounts_allowed,
     })
 }
 

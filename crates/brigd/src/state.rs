@@ -11,6 +11,7 @@ use crate::access::Gate;
 use crate::build::Builder;
 use crate::config::Config;
 use crate::host::HostFacts;
+use crate::server::open::OpenRequests;
 
 /// The daemon, shared.
 pub type AppState = Arc<State>;
@@ -32,6 +33,8 @@ pub struct State {
     pub builder: Builder,
     /// This node's part in a cluster.
     pub swarm: Swarm,
+    /// Requests under way.
+    pub open: Arc<OpenRequests>,
     /// Everything that runs for a client; waited for at the end.
     pub tasks: TaskTracker,
     /// Cancelled when the daemon stops: no new connections, streams end.

@@ -40,6 +40,10 @@ fn ask(
     rules.decide(&Request { principal, action, object, facts })
 }
 
+fn lent(role: &str) -> Principal {
+    Principal::Lent { role: role.into(), scope: Scope::default(), container: "c1".into() }
+}
+
 fn local(uid: u32, gid: u32) -> Principal {
     Principal::Local { uid, gid, pid: 7 }
 }
@@ -63,7 +67,7 @@ fn without_rules_whoever_got_in_as_docker_lets_in_may_do_everything_and_nobody_e
         roles: vec!["admin".into()],
     };
     assert!(rules.unrestricted(&holder));
-    let lent = Principal::Lent { role: "viewer".into() };
+    let lent = lent("viewer");
     assert!(ask(&rules, &lent, Action::ServiceList, &Object::default(), &Facts::default()).allowed);
 }
 
@@ -374,4 +378,71 @@ proptest::proptest! {
             proptest::prop_assert!(scope.owns(&object) || scope.owns_new(&object, &plain));
         }
     }
+}
+
+#[test]
+fn nobody_lends_more_than_they_have() {
+    let policies = r#"
+        @id("ci-lends") permit (principal == Principal::"cert:ci", action == Action::"access.lend",
+            resource) when { resource.name == "viewer" };
+        @id("no-lent-admins") @reason("not here")
+        forbid (principal, action == Action::"container.create", resource)
+        when { context.engineAccess.contains("admin") };
+    "#;
+    let plain = rules();
+    let lend = |rules: &Rules, who: &Principal, role: &str, secrets: &[&str]| {
+        let facts = Facts {
+            engine_access: set(&[role]),
+            secrets: secrets.iter().map(|name| Reference::named(*name)).collect(),
+            ..wish()
+        };
+        let action = if *who == ci() { Action::ServiceUpdate } else { Action::ContainerCreate };
+        let object = if *who == ci() { web() } else { Object::named("container", "") };
+        ask(rules, who, action, &object, &facts)
+    };
+    let operator = local(1002, 1);
+    for role in ["operator", "deployer", "viewer"] {
+        assert!(lend(&plain, &operator, role, &[]).allowed, "{role}");
+        assert!(lend(&plain, &lent("operator"), role, &[]).allowed, "{role}");
+        assert!(lend(&plain, &local(0, 0), role, &["db"]).allowed, "{role}");
+        for other in [lent("viewer"), lent("deployer"), local(1001, 1)] {
+            assert!(!lend(&plain, &other, role, &[]).allowed, "{role}");
+        }
+        let denied = lend(&plain, &ci(), role, &[]);
+        assert_eq!((denied.allowed, denied.rule.as_str()), (false, "base/lend"));
+        assert!(denied.reason.ends_with(role), "{denied:?}");
+    }
+    for role in ["admin", "custom"] {
+        assert!(!lend(&plain, &operator, role, &[]).allowed, "{role}");
+        assert!(lend(&plain, &local(0, 0), role, &[]).allowed, "{role}");
+    }
+    assert_eq!(lend(&plain, &operator, "deployer", &["db"]).rule, "base/secret-use");
+    let custom = Rules::from_text(policies, BINDINGS).unwrap();
+    assert!(lend(&custom, &ci(), "viewer", &[]).allowed);
+    assert!(!lend(&custom, &ci(), "operator", &[]).allowed);
+    assert_eq!(lend(&custom, &local(0, 0), "admin", &[]).rule, "text/no-lent-admins");
+    assert!(lend(&custom, &local(0, 0), "viewer", &[]).allowed);
+    assert!(custom.knows_role("viewer") && !custom.knows_role("vieer"));
+}
+
+#[test]
+fn who_gets_into_a_container_has_what_it_was_lent() {
+    let rules = rules();
+    let container =
+        Object { engine_access: set(&["admin"]), ..Object::named("container", "portainer") };
+    let exec = |who: &Principal, action| ask(&rules, who, action, &container, &Facts::default());
+    assert_eq!(exec(&local(1002, 1), Action::ContainerExec).rule, "base/lend");
+    assert!(exec(&local(1002, 1), Action::ContainerStop).allowed);
+    assert!(exec(&local(0, 0), Action::ContainerExec).allowed);
+}
+
+#[test]
+fn a_lent_role_is_about_what_it_was_lent_for() {
+    let rules = rules();
+    let scope = Scope { services: set(&["web"]), ..Scope::default() };
+    let who = Principal::Lent { role: "deployer".into(), scope, container: "c1".into() };
+    assert!(ask(&rules, &who, Action::ServiceUpdate, &web(), &wish()).allowed);
+    assert!(!ask(&rules, &lent("deployer"), Action::ServiceUpdate, &web(), &wish()).allowed);
+    assert_eq!(who.name(), "lent:deployer");
+    assert_eq!(who.container(), "c1");
 }

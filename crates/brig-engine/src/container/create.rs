@@ -1,11 +1,13 @@
 //! Creating a container: a record, a writable layer and its volumes. Nothing is mounted and no
 //! process started.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use brig_api::container::{
     ContainerConfig, ContainerCreateRequest, ContainerCreateResponse, HostConfig,
 };
+use brig_api::engine_access;
 use brig_image::Image;
 use brig_sys::cgroup::CgroupMode;
 use brig_types::id::ContainerId;
@@ -59,6 +61,9 @@ impl Engine {
                 "Config cannot be empty in order to create a container".to_owned(),
             ));
         }
+        host_config.engine_access =
+            engine_access::asked(host_config.engine_access.as_ref(), &config.labels)
+                .map_err(|error| EngineError::Invalid(error.to_string()))?;
         let image = self.images().resolve(&config.image)?;
         image_defaults::merge(&mut config, image_defaults::parse(&image.raw)?);
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -75,6 +80,7 @@ impl Engine {
         let wanted =
             mounts::collect(&config, &host_config, self.volumes_from(&host_config.volumes_from)?)?;
         check_binds(&wanted)?;
+        self.guard_sources(&wanted)?;
 
         let mut record = Record {
             version: Record::current_version(),
@@ -180,6 +186,18 @@ impl Engine {
         Ok(mount)
     }
 
+    /// What must not be mounted is refused at once, before anything is made. Volumes are looked at
+    /// when they are made, and again when they are mounted.
+    fn guard_sources(&self, wanted: &[MountRequest]) -> Result<(), EngineError> {
+        for request in wanted {
+            let mount = &request.record;
+            if mount.kind == MountKind::Bind {
+                self.guard().check(Path::new(&mount.source), mount.reach())?;
+            }
+        }
+        Ok(())
+    }
+
     /// The mounts of `--volumes-from container[:ro]`.
     fn volumes_from(&self, others: &[String]) -> Result<Vec<MountRecord>, EngineError> {
         let mut mounts = Vec::new();
@@ -189,7 +207,9 @@ impl Engine {
                 return Err(EngineError::Invalid(format!("invalid mode for volumes-from: {mode}")));
             }
             let inherited = self.registry().find(key)?.record().mounts.into_iter();
-            mounts.extend(inherited.filter(|m| m.kind != MountKind::Tmpfs).map(|mut mount| {
+            let inherited =
+                inherited.filter(|m| matches!(m.kind, MountKind::Bind | MountKind::Volume));
+            mounts.extend(inherited.map(|mut mount| {
                 mount.rw &= mode != "ro";
                 // It goes with the container that it was made for.
                 mount.anonymous = false;

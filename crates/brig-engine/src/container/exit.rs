@@ -167,6 +167,9 @@ impl Engine {
         if let Err(error) = super::stage::release_subpaths(&container.paths.subpaths) {
             tracing::warn!(container = %id, %error, "a part of a volume stays mounted");
         }
+        if let Err(error) = self.lender().end(id) {
+            tracing::warn!(container = %id, %error, "a lent socket's file stays");
+        }
         let shm = container.paths.shm();
         if brig_sys::mount::is_mountpoint(&shm).unwrap_or(false)
             && let Err(error) = brig_sys::mount::unmount(&shm, true)

@@ -40,6 +40,10 @@ pub(crate) fn merge(config: &mut ContainerConfig, image: ContainerConfig) {
     let inherited = image.env.into_iter().filter(|line| !own.iter().any(|k| k == key(line)));
     config.env.extend(inherited);
     for (name, value) in image.labels {
+        // SECURITY: whoever made the image has no say in what its containers are lent.
+        if name == brig_api::engine_access::LABEL {
+            continue;
+        }
         config.labels.entry(name).or_insert(value);
     }
     // An own entry point drops the image's command, which was written for another program.

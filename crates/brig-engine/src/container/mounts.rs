@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
 use brig_api::container::{ContainerConfig, HostConfig, Mount};
+use brig_api::engine_access;
 
 use super::record::{MountKind, MountRecord};
 use crate::error::EngineError;
@@ -114,7 +115,7 @@ pub(crate) fn parse_bind(text: &str) -> Result<MountRequest, EngineError> {
                 record.propagation = "rprivate".to_owned();
             }
         }
-        MountKind::Volume | MountKind::Tmpfs => {
+        MountKind::Volume | MountKind::Tmpfs | MountKind::Engine => {
             record.name = source.to_owned();
             record.anonymous = source.is_empty();
             if record.mode.is_empty() && !source.is_empty() {
@@ -223,6 +224,22 @@ pub(crate) fn parse_mount(mount: &Mount) -> Result<MountRequest, EngineError> {
     }
 }
 
+/// Where the engine's socket is to be seen, if it is lent.
+fn lent(host: &HostConfig) -> impl Iterator<Item = Result<MountRequest, EngineError>> {
+    let access = host.engine_access.as_ref();
+    let more = access.into_iter().flat_map(|access| access.targets.iter().map(String::as_str));
+    let usual = engine_access::TARGETS.into_iter().filter(move |_| access.is_some());
+    let targets: BTreeSet<&str> = usual.chain(more).collect();
+    targets.into_iter().map(|path| {
+        let target = clean(path).filter(|target| target != "/").ok_or_else(|| {
+            EngineError::Invalid(format!(
+                "invalid mount path: '{path}' mount path must be absolute"
+            ))
+        })?;
+        Ok(blank(MountKind::Engine, &target))
+    })
+}
+
 /// All mounts of a request. `inherited` are those of `--volumes-from`.
 ///
 /// What is named explicitly goes over what is inherited, and that over the image's volumes.
@@ -242,6 +259,7 @@ pub(crate) fn collect(
             Ok(request)
         })
         .chain(host.mounts.iter().map(parse_mount))
+        .chain(lent(host))
         .chain(host.tmpfs.iter().map(|(path, options)| {
             let target = clean(path).filter(|target| target != "/").ok_or_else(|| {
                 EngineError::Invalid(format!(

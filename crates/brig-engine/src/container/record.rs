@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 
 use super::state::State;
 use crate::disk::{self, Durability};
+use crate::guard::Reach;
 
 /// The file's name in the container's directory.
 pub(crate) const RECORD_FILE: &str = "config.json";
@@ -73,6 +74,8 @@ pub(crate) enum MountKind {
     Volume,
     Bind,
     Tmpfs,
+    /// The engine's own socket, in a role.
+    Engine,
 }
 
 impl MountKind {
@@ -81,6 +84,7 @@ impl MountKind {
             Self::Volume => "volume",
             Self::Bind => "bind",
             Self::Tmpfs => "tmpfs",
+            Self::Engine => "engine",
         }
     }
 }
@@ -124,6 +128,14 @@ pub(crate) struct MountRecord {
 }
 
 impl MountRecord {
+    /// How far a bind goes.
+    pub(crate) fn reach(&self) -> Reach {
+        Reach {
+            recursive: !self.non_recursive,
+            shared: matches!(self.propagation.as_str(), "shared" | "rshared"),
+        }
+    }
+
     /// As inspect and list show it.
     pub(crate) fn point(&self) -> MountPoint {
         MountPoint {
@@ -133,7 +145,7 @@ impl MountRecord {
             destination: self.destination.clone(),
             driver: match self.kind {
                 MountKind::Volume => crate::volumes::LOCAL_DRIVER.to_owned(),
-                MountKind::Bind | MountKind::Tmpfs => String::new(),
+                MountKind::Bind | MountKind::Tmpfs | MountKind::Engine => String::new(),
             },
             mode: self.mode.clone(),
             rw: self.rw,

@@ -227,6 +227,12 @@ impl Engine {
     }
 
     fn adopted(&self, container: &Arc<Container>, console: brig_runtime::Console, paused: bool) {
+        if let Err(error) = self.take_socket_back(container) {
+            tracing::error!(
+                container = %container.id, %error,
+                "a container's socket of the engine was not taken over: restart the container"
+            );
+        }
         let cancel = self.child_token();
         {
             let mut cell = container.cell();
@@ -236,6 +242,18 @@ impl Engine {
                 Some(Run { console, cancel: cancel.clone(), began: tokio::time::Instant::now() });
         }
         self.accompany(container, cancel);
+    }
+
+    /// The socket that a container was lent listens as long as its conmon lives.
+    fn take_socket_back(&self, container: &Arc<Container>) -> io::Result<()> {
+        let record = container.record();
+        let (Some(access), Some(process)) =
+            (&record.host_config.engine_access, record.state.process)
+        else {
+            return Ok(());
+        };
+        let kept = self.runtime().kept(process.conmon_pid, process.conmon_start)?;
+        self.lender().adopt(&container.id, access, kept)
     }
 
     /// Records an end that happened while no engine ran.
@@ -291,6 +309,7 @@ impl Engine {
                 }
             }
         }
+        self.lender().clear(|id| known.contains(id));
         self.volumes().remove_unowned(|id| known.contains(id));
         for id in self.snapshots().list() {
             if !known.contains(&id)

@@ -57,6 +57,8 @@ pub(crate) struct Prepared {
     pub(crate) rootfs: PathBuf,
     pub(crate) user: ResolvedUser,
     pub(crate) mounts: Vec<MountSpec>,
+    /// What is not to be seen in them, by its path in the container.
+    pub(crate) masked: Vec<String>,
     pub(crate) devices: Vec<DeviceNode>,
     pub(crate) namespaces: Namespaces,
     pub(crate) shm: Shm,
@@ -86,6 +88,10 @@ pub(crate) fn container(
     input.resources = resources(host)?;
     input.sysctls.clone_from(&host.sysctls);
     input.masked_paths.clone_from(&host.masked_paths);
+    if !prepared.masked.is_empty() {
+        // Privileged containers, for which nothing is masked, included.
+        input.masked_paths.get_or_insert_default().extend(prepared.masked);
+    }
     input.readonly_paths.clone_from(&host.readonly_paths);
     input.cgroup_parent = Some(host.cgroup_parent.clone()).filter(|parent| !parent.is_empty());
     input.annotations.clone_from(&host.annotations);

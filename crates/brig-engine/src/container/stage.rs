@@ -48,9 +48,10 @@ impl Engine {
             secrets::prepare_read_only_root(&root, secrets, configs)?;
         }
         let mut mounts = Vec::with_capacity(record.mounts.len() + 3);
+        let mut masked = Vec::new();
         for (number, mount) in record.mounts.iter().enumerate() {
             let part = container.paths.subpaths.join(number.to_string());
-            mounts.push(self.stage_mount(record, mount, &root, &part)?);
+            mounts.push(self.stage_mount(record, mount, &root, &part, &mut masked)?);
         }
         let files = self.generated_files(container, record)?;
         for (source, target) in files.targets() {
@@ -63,7 +64,7 @@ impl Engine {
         let devices = devices(host)?;
         let namespaces = spec::namespaces(host, |key| self.pid_of(key))?;
         let shm = self.shm(container, record, &namespaces.ipc)?;
-        Ok(Prepared { rootfs, user, mounts, devices, namespaces, shm })
+        Ok(Prepared { rootfs, user, mounts, masked, devices, namespaces, shm })
     }
 
     pub(super) fn mount_rootfs(&self, record: &Record, rootfs: &Path) -> Result<(), EngineError> {
@@ -85,8 +86,12 @@ impl Engine {
         mount: &MountRecord,
         root: &OwnedFd,
         part: &Path,
+        masked: &mut Vec<String>,
     ) -> Result<MountSpec, EngineError> {
         let target = PathBuf::from(&mount.destination);
+        let mut mask = |inner: Vec<PathBuf>| {
+            masked.extend(inner.iter().map(|path| target.join(path).display().to_string()));
+        };
         match mount.kind {
             MountKind::Tmpfs => {
                 let mut options = mount.tmpfs_options.clone();
@@ -95,8 +100,12 @@ impl Engine {
                 }
                 Ok(MountSpec::tmpfs(target, options.join(",")))
             }
+            MountKind::Engine => {
+                Ok(MountSpec::bind(self.lender().socket(&record.id), target, false))
+            }
             MountKind::Volume => {
                 let mut source = self.volumes().activate(&mount.name, &record.id)?;
+                mask(self.volumes().masked(&mount.name, &mount.subpath)?);
                 if !mount.subpath.is_empty() {
                     source = subpath(&source, &mount.subpath, part)?;
                 } else if !mount.no_copy {
@@ -109,6 +118,9 @@ impl Engine {
             }
             MountKind::Bind => {
                 let source = PathBuf::from(&mount.source);
+                // Once more: since the container was made, a link may have been put in the way.
+                let fine = self.guard().check(&source, mount.reach())?;
+                mask(fine.masked);
                 if !source.exists() {
                     if !mount.create_source {
                         return Err(EngineError::Invalid(format!(
@@ -123,7 +135,7 @@ impl Engine {
                 Ok(MountSpec {
                     target,
                     kind: SpecKind::Bind {
-                        source,
+                        source: fine.source,
                         read_only: !mount.rw,
                         recursive: !mount.non_recursive,
                         propagation: Propagation::parse(&mount.propagation).unwrap_or_default(),

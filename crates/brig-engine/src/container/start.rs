@@ -120,12 +120,15 @@ impl Engine {
             // where nothing can be written.
             this.try_save(Durability::Cached)
                 .map_err(|source| EngineError::disk("write to", &this.paths.dir, source))?;
+            let access = wanted.host_config.engine_access.as_ref();
+            let lent = access.map(|access| engine.lender().lend(&this.id, access)).transpose();
+            let lent = lent.map_err(|error| EngineError::system("lend a socket", error))?;
             let prepared = engine.stage(&this, &wanted, &secrets, &configs)?;
-            Ok((prepared, secrets, configs))
+            Ok((prepared, secrets, configs, lent))
         });
         // Independent of each other; both are undone together.
         let (staged, reserved) = tokio::join!(stage, self.reserve_networks(container, record));
-        let ((prepared, secrets, configs), reserved) = (staged?, reserved?);
+        let ((prepared, secrets, configs, lent), reserved) = (staged?, reserved?);
         let (engine, this, wanted) = (self.clone(), Arc::clone(container), record.clone());
         let (spec, reserved) = self
             .blocking(move || {
@@ -151,6 +154,7 @@ impl Engine {
                 open_stdin: config.open_stdin,
                 stdin_once: config.stdin_once && !config.tty,
                 log: LogTarget { path: log.then(|| container.paths.log()) },
+                keep: lent,
             })
             .await?;
         let pid = created.pid;

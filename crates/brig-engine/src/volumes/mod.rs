@@ -19,6 +19,7 @@ use time::OffsetDateTime;
 
 use crate::disk::{self, Durability};
 use crate::error::EngineError;
+use crate::guard::Guard;
 
 use gate::Gate;
 pub(crate) use options::MountOptions;
@@ -35,6 +36,8 @@ const MAX_RECORD_BYTES: u64 = 1 << 20;
 const REMOVING_PREFIX: &str = ".removing-";
 /// How long a volume's own mount may take, and how long to wait for one that is under way.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long whoever makes a volume waits for a look at its device.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// Beside the volume's directory while an image's content is copied into it.
 const FILLING_FILE: &str = "filling";
 /// Beside an anonymous volume's directory until the container that it is made for is recorded:
@@ -97,6 +100,7 @@ impl Entry {
 #[derive(Debug)]
 pub struct Volumes {
     root: PathBuf,
+    guard: Arc<Guard>,
     /// Held for moments only: what may take long is done in the volume's own turn.
     entries: Mutex<BTreeMap<String, Entry>>,
     patience: Duration,
@@ -104,7 +108,7 @@ pub struct Volumes {
 
 impl Volumes {
     /// Reads the volumes below `root`; what a killed daemon left half made or half removed goes.
-    pub(crate) fn open(root: &Path) -> Result<Self, EngineError> {
+    pub(crate) fn open(root: &Path, guard: Arc<Guard>) -> Result<Self, EngineError> {
         disk::create_dir(root, 0o701)
             .map_err(|source| EngineError::disk("create", root, source))?;
         let mut entries = BTreeMap::new();
@@ -134,7 +138,8 @@ impl Volumes {
                 }
             }
         }
-        Ok(Self { root: root.to_owned(), entries: Mutex::new(entries), patience: MOUNT_PATIENCE })
+        let (root, entries) = (root.to_owned(), Mutex::new(entries));
+        Ok(Self { root, guard, entries, patience: MOUNT_PATIENCE })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -185,6 +190,10 @@ impl Volumes {
             return Err(fail(format!(
                 "{name:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
             )));
+        }
+        // Not with the lock; and what doesn't answer in time is looked at when it is mounted.
+        if let Some(Err(refused)) = self.guard.check_volume_in_time(options, "", LOOK_PATIENCE) {
+            return Err(refused);
         }
         let mut entries = self.lock();
         if let Some(entry) = entries.get(&name) {
@@ -306,6 +315,14 @@ impl Volumes {
         ))
     }
 
+    /// What must be masked where a volume, or a part of it, is mounted. Blocking, for a bounded
+    /// time.
+    pub(crate) fn masked(&self, name: &str, subpath: &str) -> Result<Vec<PathBuf>, EngineError> {
+        let options = self.get(name)?.options;
+        let looked = self.guard.check_volume_in_time(&options, subpath, self.patience);
+        looked.unwrap_or_else(|| Err(self.busy(name)))
+    }
+
     /// Notes that a container's configuration has the volume.
     pub(crate) fn acquire(&self, name: &str, container: &ContainerId) -> Result<(), EngineError> {
         let mut entries = self.lock();
@@ -361,10 +378,15 @@ impl Volumes {
         }
         let device = options.device().to_owned();
         let undo = target.clone();
+        let (guard, given) = (Arc::clone(&self.guard), info.options.clone());
         gate::bounded(
             turn,
             self.patience,
-            move || options.mount(&target),
+            move || {
+                // What the device leads to may have changed since the volume was made.
+                guard.check_volume(&given, "").map_err(io::Error::other)?;
+                options.mount(&target)
+            },
             move || {
                 if let Err(error) = brig_sys::mount::unmount(&undo, true) {
                     tracing::warn!(target = %undo.display(), %error, "a volume that was mounted too late stays mounted");
@@ -377,7 +399,10 @@ impl Volumes {
                 device,
                 seconds: self.patience.as_secs(),
             },
-            _ => EngineError::VolumeMount { name: info.name.clone(), source },
+            _ => match source.downcast::<EngineError>() {
+                Ok(refused) => refused,
+                Err(source) => EngineError::VolumeMount { name: info.name.clone(), source },
+            },
         })
     }
 

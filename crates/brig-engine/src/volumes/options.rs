@@ -70,6 +70,20 @@ impl MountOptions {
         &self.device
     }
 
+    /// What of the host it binds.
+    pub(crate) fn bound(&self) -> Option<&Path> {
+        self.bind.is_some().then(|| Path::new(&self.device))
+    }
+
+    /// Directories of the host that an overlay is made of.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &str> {
+        let options = self.data.split(',').filter(|_| self.kind == "overlay");
+        options
+            .filter_map(|option| option.split_once('='))
+            .flat_map(|(_, layers)| layers.split(':'))
+            .filter(|layer| layer.starts_with('/'))
+    }
+
     /// The file system's own options, a file server's name replaced by its address: the kernel
     /// looks no names up. Blocking.
     fn resolved_data(&self) -> io::Result<String> {

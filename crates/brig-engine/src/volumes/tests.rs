@@ -1,5 +1,9 @@
 use super::*;
 
+fn open(dir: &Path) -> Result<Volumes, EngineError> {
+    Volumes::open(dir, Arc::new(Guard::of_nothing()))
+}
+
 fn none() -> BTreeMap<String, String> {
     BTreeMap::new()
 }
@@ -7,7 +11,7 @@ fn none() -> BTreeMap<String, String> {
 #[test]
 fn life_of_a_volume() {
     let dir = tempfile::tempdir().unwrap();
-    let volumes = Volumes::open(dir.path()).unwrap();
+    let volumes = open(dir.path()).unwrap();
     let labels = Labels::from([("a".to_owned(), "b".to_owned())]);
     let (made, new) = volumes.create("data", "local", &none(), &labels).unwrap();
     assert!(new && made.mountpoint.is_dir());
@@ -18,7 +22,7 @@ fn life_of_a_volume() {
     volumes.acquire("data", &container).unwrap();
     let error = volumes.remove("data").unwrap_err();
     assert_eq!(error.to_string(), format!("remove data: volume is in use - [{container}]"));
-    let reopened = Volumes::open(dir.path()).unwrap();
+    let reopened = open(dir.path()).unwrap();
     assert_eq!(reopened.get("data").unwrap(), made);
     volumes.release("data", &container);
     volumes.remove("data").unwrap();
@@ -29,7 +33,7 @@ fn life_of_a_volume() {
 #[test]
 fn anonymous_ones_say_so() {
     let dir = tempfile::tempdir().unwrap();
-    let volumes = Volumes::open(dir.path()).unwrap();
+    let volumes = open(dir.path()).unwrap();
     let (made, _) = volumes.create("", "local", &none(), &none()).unwrap();
     assert!(made.is_anonymous());
     assert_eq!(made.name.len(), 64);
@@ -38,7 +42,7 @@ fn anonymous_ones_say_so() {
 #[test]
 fn bad_requests() {
     let dir = tempfile::tempdir().unwrap();
-    let volumes = Volumes::open(dir.path()).unwrap();
+    let volumes = open(dir.path()).unwrap();
     assert!(volumes.create("x y", "", &none(), &none()).is_err());
     assert!(volumes.create("../x", "", &none(), &none()).is_err());
     assert!(volumes.create("x1", "nope", &none(), &none()).is_err());
@@ -57,11 +61,11 @@ fn what_is_mounted_over_a_removed_volume_is_kept() {
         ("o".to_owned(), "bind".to_owned()),
         ("device".to_owned(), outside.path().display().to_string()),
     ]);
-    let before = Volumes::open(dir.path()).unwrap();
+    let before = open(dir.path()).unwrap();
     before.create("data", "", &options, &none()).unwrap();
     before.activate("data", &ContainerId::generate()).unwrap();
     // The daemon was killed and the container is gone when the next one comes up.
-    let after = Volumes::open(dir.path()).unwrap();
+    let after = open(dir.path()).unwrap();
     after.remove("data").unwrap();
     assert!(outside.path().join("precious").exists());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -99,7 +103,7 @@ impl Drop for Silent {
 fn a_file_server_that_does_not_answer_holds_up_its_own_volume_only() {
     let dir = tempfile::tempdir().unwrap();
     let silent = Silent::mount();
-    let mut volumes = Volumes::open(dir.path()).unwrap();
+    let mut volumes = open(dir.path()).unwrap();
     volumes.patience = Duration::from_secs(1);
     let volumes = Arc::new(volumes);
     let options = BTreeMap::from([
@@ -134,7 +138,7 @@ fn a_file_server_that_does_not_answer_holds_up_its_own_volume_only() {
 #[test]
 fn volumes_of_containers_that_were_never_recorded_go() {
     let dir = tempfile::tempdir().unwrap();
-    let volumes = Volumes::open(dir.path()).unwrap();
+    let volumes = open(dir.path()).unwrap();
     let (settled, recorded, lost) =
         (ContainerId::generate(), ContainerId::generate(), ContainerId::generate());
     let make = |owner: &ContainerId, name: &str| {
@@ -144,7 +148,7 @@ fn volumes_of_containers_that_were_never_recorded_go() {
     volumes.settle(&kept[0]).unwrap();
     let goes = make(&lost, "");
     // The daemon is killed, and finds one container's record only.
-    let volumes = Volumes::open(dir.path()).unwrap();
+    let volumes = open(dir.path()).unwrap();
     volumes.remove_unowned(|id| *id == recorded);
     volumes.remove_unowned(|_| false);
     for name in &kept {
@@ -156,7 +160,7 @@ fn volumes_of_containers_that_were_never_recorded_go() {
 #[test]
 fn a_copy_that_was_cut_off_is_done_again() {
     let dir = tempfile::tempdir().unwrap();
-    let volumes = Volumes::open(dir.path()).unwrap();
+    let volumes = open(dir.path()).unwrap();
     volumes.create("data", "", &none(), &none()).unwrap();
     let cut = volumes.fill("data", |data, cut_off| {
         assert!(!cut_off);
@@ -164,7 +168,7 @@ fn a_copy_that_was_cut_off_is_done_again() {
         Err(io::ErrorKind::StorageFull.into())
     });
     cut.unwrap_err();
-    let volumes = Volumes::open(dir.path()).unwrap();
+    let volumes = open(dir.path()).unwrap();
     let mut again = false;
     volumes
         .fill("data", |_, cut_off| {
@@ -183,7 +187,7 @@ fn what_a_killed_daemon_left_is_cleared_but_data_is_kept() {
         std::fs::create_dir_all(dir.path().join(half)).unwrap();
     }
     std::fs::write(dir.path().join("kept/_data/file"), "x").unwrap();
-    let volumes = Volumes::open(dir.path()).unwrap();
+    let volumes = open(dir.path()).unwrap();
     assert!(volumes.list().is_empty());
     let left: Vec<_> =
         std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();

@@ -93,6 +93,8 @@ pub(crate) async fn engine_at(dir: &Path) -> Engine {
         network: NetworkConfig::new("", dir.join("data/network")),
         log_options: Default::default(),
         dns: Vec::new(),
+        sockets: vec![dir.join("own/brig.sock")],
+        socket_mounts_allowed: false,
     };
     Engine::start(config, images).await.unwrap()
 }

@@ -119,6 +119,7 @@ impl Rig {
             open_stdin: stdin,
             stdin_once: once,
             log: LogTarget { path: Some(self.log(&input.id)) },
+            keep: None,
         }
     }
 

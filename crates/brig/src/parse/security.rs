@@ -3,11 +3,18 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use brig_api::engine_access::EngineAccess;
+
 use super::env::read_limited;
 use crate::error::{Result, message};
 
 /// The largest seccomp profile that is read, in bytes.
 const MAX_PROFILE: u64 = 1024 * 1024;
+
+/// `--engine-access`: `ROLE[:service=NAME,stack=NAME,…]`.
+pub(crate) fn engine_access(text: &str) -> std::result::Result<EngineAccess, String> {
+    EngineAccess::parse(text).map_err(|error| error.to_string())
+}
 
 /// `--cap-add` and `--cap-drop`, normalised to `CAP_X`, sorted, adding wins over dropping.
 pub(crate) fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {

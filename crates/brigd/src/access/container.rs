@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use brig_access::{Facts, Reference};
 use brig_api::container::{ContainerConfig, HostConfig, Mount, NetworkingConfig};
 
+use super::lend;
 use crate::state::AppState;
 
 /// Capabilities that every container has; adding one again adds nothing.
@@ -48,6 +49,10 @@ pub fn facts(
         ..Facts::default()
     };
     of_host(&mut facts, host);
+    match &host.engine_access {
+        Some(access) => lend::note(&mut facts, access),
+        None => lend::note_label(&mut facts, &config.labels),
+    }
     for volume in facts.volumes.iter().filter_map(|volume| host_volumes.get(&volume.name)) {
         facts.host_mounts.insert(volume.clone());
     }

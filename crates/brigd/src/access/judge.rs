@@ -72,7 +72,11 @@ pub async fn facts(
 ) -> Result<Facts, ApiError> {
     Ok(match route.action {
         Action::ContainerCreate => {
-            let request: ContainerCreateRequest = decode(body)?;
+            let mut request: ContainerCreateRequest = decode(body)?;
+            let binds = &state.config.socket_binds;
+            binds
+                .settle(&request.config.labels, &mut request.host_config)
+                .map_err(|error| ApiError::invalid(error.to_string()))?;
             let volumes = container::host_volumes(state, &request.host_config).await;
             let networking = Some(&request.networking_config);
             let facts =
@@ -158,7 +162,7 @@ fn made(name: &str, labels: &std::collections::BTreeMap<String, String>) -> Fact
 async fn of_service(state: &AppState, spec: &ServiceSpec) -> Facts {
     let mut facts = {
         let control = local::control(state).ok();
-        service::facts(spec, control.as_ref())
+        service::facts(&state.config.socket_binds.understood(spec), control.as_ref())
     };
     let found = container::volumes_of_host(state, &facts.volumes).await;
     facts.host_mounts.extend(found.into_values());

@@ -8,6 +8,7 @@
 pub mod api;
 pub mod container;
 pub mod judge;
+pub mod lend;
 pub mod mask;
 pub mod object;
 pub mod service;
@@ -85,6 +86,12 @@ impl Authorized {
         }
         let (principal, facts) = (&*self.inner.principal, &Facts::default());
         self.inner.rules.decide(&Request { principal, action, object, facts }).allowed
+    }
+
+    /// The rules that allowed it.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.inner.rules
     }
 
     /// Whether nothing is kept from the principal.
@@ -192,6 +199,44 @@ impl Gate {
         &self.audit
     }
 
+    /// Whether a principal may do something by the rules of this moment, for streams that outlive
+    /// rules. Not recorded.
+    #[must_use]
+    pub fn may_now(&self, principal: &Principal, action: Action, object: &Object) -> bool {
+        let rules = self.rules.load();
+        rules.unrestricted(principal)
+            || rules
+                .decide(&Request { principal, action, object, facts: &Facts::default() })
+                .allowed
+    }
+
+    /// Decides once more about something that is under way. That it ends is recorded.
+    #[must_use]
+    pub fn still_allows(
+        &self,
+        rules: &Rules,
+        principal: &Principal,
+        action: Action,
+        object: &Object,
+        facts: &Facts,
+    ) -> bool {
+        let decision = rules.decide(&Request { principal, action, object, facts });
+        if decision.allowed {
+            return true;
+        }
+        let entry = self.entry(principal, action, object, facts, &decision);
+        tracing::info!(
+            principal = entry.principal, %action, object = entry.object,
+            rule = decision.rule, reason = decision.reason, "cut off: not allowed any more"
+        );
+        let note = format!("cut off: {}", decision.reason);
+        if let Err(error) = self.audit.append(Entry { note, ..entry }) {
+            let error = brig_types::error::chain(&error);
+            tracing::error!(%error, "a cut is not in the audit log");
+        }
+        false
+    }
+
     /// Decides, and records what must be.
     ///
     /// # Errors
@@ -256,6 +301,7 @@ impl Gate {
             request: format!("{:x}-{number:x}", self.boot),
             principal: principal.name(),
             transport: Transport::of(principal).name().to_owned(),
+            container: principal.container().to_owned(),
             action: action.name().to_owned(),
             object: name.to_owned(),
             role: decision.role.clone(),

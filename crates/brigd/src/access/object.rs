@@ -2,9 +2,11 @@
 
 use brig_access::{Action, Object, Reference};
 use brig_api::container::ContainerSummary;
+use brig_api::event::{Actor, Event};
 use brig_proto::swarm as proto;
 use brig_swarm::Control;
 
+use super::lend::SocketBinds;
 use super::{container, service};
 use crate::state::AppState;
 use crate::swarm::{convert, local};
@@ -45,7 +47,10 @@ pub async fn find(state: &AppState, path: &str, action: Action, name: &str) -> O
 fn of_cluster(state: &AppState, kind: &str, name: &str) -> Option<Object> {
     let control = local::control(state).ok()?;
     Some(match kind {
-        "service" => self::service(&*control.service(name).ok()?, &control),
+        "service" => {
+            let found = control.service(name).ok()?;
+            understood(&found, &control, &state.config.socket_binds)
+        }
         "task" => task(&*control.task(name).ok()?, &control),
         "secret" => secret(&*control.secret(name).ok()?),
         "config" => config(&*control.config(name).ok()?),
@@ -65,9 +70,12 @@ async fn existing(state: &AppState, key: &str) -> Option<Object> {
         id: found.id.clone(),
         image: found.config.image.clone(),
         host_access: facts.host_access(),
+        engine_access: facts.engine_access,
         ..of_labels(found.name.trim_start_matches('/'), found.config.labels.clone())
     };
-    Some(Object { secrets: secrets_of(state, &object), ..object })
+    let mut secrets = secrets_of(state, &object);
+    secrets.extend(facts.secrets);
+    Some(Object { secrets, ..object })
 }
 
 fn of_labels(name: &str, labels: std::collections::BTreeMap<String, String>) -> Object {
@@ -103,15 +111,21 @@ pub fn summary(container: &ContainerSummary) -> Object {
 /// A service.
 #[must_use]
 pub fn service(service: &proto::Service, control: &Control) -> Object {
+    understood(service, control, &SocketBinds::default())
+}
+
+/// A service, where binds of the engine's socket may be something else.
+fn understood(service: &proto::Service, control: &Control, binds: &SocketBinds) -> Object {
     let spec = service.spec.as_ref();
     let (name, labels) = convert::name_and_labels(spec.and_then(|spec| spec.annotations.as_ref()));
     let json = spec.map(convert::service::spec_json).unwrap_or_default();
-    let facts = service::facts(&json, Some(control));
+    let facts = service::facts(&binds.understood(&json), Some(control));
     Object {
         id: service.id.clone(),
         service: name.clone(),
         image: facts.image.clone(),
         host_access: facts.host_access(),
+        engine_access: facts.engine_access,
         secrets: facts.secrets,
         ..Object::named("service", &name).with_labels(labels)
     }
@@ -184,6 +198,37 @@ pub fn of_volume(info: &brig_engine::volumes::VolumeInfo) -> Object {
 pub fn node(node: &proto::Node) -> Object {
     let json = convert::node::json(node);
     Object { id: node.id.clone(), ..Object::named("node", &json.description.hostname) }
+}
+
+/// What an event is about, and what it takes to see it; `None` for everybody's.
+#[must_use]
+pub fn of_event(state: &AppState, event: &Event) -> Option<(Action, Object)> {
+    let Actor { id, attributes } = &event.actor;
+    let name = attributes.get("name").map_or(id.as_str(), String::as_str);
+    let unknown = |kind: &str| Object { id: id.clone(), ..Object::named(kind, name) };
+    let of_cluster = |kind: &str| of_cluster(state, kind, id).unwrap_or_else(|| unknown(kind));
+    Some(match event.kind.as_str() {
+        "container" => {
+            let image = attributes.get("image").cloned().unwrap_or_default();
+            let known = of_labels(name, attributes.clone());
+            (Action::ContainerInspect, Object { id: id.clone(), image, ..known })
+        }
+        "image" => (Action::ImageInspect, unknown("image")),
+        "volume" => {
+            let known = state.engine.volumes().get(id).ok();
+            let known = known.as_ref().map(of_volume);
+            (Action::VolumeInspect, known.unwrap_or_else(|| unknown("volume")))
+        }
+        "network" => {
+            let known = network(state, id).unwrap_or_else(|| unknown("network"));
+            (Action::NetworkInspect, known)
+        }
+        "service" => (Action::ServiceInspect, of_cluster("service")),
+        "secret" => (Action::SecretInspect, of_cluster("secret")),
+        "config" => (Action::ConfigInspect, of_cluster("config")),
+        "node" => (Action::NodeInspect, of_cluster("node")),
+        _ => return None,
+    })
 }
 
 /// A container as inspecting shows it, for what depends on names and labels only.

@@ -8,7 +8,7 @@ use brig_proto::swarm::TaskSpec;
 use brig_proto::swarm::task_spec::Runtime;
 use brig_swarm::Control;
 
-use super::container;
+use super::{container, lend};
 use crate::swarm::convert;
 
 /// Facts of a specification. With the cluster at hand, ids become names and stacks.
@@ -55,6 +55,7 @@ pub fn facts(spec: &ServiceSpec, control: Option<&Control>) -> Facts {
 fn of_container(facts: &mut Facts, spec: &ContainerSpec, control: Option<&Control>) {
     facts.image.clone_from(&spec.image);
     container::mounts(facts, &spec.mounts);
+    lend::note_label(facts, &spec.labels);
     facts.capabilities.extend(container::capabilities(&spec.capability_add));
     container::sysctls(facts, spec.sysctls.keys());
     if let Some(privileges) = &spec.privileges {

@@ -5,7 +5,7 @@ use brig_engine::{ListOptions, RemoveOptions, StartOptions};
 use http::StatusCode;
 
 use super::defaults;
-use crate::access::{Action, mask, object};
+use crate::access::{Action, lend, mask, object};
 use crate::server::body;
 use crate::server::{ApiError, Call, Response};
 use crate::state::AppState;
@@ -45,6 +45,11 @@ pub async fn create(mut call: Call) -> Answer {
         return Err(ApiError::invalid("Config cannot be empty in order to create a container"));
     }
     check_platform(&call, &request)?;
+    let binds = &call.state.config.socket_binds;
+    binds
+        .settle(&request.config.labels, &mut request.host_config)
+        .map_err(|error| ApiError::invalid(error.to_string()))?;
+    lend::check_role(&call.state.gate, request.host_config.engine_access.as_ref())?;
     fill(&call.state, &mut request.host_config);
     let name = call.query.non_empty("name");
     let response = call.state.engine.create_container(name, request).await?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use brig_access::Object;
 use brig_api::system::{
     AddressPool, ComponentVersion, DiskUsage, IndexConfig, Platform, PluginsInfo, RegistryConfig,
     RuntimeInfo, SystemInfo, Version,
@@ -14,6 +15,7 @@ use http::{HeaderValue, header};
 use time::OffsetDateTime;
 
 use super::images::{size, summary};
+use crate::access::{Action, object};
 use crate::config::LogLevel;
 use crate::host::sysctl_enabled;
 use crate::server::body;
@@ -232,7 +234,10 @@ pub async fn disk_usage(call: Call) -> Answer {
     }
     let mut usage = DiskUsage::default();
     let options = ListOptions { all: true, size: true, ..ListOptions::default() };
-    let containers = call.state.engine.list(options).await?;
+    let mut containers = call.state.engine.list(options).await?;
+    let may = |action, object: &Object| call.authorized.may(action, object);
+    let restricted = !call.authorized.is_unrestricted();
+    containers.retain(|found| may(Action::ContainerInspect, &object::summary(found)));
     if wanted("image") {
         let store = call.state.engine.images();
         usage.layers_size = size(store.layers_size());
@@ -248,14 +253,27 @@ pub async fn disk_usage(call: Call) -> Answer {
                 }
             })
             .collect();
+        let all = usage.images.len();
+        usage.images.retain(|image| {
+            let name = image.repo_tags.first().map_or(image.id.as_str(), String::as_str);
+            may(Action::ImageInspect, &Object::named("image", name))
+        });
+        if restricted && usage.images.len() < all {
+            // The sum would tell of what is not shown.
+            usage.layers_size = usage.images.iter().map(|image| image.size).sum();
+        }
     }
     if wanted("container") {
         usage.containers = containers;
     }
     if wanted("volume") {
         usage.volumes = super::volumes::with_usage(&call).await?;
+        usage.volumes.retain(|volume| {
+            let known = Object::named("volume", &volume.name).with_labels(volume.labels.clone());
+            may(Action::VolumeInspect, &known)
+        });
     }
-    if wanted("build-cache") {
+    if wanted("build-cache") && may(Action::ImageList, &Object::named("image", "")) {
         let state = call.state.clone();
         let bytes = tokio::task::spawn_blocking(move || state.builder.cache_size())
             .await

@@ -44,6 +44,9 @@ pub struct Entry {
     pub principal: String,
     /// `unix`, `tls`, `ssh`, `lent`.
     pub transport: String,
+    /// The container by whose lent socket it came.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub container: String,
     /// `service.update`.
     pub action: String,
     /// Name of the object.

@@ -104,6 +104,12 @@ pub struct Directives {
     /// What happens to changes while the audit log can't be written: `refuse` or `allow`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_failure: Option<String>,
+    /// Whether containers may mount the engine's own sockets and state: `refuse` or `allow`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_socket_mounts: Option<String>,
+    /// What containers are lent that bind the engine's socket, `ROLE[:service=NAME,…]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lend_for_socket_binds: Option<String>,
     /// Use TLS on `tcp://`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<bool>,

@@ -13,6 +13,16 @@ pub enum Host {
     Tls(String),
 }
 
+impl Host {
+    /// The path of a socket of our own.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Unix(path) => Some(path.clone()),
+            Self::Systemd | Self::Tls(_) => None,
+        }
+    }
+}
+
 /// The port of docker's API with TLS, where none is given.
 const TLS_PORT: u16 = 2376;
 /// The host where none is given: docker's default, this machine alone.

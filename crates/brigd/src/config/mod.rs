@@ -15,7 +15,10 @@ pub use host::{Host, HostError};
 
 use brig_pki::engine::EngineFiles;
 
+use brig_api::engine_access::EngineAccess;
+
 use crate::access::AuditFailure;
+use crate::access::lend::SocketBinds;
 use crate::cli::Flags;
 
 /// Root of persistent state.
@@ -68,6 +71,10 @@ pub struct Config {
     pub access: PathBuf,
     /// What happens to changes while the audit log can't be written.
     pub audit_failure: AuditFailure,
+    /// What becomes of binds of the engine's own sockets.
+    pub socket_binds: SocketBinds,
+    /// Whether containers may mount the engine's own sockets and state.
+    pub socket_mounts_allowed: bool,
 }
 
 /// Networks of this node.
@@ -246,7 +253,14 @@ impl Config {
         if let Some(label) = labels.iter().find(|label| !label.contains('=')) {
             return Err(value("labels", format!("{label:?} is not KEY=VALUE")));
         }
+        let sockets = hosts.iter().filter_map(Host::path).collect();
+        let lend = d.lend_for_socket_binds.map(|text| {
+            let access = EngineAccess::parse(&text);
+            access.map_err(|error| value("lend-for-socket-binds", error.to_string()))
+        });
         Ok(Self {
+            socket_binds: SocketBinds { lend: lend.transpose()?, sockets },
+            socket_mounts_allowed: socket_mounts(d.engine_socket_mounts.as_deref())?,
             data_root,
             exec_root,
             pidfile,
@@ -317,6 +331,8 @@ impl Config {
             ("shutdown-timeout", self.shutdown_timeout != other.shutdown_timeout),
             ("access", self.access != other.access),
             ("audit-failure", self.audit_failure != other.audit_failure),
+            ("lend-for-socket-binds", self.socket_binds.lend != other.socket_binds.lend),
+            ("engine-socket-mounts", self.socket_mounts_allowed != other.socket_mounts_allowed),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -358,6 +374,16 @@ fn cidr(key: &'static str, text: &str) -> Result<Cidr, ConfigError> {
         return Err(invalid());
     }
     Ok(Cidr { address, prefix })
+}
+
+fn socket_mounts(text: Option<&str>) -> Result<bool, ConfigError> {
+    match text {
+        None | Some("refuse") => Ok(false),
+        Some("allow") => Ok(true),
+        Some(other) => {
+            Err(value("engine-socket-mounts", format!("{other:?} is neither refuse nor allow")))
+        }
+    }
 }
 
 fn audit_failure(word: Option<&str>) -> Result<AuditFailure, ConfigError> {

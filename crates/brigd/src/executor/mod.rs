@@ -49,6 +49,7 @@ pub fn new(engine: Engine, host: HostFacts, config: &Config) -> Arc<dyn Executor
         defaults: Defaults {
             containers: config.containers.clone(),
             network: config.network.clone(),
+            socket_binds: config.socket_binds.clone(),
         },
         pulls: Pulls::default(),
     })))
@@ -60,6 +61,7 @@ const OS: &str = "linux";
 struct Defaults {
     containers: crate::config::ContainerDefaults,
     network: crate::config::NetworkConfig,
+    socket_binds: crate::access::lend::SocketBinds,
 }
 
 /// What every controller of this node needs.

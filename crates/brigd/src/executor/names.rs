@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use brig_api::engine_access::LABEL;
 use brig_proto::swarm::{ContainerSpec, Task};
 
 /// Labels below this are the cluster's; specs cannot set them.
@@ -34,7 +35,9 @@ pub(super) fn belongs_to(container_name: &str, task_id: &str) -> bool {
 pub(super) fn labels(task: &Task, spec: &ContainerSpec) -> BTreeMap<String, String> {
     let mut labels = spec.labels.clone();
     if let Some(annotations) = &task.annotations {
-        labels.extend(annotations.labels.clone());
+        // SECURITY: what is lent was judged by the container's own labels.
+        let others = annotations.labels.iter().filter(|(name, _)| *name != LABEL);
+        labels.extend(others.map(|(name, value)| (name.clone(), value.clone())));
     }
     labels.retain(|name, _| !name.starts_with(PREFIX));
     let service = task.service_annotations.as_ref().map_or("", |annotations| &annotations.name);

@@ -104,6 +104,9 @@ pub(super) fn create(
         host_config.log_config =
             LogConfig { kind: driver.name.clone(), config: driver.options.clone() };
     }
+    // What the manager allowed this node still has to make sense of.
+    let settled = defaults.socket_binds.settle(&config.labels, &mut host_config);
+    settled.map_err(|error| TaskError::fatal(error.to_string()))?;
     crate::api::defaults::fill(&mut host_config, &defaults.containers, &defaults.network);
     Ok(ContainerCreateRequest {
         config,

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use brig_pki::engine::{ClientCertificate, EngineServer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio_util::sync::CancellationToken;
 
+use super::open::Standing;
 use super::pool::Slot;
 
 /// How often a request under way looks whether its client still exists.
@@ -21,6 +23,10 @@ pub struct PeerWatch {
     fd: Arc<OwnedFd>,
     slot: Slot,
     certificate: Option<Certificate>,
+    /// Cancelled when the container ends that the connection's socket was lent to.
+    lease: Option<CancellationToken>,
+    /// Kept, not read: while anybody watches the client, its request is under way.
+    _standing: Option<Arc<Standing>>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,7 +39,21 @@ impl PeerWatch {
     /// Watches a local client.
     pub(super) fn local(socket: impl AsFd, slot: Slot) -> std::io::Result<Self> {
         let fd = Arc::new(socket.as_fd().try_clone_to_owned()?);
-        Ok(Self { fd, slot, certificate: None })
+        Ok(Self { fd, slot, certificate: None, lease: None, _standing: None })
+    }
+
+    /// Watches a client that came by a socket which a container was lent.
+    pub(super) fn lent(
+        socket: impl AsFd,
+        slot: Slot,
+        lease: CancellationToken,
+    ) -> std::io::Result<Self> {
+        Ok(Self { lease: Some(lease), ..Self::local(socket, slot)? })
+    }
+
+    /// The same client, during one request.
+    pub(super) fn during(&self, standing: Arc<Standing>) -> Self {
+        Self { _standing: Some(standing), ..self.clone() }
     }
 
     /// Watches a client that showed a certificate.
@@ -68,8 +88,12 @@ impl PeerWatch {
         }
     }
 
-    /// Returns once the client's certificate has expired, was revoked or lost its authority.
+    /// Returns once the client's certificate has expired, was revoked or lost its authority, or
+    /// the container has ended that it came from.
     pub async fn unwelcome(&self) {
+        if let Some(lease) = &self.lease {
+            return lease.cancelled().await;
+        }
         if self.certificate.is_none() {
             return std::future::pending().await;
         }
@@ -79,7 +103,11 @@ impl PeerWatch {
     }
 
     fn is_welcome(&self) -> bool {
-        self.certificate.as_ref().is_none_or(|known| known.server.still_trusts(&known.client))
+        self.lease.as_ref().is_none_or(|lease| !lease.is_cancelled())
+            && self
+                .certificate
+                .as_ref()
+                .is_none_or(|known| known.server.still_trusts(&known.client))
     }
 
     /// Closes the socket for everybody who still holds it.

@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 use super::body::{self, Response};
 use super::call::{Call, Payload};
 use super::error::ApiError;
+use super::open::{OpenRequest, Standing};
 use super::peer::PeerWatch;
 use super::query::Query;
 use super::route::{BodyRule, Lifetime, Params, Route, Router};
@@ -57,7 +58,8 @@ impl ApiService {
     ) -> Response {
         let slot = peer.slot().clone();
         let busy = slot.begin();
-        let mut response = match self.dispatch(request, principal, peer).await {
+        let mut standing = None;
+        let mut response = match self.dispatch(request, principal, peer, &mut standing).await {
             Ok(response) => response,
             Err(error) => {
                 if error.status().is_server_error() {
@@ -81,14 +83,15 @@ impl ApiService {
             slot.hold();
         }
         // The work is over when the last byte of the answer is.
-        response.map(|body| body::held(body, busy))
+        response.map(|body| body::held(body, (busy, standing)))
     }
 
     async fn dispatch(
         &self,
         mut request: Request<Incoming>,
         principal: Arc<Principal>,
-        peer: PeerWatch,
+        mut peer: PeerWatch,
+        standing: &mut Option<Arc<Standing>>,
     ) -> Result<Response, ApiError> {
         let raw = request.uri().path();
         if raw.len() > MAX_PATH {
@@ -108,7 +111,19 @@ impl ApiService {
         let query = Query::parse(request.uri().query());
         let (parts, body) = request.into_parts();
         let mut body = Payload::Incoming(body);
-        let authorized = self.authorize(&principal, route, &mut params, &query, &mut body).await?;
+        let (authorized, object) =
+            self.authorize(&principal, route, &mut params, &query, &mut body).await?;
+        if !judge::reads_body(route) {
+            let (params, query) = (params.clone(), query.clone());
+            let open = OpenRequest { principal, route, params, query, object, peer: peer.clone() };
+            let place = Arc::new(self.state.open.enter(open));
+            if !Arc::ptr_eq(authorized.rules(), &self.state.gate.rules()) {
+                // They changed since, and it was not yet known to whoever looked through.
+                place.review(&self.state).await;
+            }
+            peer = peer.during(Arc::clone(&place));
+            *standing = Some(place);
+        }
         let call = Call {
             state: self.state.clone(),
             authorized,
@@ -132,7 +147,7 @@ impl ApiService {
         params: &mut Params,
         query: &Query,
         body: &mut Payload,
-    ) -> Result<Authorized, ApiError> {
+    ) -> Result<(Authorized, Option<Object>), ApiError> {
         let gate = &self.state.gate;
         let rules = gate.rules();
         if rules.unrestricted(principal) || rules.powerless(principal) {
@@ -141,7 +156,8 @@ impl ApiService {
             let name = params.object().or_else(|| query.text("name")).unwrap_or_default();
             let object = Object::named(object::kind(route.action), name);
             let facts = Facts::default();
-            return Ok(gate.authorize(rules, principal, route.action, &object, &facts)?);
+            let authorized = gate.authorize(rules, principal, route.action, &object, &facts)?;
+            return Ok((authorized, None));
         }
         let bytes = match route.body {
             BodyRule::Json(limit) if judge::reads_body(route) => {
@@ -156,9 +172,9 @@ impl ApiService {
         let authorized = gate.authorize(rules, principal, route.action, &object, &facts)?;
         // SECURITY: the name may mean something else by the time the handler looks it up.
         if !object.id.is_empty() && !route.path.starts_with("/exec/") {
-            params.pin(object.id);
+            params.pin(object.id.clone());
         }
-        Ok(authorized)
+        Ok((authorized, Some(object)))
     }
 
     async fn run(&self, route: &'static Route, call: Call) -> Result<Response, ApiError> {

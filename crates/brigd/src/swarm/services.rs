@@ -1,6 +1,7 @@
 //! `/services`.
 
 use brig_api::container::UpdateResponse;
+use brig_api::engine_access;
 use brig_api::filters::Filters;
 use brig_api::swarm::{ServiceCreateResponse, ServiceSpec};
 use brig_proto::swarm as proto;
@@ -11,7 +12,7 @@ use brig_swarm::{RegistryAuthFrom, UpdateOptions};
 use http::StatusCode;
 
 use super::{Answer, convert, local, service_status, versions};
-use crate::access::{Action, mask, object};
+use crate::access::{Action, lend, mask, object};
 use crate::server::{ApiError, Call, body};
 
 const FILTERS: [&str; 5] = ["id", "label", "mode", "name", "runtime"];
@@ -82,11 +83,20 @@ pub(super) async fn create(mut call: Call) -> Answer {
     if request.name.is_empty() {
         request.name = brig_engine::random_name(0);
     }
+    check_access(&call, &request)?;
     let mut spec = convert::service::spec(&request)?;
     add_credentials(&call, &mut spec)?;
     let id = control.create_service(spec).await?;
     let response = ServiceCreateResponse { id, warnings: Vec::new() };
     body::json(StatusCode::CREATED, &response)
+}
+
+/// What the containers are lent must make sense before it gets to any node.
+fn check_access(call: &Call, spec: &ServiceSpec) -> Result<(), ApiError> {
+    let Some(container) = &spec.task_template.container_spec else { return Ok(()) };
+    let access = engine_access::asked(None, &container.labels)
+        .map_err(|error| ApiError::invalid(error.to_string()))?;
+    lend::check_role(&call.state.gate, access.as_ref())
 }
 
 /// `POST /services/{id}/update`.
@@ -108,6 +118,7 @@ pub(super) async fn update(mut call: Call) -> Answer {
     };
     let control = local::control(&call.state)?;
     let request: ServiceSpec = call.required_json().await?;
+    check_access(&call, &request)?;
     let mut spec = convert::service::spec(&request)?;
     add_credentials(&call, &mut spec)?;
     control.update_service(call.param("id"), version, spec, options).await?;

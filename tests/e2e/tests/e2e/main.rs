@@ -13,6 +13,7 @@ mod external_ca;
 mod files;
 mod image_transfer;
 mod images;
+mod lent;
 mod lifecycle;
 mod logs;
 mod networks;

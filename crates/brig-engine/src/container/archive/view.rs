@@ -295,7 +295,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         for mount in &record.mounts {
             match mount.kind {
-                MountKind::Tmpfs => {}
+                MountKind::Tmpfs | MountKind::Engine => {}
                 MountKind::Bind => sources.push((mount.clone(), PathBuf::from(&mount.source))),
                 MountKind::Volume => {
                     let source = self.volumes().activate(&mount.name, &record.id)?;

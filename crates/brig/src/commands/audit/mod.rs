@@ -56,6 +56,7 @@ struct Entry {
     kind: String,
     principal: String,
     transport: String,
+    container: String,
     action: String,
     object: String,
     role: String,
@@ -85,6 +86,7 @@ async fn ls(context: &Context, args: LsArgs) -> Result<()> {
             ("Kind", "KIND"),
             ("Principal", "PRINCIPAL"),
             ("Transport", "TRANSPORT"),
+            ("Container", "CONTAINER"),
             ("Action", "ACTION"),
             ("Object", "OBJECT"),
             ("Decision", "DECISION"),
@@ -110,6 +112,7 @@ fn row(entry: &Entry) -> Row {
         .with("Kind", entry.kind.as_str())
         .with("Principal", entry.principal.as_str())
         .with("Transport", entry.transport.as_str())
+        .with("Container", entry.container.as_str())
         .with("Action", entry.action.as_str())
         .with("Object", entry.object.as_str())
         .with("Decision", decision)

@@ -3,11 +3,12 @@
 use brig_api::container::{
     DeviceMapping, DeviceRequest, Mount, ThrottleDevice, Ulimit, WeightDevice,
 };
+use brig_api::engine_access::EngineAccess;
 use clap::Args;
 
 use crate::cli::flags::optional_boolean;
 use crate::parse::network::Attachment;
-use crate::parse::{duration, mount, network, resources, size};
+use crate::parse::{duration, mount, network, resources, security, size};
 
 /// What a container is made from.
 #[derive(Args, Debug)]
@@ -105,6 +106,9 @@ pub(crate) struct ContainerFlags {
     /// Container NIS domain name
     #[arg(long, default_value = "")]
     pub(crate) domainname: String,
+    /// Lend the container a socket of the engine: ROLE[:service=NAME,stack=NAME,...]
+    #[arg(long, value_parser = security::engine_access)]
+    pub(crate) engine_access: Option<EngineAccess>,
     /// Overwrite the default ENTRYPOINT of the image
     #[arg(long)]
     pub(crate) entrypoint: Option<String>,

@@ -175,6 +175,7 @@ pub(super) fn create(flags: &ContainerFlags, console: [u32; 2]) -> Result<Contai
         masked_paths: security.unconfined_paths.then(Vec::new),
         readonly_paths: security.unconfined_paths.then(Vec::new),
         init: flags.init.then_some(true),
+        engine_access: flags.engine_access.clone(),
         ulimits,
         ..resources(flags)
     };

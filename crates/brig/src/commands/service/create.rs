@@ -1,5 +1,6 @@
 //! `service create`.
 
+use brig_api::engine_access::EngineAccess;
 use brig_api::swarm::{
     ConfigReference, PlacementPreference, SecretReference, ServiceCreateResponse,
 };
@@ -12,7 +13,7 @@ use crate::client::{Call, registry_auth};
 use crate::context::Context;
 use crate::error::Result;
 use crate::parse::network::{Attachment, attachment};
-use crate::parse::{mount, resources, swarm};
+use crate::parse::{mount, resources, security, swarm};
 
 leaf!(
     CREATE,
@@ -53,6 +54,9 @@ pub(super) struct CreateArgs {
     /// Set custom DNS search domains
     #[arg(long)]
     pub(super) dns_search: Vec<String>,
+    /// Lend the containers a socket of the engine: ROLE[:service=NAME,stack=NAME,...]
+    #[arg(long, value_parser = security::engine_access)]
+    pub(super) engine_access: Option<EngineAccess>,
     /// Set environment variables
     #[arg(long, short = 'e')]
     pub(super) env: Vec<String>,

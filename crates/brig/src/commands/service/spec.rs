@@ -1,6 +1,9 @@
 //! From `service create`'s flags to the specification. Nothing is sent here.
 
+use std::collections::BTreeMap;
+
 use brig_api::Empty;
+use brig_api::engine_access;
 use brig_api::swarm::{
     ContainerSpec, DnsConfig, EndpointSpec, Limit, Placement, ReplicatedJob, ReplicatedService,
     ResourceRequirements, Resources, ServiceMode, ServiceSpec,
@@ -14,6 +17,15 @@ use crate::parse::key_value_map;
 use crate::parse::port::service_ports;
 use crate::parse::security::capabilities;
 
+/// The containers' labels, among them the one that says what they are lent.
+fn container_labels(args: &CreateArgs) -> BTreeMap<String, String> {
+    let mut labels = key_value_map(&args.container_label);
+    if let Some(access) = &args.engine_access {
+        labels.insert(engine_access::LABEL.to_owned(), access.to_string());
+    }
+    labels
+}
+
 /// Builds the specification; ids of networks, secrets and configs are still missing.
 pub(super) fn from_flags(args: &CreateArgs) -> Result<ServiceSpec> {
     let mut command = args.command.iter();
@@ -25,7 +37,7 @@ pub(super) fn from_flags(args: &CreateArgs) -> Result<ServiceSpec> {
     }
     let container = ContainerSpec {
         image: references::normalized(image)?,
-        labels: key_value_map(&args.container_label),
+        labels: container_labels(args),
         args: command.cloned().collect(),
         env: variables(&args.env_file, &args.env, &process_env)?,
         groups: args.group.clone(),

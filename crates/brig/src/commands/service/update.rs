@@ -3,6 +3,7 @@
 mod edit;
 
 use brig_api::container::UpdateResponse;
+use brig_api::engine_access::EngineAccess;
 use brig_api::swarm::{
     ConfigReference, PlacementPreference, SecretReference, Service, ServiceSpec,
 };
@@ -16,7 +17,7 @@ use crate::commands::checked;
 use crate::context::Context;
 use crate::error::{Result, message};
 use crate::parse::network::{Attachment, attachment};
-use crate::parse::{mount, resources, shell_words, swarm};
+use crate::parse::{mount, resources, security, shell_words, swarm};
 
 leaf!(UPDATE, "update", "[OPTIONS] SERVICE", "Update a service", UpdateArgs, update);
 leaf!(
@@ -60,6 +61,12 @@ pub(super) struct UpdateArgs {
     /// Remove a container label by its key
     #[arg(long)]
     pub(super) container_label_rm: Vec<String>,
+    /// Lend the containers a socket of the engine: ROLE[:service=NAME,stack=NAME,...]
+    #[arg(long, value_parser = security::engine_access)]
+    pub(super) engine_access: Option<EngineAccess>,
+    /// Do not lend the containers a socket of the engine
+    #[arg(long, conflicts_with = "engine_access")]
+    pub(super) engine_access_rm: bool,
     /// Add or update a custom DNS server
     #[arg(long)]
     pub(super) dns_add: Vec<String>,

@@ -31,6 +31,7 @@ fn request(task: &Task) -> Result<ContainerCreateRequest, TaskError> {
     let defaults = Defaults {
         containers: crate::config::ContainerDefaults::default(),
         network: crate::config::NetworkConfig::default(),
+        socket_binds: Default::default(),
     };
     create(task, &Context::new(task, &node), &defaults)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use brig_api::engine_access;
 use brig_api::swarm::{
     ConfigReference, DnsConfig, GenericResource, PortConfig, SecretReference, ServiceSpec,
 };
@@ -66,6 +67,12 @@ pub(super) fn lists(args: &UpdateArgs, spec: &mut ServiceSpec) -> Result<()> {
     map(&mut spec.labels, &args.label_add, &args.label_rm);
     let c = container(spec);
     map(&mut c.labels, &args.container_label_add, &args.container_label_rm);
+    if args.engine_access_rm {
+        c.labels.remove(engine_access::LABEL);
+    }
+    if let Some(access) = &args.engine_access {
+        c.labels.insert(engine_access::LABEL.to_owned(), access.to_string());
+    }
     map(&mut c.sysctls, &args.sysctl_add, &args.sysctl_rm);
     set(&mut c.groups, &args.group_add, &args.group_rm);
 
