@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use crate::archive::{ArchivedImage, ArchivedLayer, Spool, read_images};
+use crate::archive::{ArchivedImage, ArchivedLayer, Spool, Staged, Staging, read_images};
 use crate::error::ImageError;
 use crate::platform::Platform;
 use crate::progress::{LayerState, Progress, ProgressSink};
@@ -55,7 +55,7 @@ impl ImageStore {
         platform: Option<Platform>,
         progress: &ProgressSink,
     ) -> Result<Vec<Loaded>, ImageError> {
-        let images = self.spool(archive, platform.clone()).await?;
+        let (images, mut unpacked) = self.spool(archive, platform.clone()).await?;
         for image in &images {
             let actual = image.config.platform();
             if let Some(wanted) = &platform
@@ -71,7 +71,7 @@ impl ImageStore {
         }
         let mut loaded = Vec::new();
         for image in images {
-            self.load_image(image, progress, &mut loaded).await?;
+            self.load_image(image, &mut unpacked, progress, &mut loaded).await?;
         }
         Ok(loaded)
     }
@@ -80,12 +80,18 @@ impl ImageStore {
         &self,
         archive: impl AsyncRead + Send + Unpin,
         platform: Option<Platform>,
-    ) -> Result<Vec<ArchivedImage>, ImageError> {
+    ) -> Result<(Vec<ArchivedImage>, Staged), ImageError> {
         let wanted = platform.unwrap_or_else(Platform::host);
         let shared = Arc::clone(&self.shared);
         through_thread(archive, move |source| {
-            let spool = Spool::fill(source, shared.layers.tmp(), &shared.limits)?;
-            read_images(&spool, &wanted)
+            let layers = Arc::clone(&shared.layers);
+            let at_once = shared.registry.settings().concurrent_downloads.max(1);
+            std::thread::scope(|scope| {
+                let mut staging = Staging::new(scope, layers, shared.limits, at_once);
+                let tmp = shared.layers.tmp();
+                let spool = Spool::fill_but(source, tmp, &shared.limits, Some(&mut staging))?;
+                Ok((read_images(&spool, &wanted)?, staging.finish()?))
+            })
         })
         .await
     }
@@ -93,6 +99,7 @@ impl ImageStore {
     async fn load_image(
         &self,
         image: ArchivedImage,
+        unpacked: &mut Staged,
         progress: &ProgressSink,
         loaded: &mut Vec<Loaded>,
     ) -> Result<(), ImageError> {
@@ -103,17 +110,27 @@ impl ImageStore {
             diff_ids.iter().filter(|id| !layers.contains(id)).cloned().collect();
         let _locks = layers.lock(&absent).await;
         let mut seen = HashSet::new();
-        let missing: Vec<_> = image
-            .layers
-            .into_iter()
-            .zip(diff_ids)
-            .filter(|(_, id)| !layers.contains(id) && seen.insert(id.clone()))
-            .collect();
+        let mut staged = Vec::new();
+        let mut missing = Vec::new();
+        for (layer, diff_id) in image.layers.into_iter().zip(diff_ids) {
+            if layers.contains(&diff_id) || !seen.insert(diff_id.clone()) {
+                continue;
+            }
+            let Some(number) = layer.section.taken() else {
+                missing.push((layer, diff_id));
+                continue;
+            };
+            report(progress, &diff_id, 0, layer.section.len());
+            let claimed = unpacked.claim(number, layer.expected(&diff_id));
+            staged.push(claimed.map_err(|error| error.into_image_error(&diff_id))?);
+            report(progress, &diff_id, layer.section.len(), layer.section.len());
+        }
         let at_once = self.shared.registry.settings().concurrent_downloads.max(1);
         let unpacking =
             missing.into_iter().map(|(layer, diff_id)| self.load_layer(layer, diff_id, progress));
-        let staged: Vec<StagedLayer> =
+        let others: Vec<StagedLayer> =
             futures_util::stream::iter(unpacking).buffered(at_once).try_collect().await?;
+        staged.extend(others);
 
         let new = NewImage {
             id: image.id.clone(),
@@ -143,26 +160,33 @@ impl ImageStore {
         progress: &ProgressSink,
     ) -> Result<StagedLayer, ImageError> {
         let total = layer.section.len();
-        let report = |current| {
-            let state = LayerState::Loading { current, total };
-            progress(Progress::Layer { id: diff_id.short().to_owned(), state });
-        };
-        report(0);
+        report(progress, &diff_id, 0, total);
         let shared = Arc::clone(&self.shared);
         let wanted = diff_id.clone();
         let staged = tokio::task::spawn_blocking(move || {
-            let blob = layer.blob.as_ref().map(|(digest, size)| (digest, *size));
-            let expected = Expected { blob, diff_id: Some(&wanted) };
+            let expected = layer.expected(&wanted);
             shared
                 .layers
-                .stage(layer.section, expected, &shared.limits)
+                .stage(layer.section.clone(), expected, &shared.limits)
                 .map_err(|error| error.into_image_error(&wanted))
         })
         .await
         .map_err(ImageError::Task)??;
-        report(total);
+        report(progress, &diff_id, total, total);
         Ok(staged)
     }
+}
+
+impl ArchivedLayer {
+    fn expected<'a>(&'a self, diff_id: &'a Digest) -> Expected<'a> {
+        let blob = self.blob.as_ref().map(|(digest, size)| (digest, *size));
+        Expected { blob, diff_id: Some(diff_id) }
+    }
+}
+
+fn report(progress: &ProgressSink, diff_id: &Digest, current: u64, total: u64) {
+    let state = LayerState::Loading { current, total };
+    progress(Progress::Layer { id: diff_id.short().to_owned(), state });
 }
 
 /// Runs blocking work on its own thread and feeds it from an async source.

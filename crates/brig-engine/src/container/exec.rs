@@ -114,6 +114,71 @@ pub struct ExecTarget {
     pub privileged: bool,
 }
 
+/// An exec that was found fit to run and is its holder's alone to start. Dropped before that, it can
+/// be started by another call.
+#[derive(Debug)]
+pub struct PendingExec {
+    engine: Engine,
+    exec: Arc<Exec>,
+    how: ExecStart,
+    begun: bool,
+}
+
+impl Drop for PendingExec {
+    fn drop(&mut self) {
+        if !self.begun {
+            self.exec.cell().started = false;
+        }
+    }
+}
+
+impl PendingExec {
+    /// Whether it has a terminal.
+    #[must_use]
+    pub fn tty(&self) -> bool {
+        self.exec.config.tty
+    }
+
+    /// Starts it and gives its streams. A process that cannot be started says why in its output and
+    /// has an exit code then, as docker does it.
+    pub async fn attach(mut self) -> AttachedStreams {
+        let tty = self.tty();
+        let config = &self.exec.config;
+        // A terminal has one stream, whatever was asked for.
+        let output = self.engine.pump_output(
+            &self.exec.io,
+            config.attach_stdout || tty,
+            config.attach_stderr,
+            LastByte::WithExit,
+        );
+        if let Err(error) = self.run().await {
+            return failure_output(tty, &error);
+        }
+        let input = self.exec.config.attach_stdin.then(|| {
+            let (engine, this) = (self.engine.clone(), Arc::clone(&self.exec));
+            // The end of the client's input is always the process's.
+            StdinWriter::new(&self.exec.io, self.exec.keys.clone(), true, move || {
+                engine.exec_event(&this, "exec_detach", &[]);
+            })
+        });
+        AttachedStreams { tty, output, input }
+    }
+
+    /// Starts it with nobody listening.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting.
+    pub async fn detach(mut self) -> Result<(), EngineError> {
+        self.run().await
+    }
+
+    async fn run(&mut self) -> Result<(), EngineError> {
+        self.begun = true;
+        let (engine, exec, how) = (self.engine.clone(), Arc::clone(&self.exec), self.how);
+        self.engine.detached(async move { engine.run_exec(exec, how).await }).await
+    }
+}
+
 impl Engine {
     /// Prepares a process for a running container and gives its id.
     ///
@@ -149,17 +214,11 @@ impl Engine {
         Ok(id)
     }
 
-    /// Starts a prepared process. Attached, its streams are given; a process that cannot be
-    /// started says why in its output and has an exit code then, as docker does it.
+    /// Takes a prepared process to start it.
     ///
     /// # Errors
-    /// Unknown exec, started before, container not running; detached: whatever keeps it from
-    /// starting.
-    pub async fn start_exec(
-        &self,
-        key: &str,
-        how: ExecStart,
-    ) -> Result<AttachedStreams, EngineError> {
+    /// Unknown exec, started before, container not running.
+    pub fn begin_exec(&self, key: &str, how: ExecStart) -> Result<PendingExec, EngineError> {
         let exec = self.execs().find(key)?;
         check_running(&exec.container)?;
         {
@@ -173,35 +232,25 @@ impl Engine {
             }
             cell.started = true;
         }
-        let tty = exec.config.tty;
-        let attached = !how.detach;
-        let output = if attached {
-            let config = &exec.config;
-            // A terminal has one stream, whatever was asked for.
-            Some(self.pump_output(
-                &exec.io,
-                config.attach_stdout || tty,
-                config.attach_stderr,
-                LastByte::WithExit,
-            ))
-        } else {
-            None
-        };
-        let (engine, this) = (self.clone(), Arc::clone(&exec));
-        let started = self.detached(async move { engine.run_exec(this, how).await }).await;
-        match started {
-            Ok(()) => {}
-            Err(error) if attached => return Ok(failure_output(tty, &error)),
-            Err(error) => return Err(error),
+        Ok(PendingExec { engine: self.clone(), exec, how, begun: false })
+    }
+
+    /// Starts a prepared process and gives its streams, which are empty when it is detached.
+    ///
+    /// # Errors
+    /// Those of [`Engine::begin_exec`]; detached: whatever keeps it from starting.
+    pub async fn start_exec(
+        &self,
+        key: &str,
+        how: ExecStart,
+    ) -> Result<AttachedStreams, EngineError> {
+        let pending = self.begin_exec(key, how)?;
+        if !how.detach {
+            return Ok(pending.attach().await);
         }
-        let input = (attached && exec.config.attach_stdin).then(|| {
-            let (engine, this) = (self.clone(), Arc::clone(&exec));
-            // The end of the client's input is always the process's.
-            StdinWriter::new(&exec.io, exec.keys.clone(), true, move || {
-                engine.exec_event(&this, "exec_detach", &[]);
-            })
-        });
-        Ok(AttachedStreams { tty, output: output.unwrap_or_else(|| mpsc::channel(1).1), input })
+        let tty = pending.tty();
+        pending.detach().await?;
+        Ok(AttachedStreams { tty, output: mpsc::channel(1).1, input: None })
     }
 
     async fn run_exec(&self, exec: Arc<Exec>, how: ExecStart) -> Result<(), EngineError> {

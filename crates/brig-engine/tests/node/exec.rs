@@ -46,6 +46,15 @@ fn output_codes_and_input() {
         let again = engine.start_exec(exec.as_str(), ExecStart::default()).await.unwrap_err();
         assert!(again.to_string().ends_with("has already run"));
 
+        // Whoever was to start it went away before.
+        let exec = engine.create_exec("c1", config(&["echo", "once"])).unwrap();
+        let pending = engine.begin_exec(exec.as_str(), ExecStart::default()).unwrap();
+        engine.begin_exec(exec.as_str(), ExecStart::default()).unwrap_err();
+        drop(pending);
+        let pending = engine.begin_exec(exec.as_str(), ExecStart::default()).unwrap();
+        assert_eq!(read(pending.attach().await).await.0, "once\n");
+        engine.begin_exec(exec.as_str(), ExecStart::default()).unwrap_err();
+
         let exec = engine.create_exec("c1", config(&["nosuch"])).unwrap();
         let streams = engine.start_exec(exec.as_str(), ExecStart::default()).await.unwrap();
         let (out, _) = read(streams).await;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::rc::Rc;
@@ -26,9 +26,23 @@ enum Entry {
     File {
         offset: u64,
         length: u64,
+        /// The number under which it was taken; its bytes are not in the copy then.
+        taken: Option<usize>,
     },
     /// A hard link's or symbolic link's target within the archive.
     Link(Vec<u8>),
+}
+
+/// Bytes at an entry's beginning that are enough to tell a layer: a tar's first header.
+const HEAD: u64 = 512;
+
+/// Takes entries out of an archive as they pass.
+pub(crate) trait Taking {
+    /// Whether to take the entry of that name, which begins so.
+    fn wants(&self, name: &[u8], head: &[u8]) -> bool;
+
+    /// Takes an entry's data, as much of it as is of use. The number is what it is known by.
+    fn take(&mut self, name: &[u8], data: &mut dyn Read) -> Result<usize, ImageError>;
 }
 
 /// An archive whose entries can be read in any order.
@@ -44,6 +58,16 @@ impl Spool {
         source: R,
         dir: &Path,
         limits: &Limits,
+    ) -> Result<Self, ImageError> {
+        Self::fill_but(source, dir, limits, None)
+    }
+
+    /// Copies an archive but for the entries that are taken. Blocks.
+    pub(crate) fn fill_but<R: Read>(
+        source: R,
+        dir: &Path,
+        limits: &Limits,
+        taking: Option<&mut dyn Taking>,
     ) -> Result<Self, ImageError> {
         let path = dir.join(format!("spool-{}", random_hex()));
         let create = || -> io::Result<File> {
@@ -64,16 +88,19 @@ impl Spool {
             other => ImageError::Archive(other.to_string()),
         })?;
         let budget = HeaderBudget::default();
+        let taken = Rc::new(Cell::new(false));
         let copying = Copying {
             source: decoder,
             copy: BufWriter::with_capacity(BUFFER, &file),
             limits,
             compressed,
             total: 0,
+            taken: Rc::clone(&taken),
+            hole: 0,
             failed: None,
         };
         let mut archive = tar::Archive::new(budget.limit(copying));
-        let walked = index(&mut archive, &budget);
+        let walked = index(&mut archive, &budget, taking, &taken);
         let mut copying = archive.into_inner().into_inner();
         if walked.is_ok() {
             let _ = io::copy(&mut copying, &mut io::sink());
@@ -128,9 +155,10 @@ impl Spool {
         let mut name = clean(name.as_bytes())?;
         for _ in 0..MAX_LINKS {
             match self.entries.get(&name).ok_or_else(missing)? {
-                Entry::File { offset, length } => {
+                Entry::File { offset, length, taken } => {
                     let file = Arc::clone(&self.file);
-                    return Ok(Section { file, offset: *offset, length: *length });
+                    let (offset, length, taken) = (*offset, *length, *taken);
+                    return Ok(Section { file, offset, length, taken });
                 }
                 Entry::Link(target) => name = clean(target)?,
             }
@@ -147,6 +175,12 @@ impl Spool {
                 display(name.as_bytes())
             )));
         }
+        if section.taken.is_some() {
+            return Err(ImageError::Archive(format!(
+                "{:?} is no description of an image",
+                display(name.as_bytes())
+            )));
+        }
         let mut bytes = Vec::new();
         section.read_to_end(&mut bytes).map_err(ImageError::ArchiveRead)?;
         Ok(bytes)
@@ -156,6 +190,8 @@ impl Spool {
 fn index<R: Read>(
     archive: &mut tar::Archive<R>,
     budget: &HeaderBudget,
+    mut taking: Option<&mut dyn Taking>,
+    skip: &Cell<bool>,
 ) -> Result<HashMap<Vec<u8>, Entry>, ImageError> {
     let broken = |error: io::Error| ImageError::Archive(format!("it is not a tar: {error}"));
     let mut found = HashMap::new();
@@ -176,7 +212,17 @@ fn index<R: Read>(
             .map_err(|error| ImageError::Archive(error.to_string()))?;
         let noted = if kind.is_file() || kind.is_contiguous() {
             let (offset, length) = (entry.raw_file_position(), entry.size());
-            Some(Entry::File { offset, length })
+            let mut taken = None;
+            if let Some(taking) = &mut taking {
+                let mut head = Vec::new();
+                entry.by_ref().take(HEAD).read_to_end(&mut head).map_err(broken)?;
+                let head = head.as_slice();
+                if taking.wants(path.as_bytes(), head) {
+                    skip.set(true);
+                    taken = Some(taking.take(path.as_bytes(), &mut head.chain(&mut entry))?);
+                }
+            }
+            Some(Entry::File { offset, length, taken })
         } else if kind.is_hard_link() || kind.is_symlink() {
             let target = entry.link_name_bytes().unwrap_or_default().into_owned();
             let relative = kind.is_symlink() && !target.starts_with(b"/");
@@ -196,6 +242,7 @@ fn index<R: Read>(
             found.insert(path.as_bytes().to_vec(), noted);
         }
         io::copy(&mut entry, &mut io::sink()).map_err(broken)?;
+        skip.set(false);
     }
 }
 
@@ -221,14 +268,32 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Writes down everything that is read through it.
+/// Writes down everything that is read through it but what is taken: there the copy has a hole.
 struct Copying<'a, R> {
     source: R,
     copy: BufWriter<&'a File>,
     limits: &'a Limits,
     compressed: Rc<Cell<u64>>,
     total: u64,
+    taken: Rc<Cell<bool>>,
+    /// Bytes that were passed over since the last that were written.
+    hole: u64,
     failed: Option<Failure>,
+}
+
+impl<R> Copying<'_, R> {
+    fn note(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.taken.get() {
+            self.hole += u64::try_from(bytes.len()).map_err(io::Error::other)?;
+            return Ok(());
+        }
+        if self.hole > 0 {
+            let step = i64::try_from(self.hole).map_err(io::Error::other)?;
+            self.copy.seek(SeekFrom::Current(step))?;
+            self.hole = 0;
+        }
+        self.copy.write_all(bytes)
+    }
 }
 
 impl<R: Read> Read for Copying<'_, R> {
@@ -255,7 +320,7 @@ impl<R: Read> Read for Copying<'_, R> {
             self.failed = Some(Failure::Ratio);
             return Err(stop());
         }
-        if let Err(error) = self.copy.write_all(buf.get(..read).unwrap_or_default()) {
+        if let Err(error) = self.note(buf.get(..read).unwrap_or_default()) {
             self.failed = Some(Failure::Write(error));
             return Err(stop());
         }
@@ -269,9 +334,15 @@ pub(crate) struct Section {
     file: Arc<File>,
     offset: u64,
     length: u64,
+    taken: Option<usize>,
 }
 
 impl Section {
+    /// The number under which it was taken. What is read here of such a one is not its data.
+    pub(crate) const fn taken(&self) -> Option<usize> {
+        self.taken
+    }
+
     /// Bytes left.
     pub(crate) const fn len(&self) -> u64 {
         self.length

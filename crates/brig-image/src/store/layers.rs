@@ -1,8 +1,8 @@
 //! Unpacked layers by diff id.
 //!
 //! `layers/<hex>/diff` is the tree, `layer.json` beside it its description, `split.zst` and `attic`
-//! what it takes to put the layer's archive together again. A layer is made in `tmp/<random>`, synced with the whole file system, and renamed; so a name below `layers` always
-//! is a whole layer. Layers do not depend on each other and are shared by every image that names
+//! what it takes to put the layer's archive together again. A layer is made in `tmp/<random>`, synced with
+//! the whole file system, and renamed; so a name below `layers` always is a whole layer. Layers do not depend on each other and are shared by every image that names
 //! them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -72,6 +72,8 @@ pub(crate) struct Layers {
 pub(crate) struct StagedLayer {
     dir: StagingDir,
     pub(crate) meta: LayerMeta,
+    /// Digest and size of the bytes that it came as.
+    pub(crate) blob: (Digest, u64),
 }
 
 #[derive(Debug)]
@@ -210,7 +212,7 @@ impl Layers {
         files::make_dir(&path)?;
         let mut staging = StagingDir { path, trash: Arc::clone(&self.trash), keep: false };
         match self.fill(&staging.path, source, expected, limits) {
-            Ok(meta) => Ok(StagedLayer { dir: staging, meta }),
+            Ok((meta, blob)) => Ok(StagedLayer { dir: staging, meta, blob }),
             Err(error) => {
                 // Here and now rather than by the trash: the disk may be full.
                 staging.keep = brig_sys::remove::remove_tree(&staging.path).is_ok();
@@ -225,7 +227,7 @@ impl Layers {
         source: R,
         expected: Expected<'_>,
         limits: &Limits,
-    ) -> Result<LayerMeta, StageError> {
+    ) -> Result<(LayerMeta, (Digest, u64)), StageError> {
         use std::os::fd::AsFd as _;
         use std::os::unix::fs::PermissionsExt as _;
         let diff = path.join(DIFF);
@@ -240,8 +242,8 @@ impl Layers {
         files::make_dir(&attic)?;
         let attic_dir = File::open(&attic).map_err(ImageError::io("opening", &attic))?;
         let notes = Notes { log, attic: attic_dir.as_fd() };
-        let Unpacked { diff_id, size, entries, archive, replaced } =
-            unpack(source, root.as_fd(), expected, limits, Some(notes))?;
+        let unpacked = unpack(source, root.as_fd(), expected, limits, Some(notes))?;
+        let Unpacked { digest, compressed, diff_id, size, entries, archive, replaced } = unpacked;
         if replaced == 0 {
             std::fs::remove_dir(&attic).map_err(ImageError::io("removing", &attic))?;
         }
@@ -250,7 +252,7 @@ impl Layers {
             StageError::Store(ImageError::Damaged { path: path.join(META), source })
         })?;
         files::replace(&path.join(META), &json, Durability::ByCaller)?;
-        Ok(meta)
+        Ok((meta, (digest, compressed)))
     }
 
     /// Publishes layers that are durable already. A layer that somebody else published meanwhile

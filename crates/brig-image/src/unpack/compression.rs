@@ -36,6 +36,12 @@ impl<R: Read> std::fmt::Debug for Decoder<R> {
 }
 
 impl<R: Read> Decoder<R> {
+    /// Whether what comes out is what goes in.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
     /// Looks at the first bytes and picks the decoder.
     ///
     /// # Errors
@@ -67,6 +73,12 @@ impl<R: Read> Read for Decoder<R> {
             Self::Zstd(inner) => inner.read(buf),
         }
     }
+}
+
+/// Whether bytes begin as those of a compression that layers use.
+#[must_use]
+pub fn is_compressed(head: &[u8]) -> bool {
+    matches!(Kind::of(head), Kind::Gzip | Kind::Zstd)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,9 +42,38 @@ pub struct Expected<'a> {
     pub diff_id: Option<&'a Digest>,
 }
 
+impl Expected<'_> {
+    /// Compares it with what came: digest and size of the bytes, digest of the archive.
+    pub(crate) fn check(&self, blob: (&Digest, u64), diff_id: &Digest) -> Result<(), UnpackError> {
+        let (digest, size) = blob;
+        if let Some((expected_digest, expected_size)) = self.blob {
+            if size != expected_size {
+                return Err(UnpackError::WrongSize { expected: expected_size, actual: size });
+            }
+            if digest != expected_digest {
+                return Err(UnpackError::WrongDigest {
+                    expected: expected_digest.clone(),
+                    actual: digest.clone(),
+                });
+            }
+        }
+        match self.diff_id {
+            Some(expected) if diff_id != expected => Err(UnpackError::WrongDiffId {
+                expected: expected.clone(),
+                actual: diff_id.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What was unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unpacked {
+    /// Digest of the bytes as they came.
+    pub digest: Digest,
+    /// Number of those bytes.
+    pub compressed: u64,
     /// Digest of the uncompressed archive.
     pub diff_id: Digest,
     /// Sum of the files' sizes, in bytes.
@@ -101,11 +130,13 @@ pub(crate) fn unpack<R: Read>(
     let compressed_meter = compressed.meter();
 
     let decoder = Decoder::detect(compressed)?;
-    let content = HashingReader::new(decoder, limits.layer_unpacked, "unpacked bytes").with_ratio(
-        compressed_meter.clone(),
-        limits.ratio,
-        limits.ratio_floor,
-    );
+    let plain = decoder.is_plain();
+    let mut content = HashingReader::new(decoder, limits.layer_unpacked, "unpacked bytes")
+        .with_ratio(compressed_meter.clone(), limits.ratio, limits.ratio_floor);
+    if plain {
+        // The same bytes again.
+        content = content.without_hash();
+    }
     let content_meter = content.meter();
 
     let budget = HeaderBudget::default();
@@ -132,27 +163,21 @@ pub(crate) fn unpack<R: Read>(
     }
     drained.map_err(UnpackError::Read)?;
 
-    let (digest, size) = compressed_meter.finish();
-    if let Some((expected_digest, expected_size)) = expected.blob {
-        if size != expected_size {
-            return Err(UnpackError::WrongSize { expected: expected_size, actual: size });
-        }
-        if digest != *expected_digest {
-            return Err(UnpackError::WrongDigest {
-                expected: expected_digest.clone(),
-                actual: digest,
-            });
-        }
-    }
-    let (diff_id, archive) = content_meter.finish();
-    if let Some(expected) = expected.diff_id
-        && diff_id != *expected
-    {
-        return Err(UnpackError::WrongDiffId { expected: expected.clone(), actual: diff_id });
-    }
+    let (digest, compressed) = compressed_meter.finish();
+    let (content_digest, archive) = content_meter.finish();
+    let diff_id = if plain { digest.clone() } else { content_digest };
+    expected.check((&digest, compressed), &diff_id)?;
     let replaced = match recording {
         Some(recording) => recording.finish().map_err(UnpackError::Log)?,
         None => 0,
     };
-    Ok(Unpacked { diff_id, size: stats.size, entries: stats.entries, archive, replaced })
+    Ok(Unpacked {
+        digest,
+        compressed,
+        diff_id,
+        size: stats.size,
+        entries: stats.entries,
+        archive,
+        replaced,
+    })
 }

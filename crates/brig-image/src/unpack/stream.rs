@@ -29,7 +29,7 @@ impl From<Exceeded> for UnpackError {
 }
 
 struct State {
-    hash: Sha256,
+    hash: Option<Sha256>,
     count: u64,
     exceeded: Option<Exceeded>,
 }
@@ -57,11 +57,12 @@ impl Meter {
         self.0.borrow().exceeded
     }
 
-    /// Digest and number of all bytes; counting starts again.
+    /// Digest and number of all bytes; counting starts again. Without hashing the digest is that of
+    /// nothing.
     #[must_use]
     pub fn finish(&self) -> (Digest, u64) {
         let mut state = self.0.borrow_mut();
-        let hash = std::mem::replace(&mut state.hash, Sha256::new());
+        let hash = state.hash.as_mut().map(std::mem::take).unwrap_or_default();
         let count = std::mem::take(&mut state.count);
         (Digest::from_sha256(hash.finish()), count)
     }
@@ -80,8 +81,15 @@ pub struct HashingReader<R> {
 impl<R: Read> HashingReader<R> {
     /// Reads at most `limit` bytes of `inner`; `what` names them in errors.
     pub fn new(inner: R, limit: u64, what: &'static str) -> Self {
-        let state = State { hash: Sha256::new(), count: 0, exceeded: None };
+        let state = State { hash: Some(Sha256::new()), count: 0, exceeded: None };
         Self { inner, meter: Meter(Rc::new(RefCell::new(state))), limit, what, ratio: None }
+    }
+
+    /// Only counts and bounds.
+    #[must_use]
+    pub fn without_hash(self) -> Self {
+        self.meter.0.borrow_mut().hash = None;
+        self
     }
 
     /// Also refuses more than `ratio` bytes for each byte that `source` counted, beyond `floor`.
@@ -115,7 +123,9 @@ impl<R: Read> Read for HashingReader<R> {
         if state.exceeded.is_some() {
             return Err(io::Error::other("limit exceeded"));
         }
-        state.hash.update(buf.get(..read).unwrap_or_default());
+        if let Some(hash) = &mut state.hash {
+            hash.update(buf.get(..read).unwrap_or_default());
+        }
         Ok(read)
     }
 }
@@ -197,7 +207,12 @@ impl ChannelReader {
     /// A bounded channel and its reading end.
     #[must_use]
     pub fn channel() -> (mpsc::Sender<Chunk>, Self) {
-        let (sender, receiver) = mpsc::channel(CHANNEL_DEPTH);
+        Self::with_depth(CHANNEL_DEPTH)
+    }
+
+    /// A channel in which so many chunks may wait.
+    pub(crate) fn with_depth(depth: usize) -> (mpsc::Sender<Chunk>, Self) {
+        let (sender, receiver) = mpsc::channel(depth);
         (sender, Self { receiver, current: Bytes::new(), ended: false })
     }
 }

@@ -294,3 +294,74 @@ async fn saved_images_are_byte_for_byte_the_same_after_a_round_trip() {
     let error = second.save(&["x:1".to_owned()]).unwrap().write(Vec::new()).unwrap_err();
     assert!(error.to_string().contains("was changed on disk"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_found_wherever_they_are_in_the_archive() {
+    let layers = [tar(&[("a", &noise(7, 300_000))]), tar(&[("b", b"2")])];
+    let (base, both) = (config(&layers[..1], "base"), config(&layers, "both"));
+    // Two images with one file between them.
+    let manifest = br#"[{"Config":"base","RepoTags":["base:1"],"Layers":["0.tar"]},
+        {"Config":"both","RepoTags":["both:1"],"Layers":["0.tar","1.tar.gz"]}]"#;
+    let second = gzip(&layers[1]);
+    let mut files: Vec<(&str, &[u8])> = vec![
+        ("0.tar", &layers[0]),
+        ("1.tar.gz", &second),
+        ("base", &base),
+        ("both", &both),
+        ("manifest.json", manifest),
+    ];
+    for _ in 0..files.len() {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(root.path());
+        for _ in 0..2 {
+            let loaded = store.load(&tar(&files)[..], &no_progress).await.unwrap();
+            assert_eq!(loaded.len(), 2);
+        }
+        let image = store.resolve("both:1").unwrap();
+        let dirs = store.snapshots().mounted_layers(&image);
+        assert_eq!(std::fs::read(dirs[0].join("b")).unwrap(), b"2");
+        assert_eq!(std::fs::read(dirs[1].join("a")).unwrap(), noise(7, 300_000));
+        assert_eq!(store.resolve("base:1").unwrap().layers.len(), 1);
+        assert_tidy(root.path());
+        files.rotate_left(1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_looks_like_a_layer_does_no_harm() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    let layer = tar(&[("a", b"1")]);
+    let raw = config(std::slice::from_ref(&layer), "x");
+    let evil = tar(&[(".wh...", b"out")]);
+    let mut short = gzip(&noise(9, 200_000));
+    short.truncate(100_000);
+    let archive = |manifest: &[u8]| {
+        tar(&[
+            ("nobody/asks", &evil),
+            ("notes.gz", &gzip(b"not a tar")),
+            ("short.gz", &short),
+            ("c", &raw),
+            ("l", &layer),
+            ("unused.tar", &tar(&[("u", b"u")])),
+            ("manifest.json", manifest),
+        ])
+    };
+    let manifest = |config: &str, layer: &str| {
+        format!(r#"[{{"Config":"{config}","RepoTags":["app:1"],"Layers":["{layer}"]}}]"#)
+            .into_bytes()
+    };
+    let text = load_error(&store, &archive(&manifest("c", "nobody/asks"))).await;
+    assert!(text.ends_with("layer entry \".wh...\" escapes the root"), "{text}");
+    let text = load_error(&store, &archive(&manifest("c", "short.gz"))).await;
+    assert!(text.contains("reading the layer archive"), "{text}");
+    let text = load_error(&store, &archive(&manifest("c", "unused.tar"))).await;
+    assert!(text.contains("does not match its diff id"), "{text}");
+    let text = load_error(&store, &archive(&manifest("l", "l"))).await;
+    assert!(text.contains("\"l\" is no description of an image"), "{text}");
+    assert!(names(&root.path().join("image/layers")).is_empty());
+    assert_tidy(root.path());
+    store.load(&archive(&manifest("c", "l"))[..], &no_progress).await.unwrap();
+    assert_eq!(names(&root.path().join("image/layers")).len(), 1);
+    assert_tidy(root.path());
+}

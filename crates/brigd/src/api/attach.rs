@@ -24,7 +24,7 @@ pub async fn container(call: Call) -> Result<Response, ApiError> {
         detach_keys: query.text("detachKeys").unwrap_or_default().to_owned(),
     };
     let streams = call.state.engine.attach(call.param("id"), request).await?;
-    connect(call, streams).await
+    connect(call, streams.tty, std::future::ready(streams)).await
 }
 
 /// `GET /containers/{id}/attach/ws`.
@@ -49,11 +49,18 @@ pub async fn websocket(call: Call) -> Result<Response, ApiError> {
     websocket::connect(call, streams.input, output).await
 }
 
-/// Connects the client with a process of the engine.
-pub(super) async fn connect(call: Call, streams: AttachedStreams) -> Result<Response, ApiError> {
-    let output =
-        ReceiverStream::new(streams.output).map(|chunk: OutputChunk| (chunk.stream, chunk.bytes));
-    hijack::connect(call, streams.tty, streams.input, output).await
+/// Connects the client with a process of the engine, which may have to be started first.
+pub(super) async fn connect(
+    call: Call,
+    tty: bool,
+    streams: impl Future<Output = AttachedStreams> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let process = async move {
+        let streams = streams.await;
+        let output = ReceiverStream::new(streams.output);
+        (streams.input, output.map(|chunk: OutputChunk| (chunk.stream, chunk.bytes)))
+    };
+    hijack::connect(call, tty, process).await
 }
 
 impl Input for StdinWriter {

@@ -22,19 +22,22 @@ pub async fn create(mut call: Call) -> Answer {
 
 /// `POST /exec/{id}/start`.
 ///
-/// A process that can't be started says why in its output, because clients read nothing but the
-/// status of a refused upgrade.
+/// The answer's head comes before the process, which so has a client that is ready for its output.
+/// One that can't be started says why there, because clients read nothing but the status of a
+/// refused upgrade.
 ///
 /// # Errors
 /// No such exec, or it was started before; detached, what the runtime says.
 pub async fn start(mut call: Call) -> Answer {
     let request: ExecStartRequest = call.json().await?.unwrap_or_default();
     let how = ExecStart { detach: request.detach, console_size: request.console_size };
-    let streams = call.state.engine.start_exec(call.param("id"), how).await?;
+    let pending = call.state.engine.begin_exec(call.param("id"), how)?;
     if request.detach {
+        pending.detach().await?;
         return Ok(body::empty(StatusCode::OK));
     }
-    attach::connect(call, streams).await
+    let tty = pending.tty();
+    attach::connect(call, tty, pending.attach()).await
 }
 
 /// `POST /exec/{id}/resize`.

@@ -24,7 +24,7 @@ pub(super) const INPUT_CHUNK: usize = 32 << 10;
 /// How long a process may leave the input of a client that is gone unread.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// What a client gets to read an answer's head before output follows it.
+/// What some clients get to read an answer's head before output follows it.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// What became of input.
@@ -67,22 +67,25 @@ pub fn media_type(call: &Call, tty: bool) -> HeaderValue {
 /// A client that asked for an upgrade gets `101 UPGRADED` and both directions; one that did not
 /// gets `200 OK` with the output as the body, and its request's body is the input.
 ///
+/// `process` is what gives them. The upgrade's answer does not wait for it, and without a client
+/// that takes the answer it is dropped.
+///
 /// # Errors
 /// When the request's body can't be read.
-pub async fn connect<I, O>(
-    mut call: Call,
-    tty: bool,
-    input: Option<I>,
-    output: O,
-) -> Result<Response, ApiError>
+pub async fn connect<P, I, O>(mut call: Call, tty: bool, process: P) -> Result<Response, ApiError>
 where
+    P: Future<Output = (Option<I>, O)> + Send + 'static,
     I: Input,
     O: Stream<Item = Chunk> + Send + 'static,
 {
     let media_type = media_type(&call, tty);
-    let output = output.map(move |chunk| encode(tty, &chunk));
+    let process = async move {
+        let (input, output) = process.await;
+        (input, output.map(move |chunk| encode(tty, &chunk)))
+    };
     let stop = call.state.stop.clone();
     let Some(upgrade) = call.upgrade.take() else {
+        let (input, output) = process.await;
         if let Some(input) = input {
             let reader = call.reader();
             let peer = call.peer.clone();
@@ -96,10 +99,10 @@ where
     call.drain_body().await?;
     let peer = call.peer.clone();
     // COMPAT: docker's SDK for Python drops what it read together with the answer's head. dockerd
-    // answers before it starts anything, so that nothing comes that early.
+    // takes longer than that to start anything.
     let settle = call.header("user-agent").is_some_and(drops_early_output).then_some(SETTLE);
     call.state.tasks.spawn(async move {
-        upgraded(upgrade, settle, input, output, peer, stop).await;
+        upgraded(upgrade, settle, process, peer, stop).await;
     });
     let mut response = body::empty(StatusCode::SWITCHING_PROTOCOLS);
     response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
@@ -116,18 +119,20 @@ fn drops_early_output(agent: &str) -> bool {
         .any(|name| agent.starts_with(name))
 }
 
-async fn upgraded<I: Input>(
+async fn upgraded<I: Input, O: Stream<Item = Bytes> + Send>(
     upgrade: OnUpgrade,
     settle: Option<Duration>,
-    input: Option<I>,
-    output: impl Stream<Item = Bytes> + Send,
+    process: impl Future<Output = (Option<I>, O)>,
     peer: PeerWatch,
     stop: CancellationToken,
 ) {
     match upgrade.await {
         Ok(connection) => {
-            if let Some(settle) = settle {
-                tokio::time::sleep(settle).await;
+            // Begins now; most of it is over when the process runs.
+            let settled = settle.map(tokio::time::sleep);
+            let Some((input, output)) = stop.run_until_cancelled(process).await else { return };
+            if let Some(settled) = settled {
+                settled.await;
             }
             let (reader, writer) = tokio::io::split(TokioIo::new(connection));
             pump(reader, writer, input, output, peer, stop).await;
