@@ -232,7 +232,7 @@ async fn a_stolen_directory_says_nothing() {
     spec.encryption_config.get_or_insert_default().auto_lock_managers = true;
     let version = cluster.meta.as_ref().unwrap().version.as_ref().unwrap().index;
     control.update_cluster(version, spec, Default::default()).await.unwrap();
-    let unlock = control.unlock_key().unwrap().unwrap().expose_secret().to_owned();
+    let unlock = control.show_unlock_key().await.unwrap().unwrap().expose_secret().to_owned();
     settled(&control, 1).await;
     drop(control);
     swarm.shutdown().await;
