@@ -9,20 +9,15 @@
 # /var/run/docker.sock and a registry at localhost:5000.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-here=$PWD
+. scripts/conformance-lib.sh
 
 # The release whose default API version (1.40) Debian's dockerd 20.10 speaks.
 BOLLARD=0.13.0
-DOCKERD_START=60 # seconds
 
-target=${CARGO_TARGET_DIR:-$here/target}
 binaries=$target/conformance/binaries
 source=$target/conformance/bollard-$BOLLARD
-brigd=${BRIGD:-$target/debug/brigd}
-die() { echo "conformance.sh: $*" >&2; exit 1; }
-note() { echo "== $*"; }
 
-if [ "${CONFORMANCE_INSIDE:-}" != yes ]; then
+if ! inside; then
   note "building bollard $BOLLARD's tests"
   if [ ! -e "$source/.complete" ]; then
     mkdir -p "$target/conformance/fetch/src"
@@ -44,25 +39,10 @@ if [ "${CONFORMANCE_INSIDE:-}" != yes ]; then
       (.target.kind | index("test"))) | .executable' >"$binaries" ||
     { tail -n 30 "$target/conformance/build.log" >&2; die "bollard's tests do not build"; }
   [ -s "$binaries" ] || die "bollard has no tests"
-  exec env CONFORMANCE_INSIDE=yes unshare --mount --net --propagation private "$0" "$@"
+  enter "$@"
 fi
 
-work=$(mktemp -d /var/tmp/brig-conformance-XXXXXX)
-pids=()
-finish() {
-  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-  wait 2>/dev/null || true
-  "$brigd" --data-root "$work/brigd" --exec-root "$work/brigd-run" \
-    --config-file "$work/empty.json" --purge >/dev/null 2>&1 || true
-  awk -v below="$work/" 'index($2, below) == 1 {print $2}' /proc/self/mounts | tac |
-    while read -r mounted; do umount -l "$mounted" || true; done
-  rm -rf "$work"
-}
-trap finish EXIT
-
-ip link set lo up
-mount -t tmpfs tmpfs /run
-echo '{}' >"$work/empty.json"
+prepare
 
 note "a registry at localhost:5000"
 export REGISTRY_PASSWORD=conformance
@@ -104,18 +84,11 @@ for image in hello-world:linux alpine:latest fussybeaver/uhttpd:latest; do
   die "cannot fill the registry: $(cat "$work/skopeo.log")"
 done
 
-serve() { # serve NAME PROGRAM ARGUMENTS...: starts an engine and puts its socket where the tests look
-  local name=$1 end=$((SECONDS + DOCKERD_START))
-  shift
-  "$@" >"$work/$name.log" 2>&1 &
-  pids+=($!)
-  until curl -sf --unix-socket "$work/$name.sock" http://x/_ping >/dev/null; do
-    [ $SECONDS -lt $end ] || { tail -n 20 "$work/$name.log" >&2; die "$name does not start"; }
-    sleep 0.1
-  done
-  curl -sf --unix-socket "$work/$name.sock" -H 'Content-Type: application/json' \
+serve() { # serve NAME: starts an engine as a swarm of its own
+  start "$1"
+  curl -sf --unix-socket "$work/$1.sock" -H 'Content-Type: application/json' \
     -d '{"ListenAddr":"127.0.0.1:'"$swarm_port"'","AdvertiseAddr":"127.0.0.1"}' http://x/swarm/init >/dev/null ||
-    die "$name: no swarm"
+    die "$1: no swarm"
   swarm_port=$((swarm_port + 1))
 }
 swarm_port=23701
@@ -142,17 +115,11 @@ check() { # check NAME: runs every test alone; NAME.passed and NAME.failed list 
 }
 filter=${1:-}
 
-note "dockerd"
-serve dockerd dockerd --config-file "$work/empty.json" --data-root "$work/dockerd" --exec-root "$work/dockerd-run" \
-  --pidfile "$work/dockerd.pid" -H "unix://$work/dockerd.sock" --cgroup-parent "$(basename "$work")"
+serve dockerd
 check dockerd
 [ -s "$work/dockerd.passed" ] || { cat "$work/dockerd.why" >&2; die "nothing passes on dockerd: these tests tell nothing"; }
-kill "${pids[-1]}"
-wait "${pids[-1]}" 2>/dev/null || true
-
-note "brigd"
-serve brigd "$brigd" --config-file "$work/empty.json" --data-root "$work/brigd" \
-  --exec-root "$work/brigd-run" --pidfile "$work/brigd.pid" -H "unix://$work/brigd.sock"
+stop
+serve brigd
 check brigd
 
 sort -o "$work/dockerd.passed" "$work/dockerd.passed"

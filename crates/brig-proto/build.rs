@@ -28,6 +28,10 @@ const REDACTED: [&str; 11] = [
     ".docker.swarmkit.v1.MaybeEncryptedRecord",
 ];
 
+/// What is ours beside it, in a package of its own.
+const OWN_FILES: [&str; 1] = ["brig/v1/access.proto"];
+const OWN_REDACTED: [&str; 1] = [".brig.v1.Access"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=build.rs");
@@ -37,5 +41,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         .skip_debug(REDACTED)
         .compile_fds(descriptors)?;
+    let own = std::path::PathBuf::from(std::env::var("OUT_DIR")?).join("brig");
+    std::fs::create_dir_all(&own)?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .out_dir(own)
+        .extern_path(".docker.swarmkit.v1", "crate::swarm")
+        .skip_debug(OWN_REDACTED)
+        .compile_fds(protox::compile(OWN_FILES, ["proto"])?)?;
     Ok(())
 }

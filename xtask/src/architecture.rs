@@ -13,7 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("brig-proto", &[]),
     ("brig-sys", &[]),
     ("brig-pki", &[]),
-    ("brig-archive", &[]),
+    ("brig-archive", &["brig-sys"]),
     ("brig-store", &["brig-proto"]),
     ("brig-access", &[]),
     ("brig-image", &["brig-pki", "brig-sys"]),

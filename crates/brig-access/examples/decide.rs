@@ -50,7 +50,7 @@ fn measure(rules: &Rules) -> Result<Vec<Duration>, String> {
     let principal = Principal::Certificate {
         name: "ci".to_owned(),
         fingerprint: String::new(),
-        roles: Vec::new(),
+        grants: Vec::new(),
     };
     let object = Object {
         id: "id".to_owned(),

@@ -75,8 +75,18 @@ impl Action {
     /// when allowed.
     #[must_use]
     pub const fn is_change(self) -> bool {
-        matches!(self.class(), Class::Change | Class::Reach)
-            || matches!(self, Self::ClusterBackup | Self::ClusterRestore)
+        match self.class() {
+            Class::Change | Class::Reach => true,
+            Class::Read | Class::Logs | Class::Guarded | Class::Administration => matches!(
+                self,
+                Self::AccessIssue
+                    | Self::AccessRevoke
+                    | Self::AccessRenew
+                    | Self::AccessEnrol
+                    | Self::ClusterBackup
+                    | Self::ClusterRestore
+            ),
+        }
     }
 }
 
@@ -279,6 +289,14 @@ actions! {
     AccessInspect = "access.inspect" in Administration,
     /// Ask why something would be allowed or denied.
     AccessExplain = "access.explain" in Guarded,
+    /// Give somebody a certificate or an SSH key a role.
+    AccessIssue = "access.issue" in Administration,
+    /// Take it away again.
+    AccessRevoke = "access.revoke" in Administration,
+    /// Let newcomers ask for a certificate, or turn them away.
+    AccessEnrol = "access.enrol" in Administration,
+    /// Get a new certificate for the one that one has.
+    AccessRenew = "access.renew" in Guarded,
     /// Read the audit log.
     AuditRead = "audit.read" in Administration,
     /// Check the audit log.

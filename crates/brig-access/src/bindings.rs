@@ -91,7 +91,7 @@ impl Binding {
         match principal {
             Principal::Local { uid, gid, .. } => self.uid == Some(*uid) || self.gid == Some(*gid),
             Principal::Certificate { name, .. } => self.certificate.as_ref() == Some(name),
-            Principal::SshKey { fingerprint } => self.ssh.as_ref() == Some(fingerprint),
+            Principal::SshKey { fingerprint, .. } => self.ssh.as_ref() == Some(fingerprint),
             Principal::Lent { .. } => false,
         }
     }
@@ -227,18 +227,18 @@ impl Bindings {
             }
             // Docker's rule for whoever holds a certificate of the daemon's authority, as long as
             // nobody has bound anything.
-            Principal::Certificate { roles, .. }
-                if roles.is_empty() && self.bindings.is_empty() && self.local.is_none() =>
+            Principal::Certificate { grants: own, .. }
+                if own.is_empty() && self.bindings.is_empty() && self.local.is_none() =>
             {
                 grants.push(Grant::of("admin"));
             }
-            Principal::Certificate { roles, .. } => {
-                grants.extend(roles.iter().map(|role| Grant::of(role)));
+            Principal::Certificate { .. } | Principal::SshKey { .. } => {
+                grants.extend_from_slice(principal.own_grants());
             }
             Principal::Lent { role, scope, .. } => {
                 grants.push(Grant { role: role.clone(), scope: scope.clone() });
             }
-            Principal::Local { .. } | Principal::SshKey { .. } => {}
+            Principal::Local { .. } => {}
         }
         grants
     }

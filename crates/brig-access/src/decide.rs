@@ -166,12 +166,7 @@ impl Rules {
 
     /// A role that no policy mentions gives nothing; it is more likely a slip of the pen.
     fn check_roles(&self, path: &Path) -> Result<(), LoadError> {
-        let custom = self.policies.iter().skip(self.policies.len().saturating_sub(self.custom));
-        let text: Vec<String> = custom.map(|loaded| loaded.policy.to_string()).collect();
-        let known = |role: &str| {
-            RoleName::ALL.iter().any(|known| known.name() == role)
-                || text.iter().any(|text| text.contains(&format!("{role:?}")))
-        };
+        let known = |role: &str| self.knows_role(role);
         let bound = self.bindings.bindings.iter().map(|binding| binding.role.as_str());
         let local = self.bindings.local.as_deref().filter(|role| *role != "none");
         match bound.chain(local).find(|role| !known(role)) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::bindings::Scope;
+use crate::bindings::{Grant, Scope};
 
 /// Somebody who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +23,16 @@ pub enum Principal {
         name: String,
         /// SHA-256 of the certificate, hexadecimal.
         fingerprint: String,
-        /// Roles that the access authority wrote into the certificate.
-        roles: Vec<String>,
+        /// What the access authority's register gives its holder; nothing for certificates of an
+        /// operator's authority.
+        grants: Vec<Grant>,
     },
     /// The holder of an SSH key.
     SshKey {
         /// `SHA256:…`.
         fingerprint: String,
+        /// What was given to it when it was added.
+        grants: Vec<Grant>,
     },
     /// Whoever has a socket that was lent to a container.
     Lent {
@@ -50,7 +53,7 @@ impl Principal {
         match self {
             Self::Local { uid, .. } => format!("uid:{uid}"),
             Self::Certificate { name, .. } => format!("cert:{name}"),
-            Self::SshKey { fingerprint } => format!("ssh:{fingerprint}"),
+            Self::SshKey { fingerprint, .. } => format!("ssh:{fingerprint}"),
             Self::Lent { role, .. } => format!("lent:{role}"),
         }
     }
@@ -70,9 +73,9 @@ impl Principal {
             "cert" => Self::Certificate {
                 name: value.to_owned(),
                 fingerprint: String::new(),
-                roles: Vec::new(),
+                grants: Vec::new(),
             },
-            "ssh" => Self::SshKey { fingerprint: value.to_owned() },
+            "ssh" => Self::SshKey { fingerprint: value.to_owned(), grants: Vec::new() },
             "lent" => Self::Lent {
                 role: value.to_owned(),
                 scope: Scope::default(),
@@ -80,6 +83,15 @@ impl Principal {
             },
             _ => return None,
         })
+    }
+
+    /// What somebody has besides what bindings give.
+    #[must_use]
+    pub fn own_grants(&self) -> &[Grant] {
+        match self {
+            Self::Certificate { grants, .. } | Self::SshKey { grants, .. } => grants,
+            Self::Local { .. } | Self::Lent { .. } => &[],
+        }
     }
 
     /// The container by whose socket it came; empty for all others.
@@ -109,7 +121,7 @@ impl fmt::Display for Principal {
             Self::Certificate { name, fingerprint, .. } => {
                 write!(f, "certificate {name:?} (sha256:{fingerprint})")
             }
-            Self::SshKey { fingerprint } => write!(f, "ssh key {fingerprint}"),
+            Self::SshKey { fingerprint, .. } => write!(f, "ssh key {fingerprint}"),
             Self::Lent { role, container, .. } => {
                 write!(f, "the socket of role {role:?} of container {container}")
             }

@@ -3,13 +3,13 @@
 model! {
     /// Something that ends at a known time.
     pub struct Expiring {
-        /// root-certificate, pending-root-certificate, node-certificate, join-token; there may be
-        /// more.
+        /// root-certificate, pending-root-certificate, node-certificate, join-token, access-ca,
+        /// access-certificate; there may be more.
         kind: String,
-        /// A node's id, a root's digest, a token's role.
+        /// A node's or an identity's id, a root's digest, a token's role.
         #[serde(rename = "ID")] id: String,
         name: String,
-        /// manager or worker.
+        /// manager or worker; what an identity may do.
         role: String = omitempty,
         issued: String = omitempty,
         ends: String = omitempty,

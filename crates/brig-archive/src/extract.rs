@@ -19,9 +19,10 @@ use crate::resolve::{self, Links};
 
 const COPY_BUFFER: usize = 128 << 10;
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
-/// Directories whose time is set at the end; of more, the first ones keep the time of their
-/// making.
-const MAX_DIRECTORIES: usize = 1 << 20;
+/// Bytes of the paths of directories whose time is set at the end, each counted with
+/// [`DIRECTORY_COST`] besides; what comes after them keeps the time of its making.
+const MAX_DIRECTORIES: usize = 64 << 20;
+const DIRECTORY_COST: usize = 64;
 
 /// Whose the files become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +104,8 @@ pub fn extract<R: Read>(
     budget.headers();
     let mut archive = tar::Archive::new(budget.limit(source));
     let dest = dest.strip_prefix("/").unwrap_or(dest).to_owned();
-    let mut extractor = Extractor { root, dest, options, parent: None, directories: Vec::new() };
+    let mut extractor =
+        Extractor { root, dest, options, parent: None, directories: Vec::new(), kept: 0 };
     let mut entries = archive.entries().map_err(ExtractError::Read)?;
     loop {
         budget.headers();
@@ -128,6 +130,8 @@ struct Extractor<'a, F> {
     parent: Option<(PathBuf, OwnedFd)>,
     /// Their times change while they are filled.
     directories: Vec<(PathBuf, Timespec)>,
+    /// What their paths take in memory.
+    kept: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -192,7 +196,8 @@ impl<F: AsFd> Extractor<'_, F> {
                 }
                 let xattrs = xattrs(entry)?;
                 self.finish_directory(&parent, at, attributes, &xattrs).map_err(failed)?;
-                if self.directories.len() < MAX_DIRECTORIES {
+                self.kept = self.kept.saturating_add(path.as_os_str().len() + DIRECTORY_COST);
+                if self.kept <= MAX_DIRECTORIES {
                     self.directories.push((path, attributes.mtime));
                 }
             }
@@ -380,8 +385,7 @@ fn inside(name: &[u8]) -> Option<PathBuf> {
 
 fn remove(parent: &OwnedFd, name: &[u8], found: FileType) -> io::Result<()> {
     if found.is_dir() {
-        // The standard library's removal follows no link below its start.
-        std::fs::remove_dir_all(node::magic(parent).join(OsStr::from_bytes(name)))
+        brig_sys::remove::remove_tree_at(parent, name)
     } else {
         Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
     }

@@ -28,7 +28,7 @@ pub use config::EngineConfig;
 pub use container::archive::{ArchiveWrite, ByteStream};
 pub use container::attach::{AttachRequest, AttachedStreams, OutputChunk, StdinWriter, Written};
 pub use container::commit::CommitRequest;
-pub use container::exec::ExecStart;
+pub use container::exec::{ExecStart, ExecTarget};
 pub use container::list::ListOptions;
 #[cfg(fuzzing)]
 pub use container::logs::fuzz_log;

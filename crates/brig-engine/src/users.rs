@@ -8,6 +8,8 @@ use crate::error::EngineError;
 
 /// Largest passwd or group file that is read.
 pub(crate) const MAX_DATABASE_BYTES: u64 = 1 << 20;
+/// Longest home directory that is taken over.
+const MAX_HOME: usize = 4096;
 const MAX_ID: u32 = i32::MAX as u32;
 
 /// The numbers a process runs with.
@@ -19,12 +21,15 @@ pub(crate) struct ResolvedUser {
     pub(crate) gid: u32,
     /// Supplementary groups, the primary one first.
     pub(crate) additional_gids: Vec<u32>,
+    /// Home directory; empty for none.
+    pub(crate) home: String,
 }
 
 struct PasswdEntry<'a> {
     name: &'a str,
     uid: u32,
     gid: u32,
+    home: &'a str,
 }
 
 struct GroupEntry<'a> {
@@ -39,7 +44,8 @@ fn passwd_entries(text: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
         let name = fields.next().filter(|name| !name.is_empty())?;
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
-        Some(PasswdEntry { name, uid, gid })
+        let home = fields.nth(1).unwrap_or_default();
+        Some(PasswdEntry { name, uid, gid, home })
     })
 }
 
@@ -131,7 +137,9 @@ pub(crate) fn resolve(
             gids.push(extra);
         }
     }
-    Ok(ResolvedUser { uid, gid, additional_gids: gids })
+    let home = entry.map_or("", |entry| entry.home);
+    let home = if home.len() <= MAX_HOME && !home.contains('\0') { home } else { "" };
+    Ok(ResolvedUser { uid, gid, additional_gids: gids, home: home.to_owned() })
 }
 
 #[cfg(test)]
@@ -158,6 +166,14 @@ mod tests {
         assert_eq!(ids("1000"), (1000, 0, vec![0]));
         assert_eq!(ids("1000:1000"), (1000, 1000, vec![1000]));
         assert_eq!(resolve("", &[], "", "").unwrap().additional_gids, vec![0]);
+    }
+
+    #[test]
+    fn homes() {
+        for (spec, home) in [("", "/root"), ("www", "/var/www"), ("33", "/var/www"), ("77", "")] {
+            assert_eq!(resolve(spec, &[], PASSWD, GROUP).unwrap().home, home, "{spec}");
+        }
+        assert_eq!(resolve("", &[], "root:x:0:0\n", "").unwrap().home, "");
     }
 
     #[test]

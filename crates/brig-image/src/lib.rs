@@ -34,6 +34,8 @@ mod push;
 mod save;
 mod upper;
 
+#[cfg(fuzzing)]
+pub use archive::fuzz_archive;
 pub use commit::CommitOptions;
 pub use config::{HistoryItem, ImageConfig, RunConfig};
 pub use context::BuildContext;

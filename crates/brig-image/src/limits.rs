@@ -22,10 +22,22 @@ pub const MAX_XATTR: usize = 64 << 10;
 pub const MAX_XATTRS: usize = 64;
 /// Most segments of one sparse file.
 pub const MAX_SPARSE_SEGMENTS: usize = 64 << 10;
-/// Most entries of an image archive (`docker save`, OCI layout).
-pub const MAX_ARCHIVE_ENTRIES: usize = 100_000;
+/// Most entries of an image archive (`docker save`, OCI layout) or of a build's context.
+pub const MAX_ARCHIVE_ENTRIES: usize = 1_000_000;
 /// Most images named by one archive.
 pub const MAX_ARCHIVE_IMAGES: usize = 1_000;
+/// Largest configurations of all images of one archive, in bytes.
+pub const MAX_ARCHIVE_CONFIGS: u64 = 64 << 20;
+/// Most bytes of names that are kept while an archive is read: of an image archive's entries, of a
+/// layer's directories.
+pub const MAX_KEPT_NAMES: usize = 128 << 20;
+/// What a kept name costs beside its bytes.
+pub const KEPT_NAME_COST: usize = 96;
+/// Most values of an image configuration. Three bytes of text are a value that takes a hundred in
+/// memory.
+pub const MAX_CONFIG_VALUES: usize = 200_000;
+/// Deepest tree that becomes a layer: each level holds a descriptor and a part of the stack.
+pub const MAX_DEPTH: usize = 512;
 
 /// The bounds that an operator may want to move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +50,7 @@ pub struct Limits {
     pub layer_entries: u64,
     /// Most unpacked bytes for each compressed byte, once `ratio_floor` is passed.
     pub ratio: u64,
-    /// Unpacked bytes of a layer below which the ratio is not looked at.
+    /// Unpacked bytes of a layer or archive below which the ratio is not looked at.
     pub ratio_floor: u64,
     /// Largest image archive once decompressed, in bytes.
     pub archive: u64,

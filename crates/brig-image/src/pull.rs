@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use crate::config::ImageConfig;
 use crate::error::{ImageError, RegistryError};
-use crate::limits::MAX_CONFIG;
+use crate::limits::{MAX_CONFIG, MAX_CONFIG_VALUES};
 use crate::manifest::{Descriptor, ImageManifest, Manifest, choose};
 use crate::platform::Platform;
 use crate::progress::{LayerState, Progress, ProgressSink};
@@ -430,6 +430,11 @@ impl ImageStore {
 
 /// Reads an image configuration that must describe `layers` layers.
 pub(crate) fn read_config(raw: &[u8], layers: usize) -> Result<ImageConfig, ImageError> {
+    if crate::config::values(raw) > MAX_CONFIG_VALUES {
+        return Err(ImageError::InvalidImage(format!(
+            "the configuration has more than {MAX_CONFIG_VALUES} values"
+        )));
+    }
     let config: ImageConfig = serde_json::from_slice(raw)
         .map_err(|error| ImageError::InvalidImage(format!("configuration: {error}")))?;
     if !config.os.is_empty() && config.os != "linux" {

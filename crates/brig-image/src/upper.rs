@@ -14,7 +14,7 @@ use std::path::Path;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 
-use crate::limits::{MAX_PATH, MAX_XATTR};
+use crate::limits::{MAX_DEPTH, MAX_PATH, MAX_XATTR};
 
 const OPAQUE: &str = "trusted.overlay.opaque";
 /// Longest list of a file's attribute names.
@@ -31,7 +31,7 @@ pub fn write_changes(upper: &Path, placeholders: &[String], writer: impl Write) 
     let root =
         fs::open(upper, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut walk = Walk { tar: tar::Builder::new(writer), links: HashMap::new(), placeholders };
-    walk.directory(&root, &mut Vec::new())?;
+    walk.tree(root)?;
     walk.tar.into_inner()?.flush()
 }
 
@@ -42,63 +42,88 @@ struct Walk<'a, W: Write> {
     placeholders: &'a [String],
 }
 
+/// A directory on the way down.
+struct Level {
+    dir: OwnedFd,
+    /// What of it is still to come.
+    names: std::vec::IntoIter<Vec<u8>>,
+    /// Length of its path.
+    length: usize,
+}
+
 impl<W: Write> Walk<'_, W> {
-    fn directory(&mut self, dir: &OwnedFd, path: &mut Vec<u8>) -> io::Result<()> {
-        for name in names(dir)? {
-            let before = path.len();
-            if before > 0 {
+    /// Walks without recursion: how deep a tree is is the container's choice.
+    fn tree(&mut self, root: OwnedFd) -> io::Result<()> {
+        let mut path = Vec::new();
+        let mut levels = vec![Level { names: names(&root)?.into_iter(), dir: root, length: 0 }];
+        while let Some(level) = levels.last_mut() {
+            path.truncate(level.length);
+            let Some(name) = level.names.next() else {
+                levels.pop();
+                continue;
+            };
+            if !path.is_empty() {
                 path.push(b'/');
             }
             path.extend_from_slice(&name);
             if path.len() > MAX_PATH {
                 return Err(io::ErrorKind::InvalidFilename.into());
             }
-            match self.entry(dir, &name, path) {
+            let below = match self.entry(&level.dir, &name, &path) {
                 // Removed while we were looking.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 other => other?,
+            };
+            let Some(dir) = below else { continue };
+            if levels.len() > MAX_DEPTH {
+                let begin = String::from_utf8_lossy(path.get(..64).unwrap_or(&path)).into_owned();
+                return Err(io::Error::other(format!(
+                    "{begin:?}… lies too deep: below more than {MAX_DEPTH} directories"
+                )));
             }
-            path.truncate(before);
+            levels.push(Level { names: names(&dir)?.into_iter(), dir, length: path.len() });
         }
         Ok(())
     }
 
-    fn entry(&mut self, dir: &OwnedFd, name: &[u8], path: &mut Vec<u8>) -> io::Result<()> {
+    /// Writes what is there; a directory is answered, to be walked next.
+    fn entry(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8]) -> io::Result<Option<OwnedFd>> {
         let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let below = open(dir.as_fd(), name, OFlags::DIRECTORY)?;
                 if self.is_placeholder(path) && names(&below)?.is_empty() {
-                    return Ok(());
+                    return Ok(None);
                 }
                 self.attributes(below.as_fd())?;
                 let mut header = header(&fs::fstat(&below)?, tar::EntryType::Directory);
                 self.append(&mut header, path, io::empty())?;
                 if is_opaque(below.as_fd()) {
-                    let mark = [path.as_slice(), b"/.wh..wh..opq"].concat();
+                    let mark = [path, b"/.wh..wh..opq"].concat();
                     self.append(&mut whiteout(&stat), &mark, io::empty())?;
                 }
-                self.directory(&below, path)
+                return Ok(Some(below));
             }
             FileType::CharacterDevice if stat.st_rdev == 0 => {
                 let (parent, _) = split(path);
                 let mark = [parent, b".wh.", name].concat();
-                self.append(&mut whiteout(&stat), &mark, io::empty())
+                self.append(&mut whiteout(&stat), &mark, io::empty())?;
             }
-            FileType::RegularFile => self.file(dir, name, path),
+            FileType::RegularFile => self.file(dir, name, path)?,
             FileType::Symlink => {
                 let target = fs::readlinkat(dir, name, Vec::new())?;
                 let mut header = header(&stat, tar::EntryType::Symlink);
-                self.tar.append_link(&mut header, path_of(path), path_of(target.to_bytes()))
+                self.tar.append_link(&mut header, path_of(path), path_of(target.to_bytes()))?;
             }
-            FileType::CharacterDevice => self.device(&stat, tar::EntryType::Char, path),
-            FileType::BlockDevice => self.device(&stat, tar::EntryType::Block, path),
+            FileType::CharacterDevice => self.device(&stat, tar::EntryType::Char, path)?,
+            FileType::BlockDevice => self.device(&stat, tar::EntryType::Block, path)?,
             FileType::Fifo => {
-                self.append(&mut header(&stat, tar::EntryType::Fifo), path, io::empty())
+                self.append(&mut header(&stat, tar::EntryType::Fifo), path, io::empty())?;
             }
             // Sockets mean nothing without their process.
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(None)
     }
 
     fn file(&mut self, dir: &OwnedFd, name: &[u8], path: &[u8]) -> io::Result<()> {
@@ -246,6 +271,22 @@ mod tests {
                 (entry.path().unwrap().display().to_string(), entry.header().entry_type())
             })
             .collect()
+    }
+
+    #[test]
+    fn a_tree_may_be_deep_but_not_without_end() {
+        let write = |depth: usize| {
+            let dir = tempfile::tempdir().unwrap();
+            disk::create_dir_all(dir.path().join("d/".repeat(depth))).unwrap();
+            let path = dir.path().to_owned();
+            // Less than what a thread has, so that depth must not cost any.
+            let small = std::thread::Builder::new().stack_size(256 << 10);
+            let walk = move || write_changes(&path, &[], Vec::new());
+            small.spawn(walk).unwrap().join().unwrap()
+        };
+        write(MAX_DEPTH).unwrap();
+        let error = write(MAX_DEPTH + 1).unwrap_err().to_string();
+        assert!(error.ends_with("lies too deep: below more than 512 directories"), "{error}");
     }
 
     #[test]

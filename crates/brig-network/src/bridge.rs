@@ -13,8 +13,7 @@ use crate::error::NetworkError;
 use crate::mac::MacAddr;
 use crate::netlink::route::{Link, RouteSocket};
 use crate::spec::{BridgeSettings, Ipam};
-use crate::subnet::Ipv4Net;
-use crate::subnet6::Ipv6Net;
+use crate::subnet::{Ipv4Net, Ipv6Net};
 
 /// Address of the lock; abstract addresses are per network namespace, just as subnets are.
 const LOCK_NAME: &[u8] = b"brig-subnet-allocation";

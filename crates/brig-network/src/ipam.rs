@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::subnet::Ipv4Net;
-use crate::subnet6::Ipv6Net;
+use crate::subnet::{Ipv4Net, Ipv6Net};
 
 /// How long a released address rests while others are free.
 const REST: Duration = Duration::from_secs(2);
@@ -74,8 +73,8 @@ impl AddressPool<Ipv4Addr> {
         range: Option<Ipv4Net>,
         reserved: impl IntoIterator<Item = Ipv4Addr>,
     ) -> Self {
-        let whole = |net: Ipv4Net| net.network().number()..=net.broadcast().number();
-        let edges = [subnet.network(), subnet.broadcast()];
+        let whole = |net: Ipv4Net| net.network().number()..=net.last().number();
+        let edges = [subnet.network(), subnet.last()];
         Self::with(whole(subnet), whole(range.unwrap_or(subnet)), &edges, reserved)
     }
 }
@@ -275,7 +274,7 @@ mod tests {
                 prop_assert_eq!(distinct.len(), held.len());
                 for address in &held {
                     prop_assert!(subnet.contains(*address));
-                    prop_assert!(*address != subnet.network() && *address != subnet.broadcast());
+                    prop_assert!(*address != subnet.network() && *address != subnet.last());
                     prop_assert!(*address != Ipv4Addr::new(10, 0, 0, 1));
                 }
             }

@@ -32,7 +32,6 @@ mod spec;
 mod state;
 mod store;
 mod subnet;
-mod subnet6;
 mod wire;
 
 pub use bridge::{AddressPool, default_pools};
@@ -52,5 +51,4 @@ pub use spec::{
     BRIDGE, BridgeSettings, DEFAULT, Driver, HOST, Ipam, Ipam6, NONE, NetworkRecord, NetworkSpec,
     SubnetSpec, is_predefined,
 };
-pub use subnet::{InvalidSubnet, Ipv4Net};
-pub use subnet6::Ipv6Net;
+pub use subnet::{InvalidSubnet, Ipv4Net, Ipv6Net};

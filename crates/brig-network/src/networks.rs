@@ -19,8 +19,7 @@ use crate::ports::PortRegistry;
 use crate::spec::{Checked6, Ipam6, NetworkRecord, NetworkSpec, is_interface_name};
 use crate::state::{Network, State};
 use crate::store::Store;
-use crate::subnet::Ipv4Net;
-use crate::subnet6::Ipv6Net;
+use crate::subnet::{Ipv4Net, Ipv6Net};
 
 /// Longest suffix of an instance: its default bridge is `brig-` and the suffix.
 const MAX_INSTANCE: usize = 10;

@@ -19,7 +19,7 @@ use crate::sandbox::release_sandbox;
 use crate::spec::{BRIDGE, Driver, HOST, Ipam, Ipam6, NONE, NetworkRecord, NetworkSpec};
 use crate::state::{Network, Sandbox, State};
 use crate::store::Store;
-use crate::subnet6::Ipv6Net;
+use crate::subnet::Ipv6Net;
 use crate::wire;
 
 /// How often the packet rules are looked at.

@@ -8,8 +8,7 @@ use brig_types::{Labels, name};
 use serde::{Deserialize, Serialize};
 
 use crate::error::NetworkError;
-use crate::subnet::{Ipv4Net, MAX_PREFIX_LEN};
-use crate::subnet6::{self, Ipv6Net};
+use crate::subnet::{Ipv4Net, Ipv6Net};
 
 /// Name of the network that containers join when nobody says otherwise.
 pub const BRIDGE: &str = "bridge";
@@ -334,7 +333,7 @@ impl SubnetSpec {
             ));
         }
         let subnet = net(&self.subnet)?;
-        if subnet.prefix_len() > subnet6::MAX_PREFIX_LEN || subnet.prefix_len() == 0 {
+        if subnet.prefix_len() > Ipv6Net::MAX_PREFIX_LEN || subnet.prefix_len() == 0 {
             return Err(NetworkError::Config(format!("invalid subnet {subnet}: its size")));
         }
         let address = |what: &str, text: &str| match text.parse::<IpAddr>() {
@@ -377,7 +376,7 @@ impl SubnetSpec {
             .collect::<Result<BTreeMap<_, _>, NetworkError>>()?;
         match subnet {
             Some(subnet) => {
-                if subnet.prefix_len() > MAX_PREFIX_LEN || subnet.prefix_len() == 0 {
+                if subnet.prefix_len() > Ipv4Net::MAX_PREFIX_LEN || subnet.prefix_len() == 0 {
                     return Err(NetworkError::Config(format!("invalid subnet {subnet}: its size")));
                 }
                 if ip_range.is_some_and(|range| !subnet.contains_net(range)) {
@@ -389,7 +388,7 @@ impl SubnetSpec {
                 let usable = |address: Ipv4Addr| {
                     subnet.contains(address)
                         && address != subnet.network()
-                        && address != subnet.broadcast()
+                        && address != subnet.last()
                 };
                 if let Some(gateway) = gateway.filter(|gateway| !usable(*gateway)) {
                     return Err(NetworkError::Config(format!(

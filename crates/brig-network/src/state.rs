@@ -14,8 +14,7 @@ use crate::mac::MacAddr;
 use crate::ports::{HeldPort, PortBound, Targets};
 use crate::spec::{BRIDGE, DEFAULT, Driver, NetworkRecord};
 use crate::store::SandboxRecord;
-use crate::subnet::Ipv4Net;
-use crate::subnet6::Ipv6Net;
+use crate::subnet::{Ipv4Net, Ipv6Net};
 
 /// A network and its addresses.
 #[derive(Debug)]

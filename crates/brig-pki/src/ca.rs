@@ -37,7 +37,7 @@ const ROOT_BACKDATE: Duration = Duration::from_secs(5 * 60);
 const NODE_BACKDATE: Duration = Duration::from_secs(3600);
 const SERIAL_LEN: usize = 20;
 const MIN_RSA_BITS: usize = 2048;
-const CERTIFICATE_TAG: &str = "CERTIFICATE";
+pub(crate) const CERTIFICATE_TAG: &str = "CERTIFICATE";
 
 /// A root certificate, with its key where this node may sign.
 pub struct RootCa {
@@ -249,7 +249,7 @@ impl RootCa {
         Ok(CrossSignRequest { csr_pem, subject })
     }
 
-    fn issuer(&self) -> Result<Issuer<'static, &KeyPair>, PkiError> {
+    pub(crate) fn issuer(&self) -> Result<Issuer<'static, &KeyPair>, PkiError> {
         let key = self.key.as_ref().ok_or(PkiError::NoSigner)?;
         Issuer::from_ca_cert_der(&self.cert, key).map_err(failed("read the issuer"))
     }
@@ -356,7 +356,7 @@ pub(crate) fn requested_key(csr_pem: &[u8]) -> Result<SubjectPublicKeyInfo, PkiE
 }
 
 /// Parameters that promise nothing: the library's defaults are valid for two thousand years.
-fn blank_params() -> Result<CertificateParams, PkiError> {
+pub(crate) fn blank_params() -> Result<CertificateParams, PkiError> {
     let mut serial: [u8; SERIAL_LEN] = random::bytes()?;
     if let Some(first) = serial.first_mut() {
         // Positive and of full length.
@@ -401,7 +401,7 @@ fn round_to_minute(moment: OffsetDateTime) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(rounded).unwrap_or(moment)
 }
 
-fn failed(step: &'static str) -> impl FnOnce(rcgen::Error) -> PkiError {
+pub(crate) fn failed(step: &'static str) -> impl FnOnce(rcgen::Error) -> PkiError {
     move |source| PkiError::Issue { step, source }
 }
 

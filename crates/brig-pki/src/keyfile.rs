@@ -248,6 +248,10 @@ impl KeyFile {
             (None, Some(_)) => return Err(PkiError::Locked),
             (Some(_), None) => return Err(BROKEN),
         };
+        // What cannot be written again would turn up when the certificate is renewed.
+        if other.values().any(|value| value.contains(':')) {
+            return Err(BROKEN);
+        }
         Ok(Self { node_key, kek_version, store_keys, other })
     }
 

@@ -9,11 +9,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod access_ca;
 pub mod admission;
 pub mod agefile;
 pub mod ca;
 pub mod csr;
 pub mod engine;
+pub mod enrol;
 pub mod error;
 pub mod hash;
 pub mod identity;

@@ -128,11 +128,13 @@ impl JoinToken {
         self.fips == Some(true)
     }
 
-    /// Compares the whole token with what a node presented, in constant time.
+    /// Whether what a node presented is `own`, a token as text, in constant time. Nothing matches
+    /// what is no token.
     #[must_use]
-    pub fn matches(&self, presented: &str) -> bool {
-        let own = self.to_secret_string();
-        hash::constant_time_eq(own.expose_secret().as_bytes(), presented.as_bytes())
+    pub fn text_matches(own: &str, presented: &str) -> bool {
+        // There is one way to write a token, so the texts can be compared.
+        hash::constant_time_eq(own.trim().as_bytes(), presented.as_bytes())
+            && Self::parse(own).is_ok()
     }
 }
 
@@ -259,7 +261,14 @@ mod tests {
             assert_eq!(token.to_secret_string().expose_secret(), text);
             let read = JoinToken::parse(text).unwrap();
             assert_eq!((read.digest, read.secret), (digest, secret));
-            assert!(read.matches(text));
+            assert!(JoinToken::text_matches(text, text));
+            assert!(JoinToken::text_matches(&format!("{text}\n"), text));
+            for other in [&text[1..], &text[..text.len() - 1], &text.to_uppercase(), ""] {
+                assert!(!JoinToken::text_matches(text, other));
+            }
+        }
+        for none in ["", "x", "SWMTKN-1-"] {
+            assert!(!JoinToken::text_matches(none, none));
         }
         assert!(JoinToken::generate(b"").unwrap().pins(b""));
         assert!(!JoinToken::generate(b"").unwrap().pins(b"x"));
@@ -324,6 +333,15 @@ mod tests {
             let read = JoinToken::parse(text.expose_secret()).unwrap();
             prop_assert_eq!(read.digest, digest);
             prop_assert_eq!(read.secret, secret);
+        }
+
+        #[test]
+        fn there_is_one_way_to_write_a_token(digest in "[0-9a-z]{50}", secret in "[0-9a-z]{25}") {
+            let text = format!("SWMTKN-1-{digest}-{secret}");
+            if let Ok(token) = JoinToken::parse(&text) {
+                let written = token.to_secret_string();
+                prop_assert_eq!(written.expose_secret(), &text);
+            }
         }
 
         #[test]

@@ -3,7 +3,7 @@
 //!
 //! The messages are also the cluster's model: they are stored, watched and sent as they are. The
 //! `.proto` files beside this crate carry SwarmKit's numbers and must never change them; whatever
-//! SwarmKit lacks belongs into a package of its own.
+//! SwarmKit lacks belongs into a package of its own: `brig.v1`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -23,6 +23,21 @@ pub mod swarm {
         clippy::expect_used
     )]
     tonic::include_proto!("docker.swarmkit.v1");
+}
+
+/// Everything generated from `brig.v1`.
+pub mod brig {
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        missing_debug_implementations,
+        elided_lifetimes_in_paths,
+        clippy::all,
+        clippy::pedantic,
+        clippy::unwrap_used,
+        clippy::expect_used
+    )]
+    include!(concat!(env!("OUT_DIR"), "/brig/brig.v1.rs"));
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fmt;
 
 use zeroize::Zeroize as _;
 
-use crate::swarm;
+use crate::{brig, swarm};
 
 /// Stands in for a value that must not be printed.
 struct Hidden(usize);
@@ -41,6 +41,13 @@ redacted! {
     swarm::container_spec::PullOptions { ; registry_auth }
     swarm::VolumeSecret { key ; secret }
     swarm::MaybeEncryptedRecord { algorithm ; data, nonce }
+    brig::Access { id, meta, identities ; ca_certificate, ca_key }
+}
+
+impl Drop for brig::Access {
+    fn drop(&mut self) {
+        self.ca_key.zeroize();
+    }
 }
 
 impl Drop for swarm::SecretSpec {

@@ -1,8 +1,9 @@
-//! The seven kinds of objects and what the store needs to know of each.
+//! The eight kinds of objects and what the store needs to know of each.
 
 use std::fmt;
 use std::sync::Arc;
 
+use brig_proto::brig::Access;
 use brig_proto::swarm::{
     Annotations, Cluster, Config, Meta, Network, Node, Secret, Service, Task, TaskSpec, task_spec,
 };
@@ -28,11 +29,13 @@ pub enum Kind {
     Network,
     /// The cluster itself.
     Cluster,
+    /// Who may reach it from elsewhere.
+    Access,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Node,
         Self::Service,
         Self::Task,
@@ -40,6 +43,7 @@ impl Kind {
         Self::Config,
         Self::Network,
         Self::Cluster,
+        Self::Access,
     ];
 
     /// The kind's word in paths and messages.
@@ -53,6 +57,7 @@ impl Kind {
             Self::Config => "config",
             Self::Network => "network",
             Self::Cluster => "cluster",
+            Self::Access => "access",
         }
     }
 
@@ -86,6 +91,8 @@ pub enum Object {
     Network(Arc<Network>),
     /// The cluster.
     Cluster(Arc<Cluster>),
+    /// Who may reach it from elsewhere.
+    Access(Arc<Access>),
 }
 
 /// What an object can be found by, besides id and name.
@@ -324,6 +331,8 @@ objects! {
         |_| Vec::new();
     Cluster, clusters, |o| name_of(o.spec.as_ref().and_then(|s| s.annotations.as_ref())),
         |_| Vec::new();
+    // There is one.
+    Access, access, |_| "access", |_| Vec::new();
 }
 
 fn service_indexes(service: &Service) -> Vec<(Index, &str)> {

@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use redb::backends::FileBackend;
 use redb::{
     Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageError,
-    TableDefinition, WriteTransaction,
+    Table, TableDefinition, WriteTransaction,
 };
 
 use crate::backend::{
@@ -205,38 +205,51 @@ enum Outcome {
 fn apply(database: &Database, first: Revision, group: &[Batch]) -> Result<Outcome, redb::Error> {
     let mut tx = database.begin_write()?;
     secure(&mut tx)?;
-    let mut revision = tx.open_table(META)?.get(REVISION)?.map_or(0, |guard| guard.value());
+    let revision = tx.open_table(META)?.get(REVISION)?.map_or(0, |guard| guard.value());
     if revision.checked_add(1) != Some(first) {
         tx.abort()?;
         return Ok(Outcome::Conflict);
     }
-    for batch in group {
-        revision += 1;
-        let mut holds = true;
-        for write in &batch.writes {
-            holds = holds && apply_write(&tx, revision, write)?;
-        }
-        for claim in &batch.names {
-            holds = holds && apply_claim(&tx, claim)?;
-        }
-        if !holds {
-            tx.abort()?;
-            return Ok(Outcome::Conflict);
-        }
-    }
-    tx.open_table(META)?.insert(REVISION, revision)?;
+    let Some(last) = apply_group(&tx, revision, group)? else {
+        tx.abort()?;
+        return Ok(Outcome::Conflict);
+    };
+    tx.open_table(META)?.insert(REVISION, last)?;
     tx.commit()?;
     Ok(Outcome::Committed)
 }
 
-fn apply_write(
+/// Answers the last revision; `None` when an expectation does not hold.
+fn apply_group(
     tx: &WriteTransaction,
+    mut revision: Revision,
+    group: &[Batch],
+) -> Result<Option<Revision>, redb::Error> {
+    let mut records = tx.open_table(RECORDS)?;
+    let mut names = tx.open_table(NAMES)?;
+    for batch in group {
+        revision += 1;
+        for write in &batch.writes {
+            if !apply_write(&mut records, revision, write)? {
+                return Ok(None);
+            }
+        }
+        for claim in &batch.names {
+            if !apply_claim(&mut names, claim)? {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(revision))
+}
+
+fn apply_write(
+    records: &mut Table<'_, &str, &[u8]>,
     revision: Revision,
     write: &Write,
 ) -> Result<bool, redb::Error> {
-    let mut records = tx.open_table(RECORDS)?;
     let path = path_of(write.kind, &write.id);
-    let current = revision_of(&records, &path)?;
+    let current = revision_of(records, &path)?;
     // Within a group an earlier transaction may have written the object.
     if current != write.expected {
         return Ok(false);
@@ -253,7 +266,7 @@ fn apply_write(
 }
 
 fn revision_of(
-    records: &redb::Table<'_, &str, &[u8]>,
+    records: &Table<'_, &str, &[u8]>,
     path: &str,
 ) -> Result<Option<Revision>, redb::Error> {
     Ok(records.get(path)?.and_then(|guard| {
@@ -280,8 +293,10 @@ fn replace(database: &Database, records: &[SealedRecord]) -> Result<usize, redb:
     Ok(replaced)
 }
 
-fn apply_claim(tx: &WriteTransaction, claim: &NameClaim) -> Result<bool, redb::Error> {
-    let mut names = tx.open_table(NAMES)?;
+fn apply_claim(
+    names: &mut Table<'_, [u8; 32], &str>,
+    claim: &NameClaim,
+) -> Result<bool, redb::Error> {
     let current = names.get(claim.name)?.map(|guard| guard.value().to_owned());
     if current != claim.from {
         return Ok(false);

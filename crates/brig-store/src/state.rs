@@ -1,15 +1,20 @@
 //! Every object in memory, with indexes.
 //!
 //! Tables are shared between snapshots and copied only when one is written while a snapshot of it
-//! is still held; objects are shared always.
+//! is still held; objects are shared always. The state that transactions build on and the one that
+//! readers see have tables of their own, each of which follows every change: were they shared,
+//! every transaction would copy the tables that it writes, and joins would get slower with every
+//! node that there is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use brig_proto::brig::Access;
 use brig_proto::swarm::{Cluster, Config, Network, Node, Secret, Service, Task};
 
 use crate::backend::Revision;
 use crate::object::{Index, Object, StoreObject};
+use crate::watch::Change;
 
 /// All objects at one revision.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +27,28 @@ pub struct State {
     pub(crate) configs: Arc<Table<Config>>,
     pub(crate) networks: Arc<Table<Network>>,
     pub(crate) clusters: Arc<Table<Cluster>>,
+    pub(crate) access: Arc<Table<Access>>,
 }
 
 impl State {
+    /// Takes the changes of one transaction in, each object at most once.
+    pub(crate) fn follow(&mut self, revision: Revision, changes: &[Change]) {
+        // First what goes: one object may have got the name of another.
+        for change in changes {
+            match change {
+                Change::Created(_) => {}
+                Change::Updated { old, .. } | Change::Removed(old) => old.remove_from(self),
+            }
+        }
+        for change in changes {
+            match change {
+                Change::Created(new) | Change::Updated { new, .. } => new.insert_into(self),
+                Change::Removed(_) => {}
+            }
+        }
+        self.revision = revision;
+    }
+
     /// Revision of the last transaction in this state.
     #[must_use]
     pub const fn revision(&self) -> Revision {

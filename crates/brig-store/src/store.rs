@@ -63,6 +63,7 @@ impl Shared {
         self.node_watchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A snapshot of what is durable.
     pub(crate) fn read_committed(&self) -> State {
         self.committed.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

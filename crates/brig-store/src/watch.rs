@@ -181,9 +181,11 @@ fn concerned(commit: &Commit) -> Option<BTreeSet<&str>> {
                 Object::Node(node) if is_manager(node) => return None,
                 Object::Node(node) => nodes.insert(node.id.as_str()),
                 Object::Task(task) => nodes.insert(task.node_id.as_str()),
-                Object::Service(_) | Object::Secret(_) | Object::Config(_) | Object::Network(_) => {
-                    false
-                }
+                Object::Service(_)
+                | Object::Secret(_)
+                | Object::Config(_)
+                | Object::Network(_)
+                | Object::Access(_) => false,
             };
         }
     }

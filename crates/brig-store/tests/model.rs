@@ -98,6 +98,9 @@ fn check(store: &Store, model: &Model, revision: u64) {
         assert_eq!(object.unique_name(), format!("name{name}"));
         assert_eq!(view.by_name::<Config>(&format!("NAME{name}")).unwrap(), object);
     }
+    for free in (0..5).filter(|free| !model.values().any(|(name, _)| name == free)) {
+        assert_eq!(view.by_name::<Config>(&format!("name{free}")), None);
+    }
 }
 
 proptest! {

@@ -3,65 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
-#[path = "common/dockerd.rs"]
-mod engine;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use brig_proto::swarm::{
     ExternalCa, GlobalService, LogSelector, LogSubscriptionOptions, NodeRole, NodeSpec, Placement,
     ServiceSpec, service_spec,
 };
-use brig_swarm::{Control, Swarm, TokenRotation};
+use brig_swarm::{Control, TokenRotation};
 use common::cfssl::{Cfssl, openssl_verifies};
+use common::dockerd::{BOX, Dockerd, place};
 use common::*;
-use engine::{DOCKERD, Dockerd};
-
-const BUSYBOX: &str = "/bin/busybox";
-
-/// A root filesystem with a shell.
-fn rootfs(dir: &Path) -> PathBuf {
-    let tar = dir.join("rootfs.tar");
-    let script = format!(
-        "set -e; mkdir -p {0}/bin {0}/tmp; cp {BUSYBOX} {0}/bin/busybox; ln -s busybox {0}/bin/sh; ln -s busybox {0}/bin/sleep; ln -s busybox {0}/bin/cat; tar -C {0} -cf {1} .",
-        dir.join("root").display(),
-        tar.display()
-    );
-    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
-    tar
-}
-
-fn is_missing() -> bool {
-    let missing = ![DOCKERD, BUSYBOX].iter().all(|path| Path::new(path).exists());
-    if missing {
-        println!("skipped: needs dockerd (docker.io) and busybox-static");
-    }
-    missing
-}
-
-/// Lets the dockerd join; answers its node's id.
-async fn join(dockerd: &Dockerd, swarm: &Swarm, control: &Control) -> String {
-    let manager = control.node("self").unwrap().manager_status.as_ref().unwrap().addr.clone();
-    let cluster = control.cluster().unwrap();
-    let tokens = cluster.root_ca.as_ref().unwrap().join_tokens.clone().unwrap();
-    let join =
-        ["swarm", "join", "--advertise-addr", "127.0.0.1", "--token", &tokens.worker, &manager];
-    let joined = dockerd.docker(&join).unwrap();
-    assert!(joined.contains("joined a swarm as a worker"), "{joined}");
-    let nodes = eventually(
-        "two nodes",
-        || control.nodes(),
-        |nodes| {
-            nodes.len() == 2
-                && nodes.iter().all(|n| n.status.as_ref().is_some_and(|s| s.state == 2))
-        },
-    )
-    .await;
-    let own = swarm.status().node_id;
-    nodes.iter().find(|node| node.id != own).unwrap().id.clone()
-}
 
 /// A service on the dockerd; answers its id and its task's once it runs.
 async fn run_there(control: &Control, mut spec: ServiceSpec) -> (String, String) {
@@ -120,16 +72,13 @@ async fn rotate(control: &Control) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dockerd_follows_rotations_of_the_root_and_its_task_runs_on() {
-    if is_missing() {
-        return;
-    }
-    let temp = tempfile::Builder::new().prefix("brig-dockerd-").tempdir_in("/var/tmp").unwrap();
+    let Some(temp) = place() else { return };
     let machine = Machine::default();
     let (swarm, control) = new_swarm(temp.path(), &machine).await;
     let dockerd = Dockerd::start(temp.path());
-    dockerd.docker(&["import", rootfs(temp.path()).to_str().unwrap(), "local/box:1"]).unwrap();
-    let worker = join(&dockerd, &swarm, &control).await;
-    let mut spec = service("web", "local/box:1", 1);
+    dockerd.import_box();
+    let worker = dockerd.join(&control).await;
+    let mut spec = service("web", BOX, 1);
     container(&mut spec).command = ["sleep", "1000"].map(str::to_owned).to_vec();
     let (id, task) = run_there(&control, spec).await;
     let containers = || dockerd.docker(&["ps", "--no-trunc", "--format", "{{.ID}}"]).unwrap();
@@ -159,11 +108,8 @@ async fn a_dockerd_follows_rotations_of_the_root_and_its_task_runs_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dockerd_joins_under_an_external_root_and_follows_from_it() {
-    if is_missing() {
-        return;
-    }
+    let Some(temp) = place() else { return };
     let cfssl = Cfssl::start();
-    let temp = tempfile::Builder::new().prefix("brig-dockerd-").tempdir_in("/var/tmp").unwrap();
     let swarm = open(temp.path(), &Machine::default()).await;
     let mut request = on_loopback();
     request.spec.ca_config.get_or_insert_default().external_cas =
@@ -171,7 +117,7 @@ async fn a_dockerd_joins_under_an_external_root_and_follows_from_it() {
     swarm.init(request).await.unwrap();
     let control = swarm.control().unwrap();
     let dockerd = Dockerd::start(temp.path());
-    let worker = join(&dockerd, &swarm, &control).await;
+    let worker = dockerd.join(&control).await;
     let certificates = temp.path().join("data/swarm/certificates");
     let chain = certificates.join("swarm-node.crt");
     let subject = openssl_verifies(&cfssl.path("ca.pem"), &chain);
@@ -187,16 +133,13 @@ async fn a_dockerd_joins_under_an_external_root_and_follows_from_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dockerd_joins_runs_a_task_with_a_secret_and_leaves() {
-    if is_missing() {
-        return;
-    }
-    let temp = tempfile::Builder::new().prefix("brig-dockerd-").tempdir_in("/var/tmp").unwrap();
+    let Some(temp) = place() else { return };
     let machine = Machine::default();
     let (swarm, control) = new_swarm(temp.path(), &machine).await;
     let dockerd = Dockerd::start(temp.path());
-    dockerd.docker(&["import", rootfs(temp.path()).to_str().unwrap(), "local/box:1"]).unwrap();
+    dockerd.import_box();
 
-    let worker = join(&dockerd, &swarm, &control).await;
+    let worker = dockerd.join(&control).await;
 
     let stored = control.node(&worker).unwrap();
     let version = stored.meta.as_ref().unwrap().version.unwrap().index;
@@ -206,7 +149,7 @@ async fn a_dockerd_joins_runs_a_task_with_a_secret_and_leaves() {
     assert!(refused.contains("it runs Docker Engine"), "{refused}");
 
     control.create_secret(secret("db", b"hunter2\n")).await.unwrap();
-    let mut spec = service("web", "local/box:1", 1);
+    let mut spec = service("web", BOX, 1);
     grant(&mut spec, &control.secret("db").unwrap());
     container(&mut spec).command =
         ["sh", "-c", "cat /run/secrets/db; exec sleep 1000"].map(str::to_owned).to_vec();
@@ -216,7 +159,10 @@ async fn a_dockerd_joins_runs_a_task_with_a_secret_and_leaves() {
     assert_eq!(names, format!("web.{worker}.{task}"));
 
     let selector = LogSelector { service_ids: vec![id.clone()], ..LogSelector::default() };
-    let mut lines = control.service_logs(selector, LogSubscriptionOptions::default()).unwrap();
+    // A task runs as soon as its process does, which has nothing to say yet.
+    let follow = LogSubscriptionOptions { follow: true, ..LogSubscriptionOptions::default() };
+    let mut lines = control.service_logs(selector, follow).unwrap();
+    assert_eq!(lines.missing_nodes(), [""; 0]);
     let line = tokio::time::timeout(Duration::from_secs(10), lines.next()).await.unwrap().unwrap();
     assert_eq!(line.data, b"hunter2\n");
 

@@ -18,5 +18,6 @@ pub mod openat;
 pub mod peer;
 pub mod process;
 mod reactor;
+pub mod remove;
 pub mod seqpacket;
 pub mod spawn;

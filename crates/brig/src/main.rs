@@ -51,7 +51,10 @@ fn run(program: &str, arguments: Vec<OsString>) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|source| Error::io("starting the runtime", source))?;
-    let result = runtime.block_on((leaf.run)(&context, matches));
+    let result = runtime.block_on(async {
+        contexts::if_due(&context).await;
+        (leaf.run)(&context, matches).await
+    });
     // A read that still blocks in the background must not hold up the end.
     runtime.shutdown_background();
     result

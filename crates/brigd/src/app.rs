@@ -9,12 +9,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use brig_engine::Engine;
 use brig_image::ImageStore;
-use brig_pki::engine::EngineServer;
+use brig_pki::engine::{AccessTrust, EngineServer};
 use brig_swarm::Swarm;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Gate;
+use crate::access::enrol::newcomers::Newcomers;
+use crate::access::enrol::ssh::Keys;
+use crate::access::enrol::{self, Authority};
 use crate::audit::AuditLog;
 use crate::build::Builder;
 use crate::cli::Flags;
@@ -22,6 +25,7 @@ use crate::config::{Config, Host};
 use crate::host::HostFacts;
 use crate::instance::{Instance, Roots};
 use crate::logging::LogControl;
+use crate::programs::Programs;
 use crate::server::listener::{ListenError, Listener};
 use crate::server::service::ApiService;
 use crate::server::tls::{self, TlsListener};
@@ -46,8 +50,15 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::take().context("cannot take over signals")?;
     let (roots, config) = Roots::take(&config)?;
-    let remote = remote(&config)?;
-    let state = build(config, roots.instance(), &sockets).await?;
+    let authority = Authority::open(config.data_root.join("access"))
+        .context("cannot open the access authority")?;
+    // The operator's files are looked at before anything is started.
+    let remote = if config.tls_auto { None } else { remote(&config, authority.trust())? };
+    let state = build(config, roots.instance(), authority, &sockets).await?;
+    let remote = match remote {
+        None if state.config.tls_auto => certified(&state).await?,
+        remote => remote,
+    };
     let listeners = listen(&state.config, sockets)?;
     let ports = ports(&state.config, remote.as_ref()).await?;
     swarm::events::follow(&state);
@@ -72,7 +83,15 @@ pub async fn run(
         let places = Arc::clone(&remote_places);
         state.tasks.spawn(tls::accept(port, service.clone(), places, state.stop.clone()));
     }
+    state.tasks.spawn(enrol::follow(Arc::clone(&state), state.stop.clone()));
+    let ssh_service = service.clone();
+    let (ssh_places, ssh_state) = (Arc::clone(&local_places), Arc::clone(&state));
+    state.tasks.spawn(async move {
+        let stop = ssh_state.stop.clone();
+        ssh_state.ssh.serve(ssh_service, ssh_places, stop).await;
+    });
     if let Some(server) = &remote {
+        state.authority.serve(Arc::clone(server));
         state.tasks.spawn(tls::follow(Arc::clone(server), state.stop.clone()));
     }
     notify::ready();
@@ -99,6 +118,7 @@ pub async fn run(
 async fn build(
     mut config: Config,
     instance: &Instance,
+    authority: Authority,
     handed_over: &[UnixListener],
 ) -> anyhow::Result<AppState> {
     config.socket_binds.sockets.extend(handed_over.iter().filter_map(path_of));
@@ -121,12 +141,17 @@ async fn build(
         AuditLog::open(&config.data_root.join("audit")).context("cannot open the audit log")?;
     let gate = Gate::open(config.access.clone(), audit, config.audit_failure)
         .context("cannot use the access rules")?;
+    let ssh = Keys::open(authority.dir(), &config.exec_root).context("cannot read the SSH keys")?;
     Ok(Arc::new(State {
         config,
         engine_id,
         gate,
+        authority,
+        newcomers: Newcomers::default(),
+        ssh,
         host,
         engine,
+        programs: Programs::new(vec![tools.runtime.clone(), tools.conmon.clone()]),
         builder,
         swarm,
         open: Arc::default(),
@@ -167,11 +192,29 @@ fn listen(
 ///
 /// # Errors
 /// When the files are no good.
-pub fn remote(config: &Config) -> anyhow::Result<Option<Arc<EngineServer>>> {
+pub fn remote(
+    config: &Config,
+    access: Option<AccessTrust>,
+) -> anyhow::Result<Option<Arc<EngineServer>>> {
     let listens = config.hosts.iter().any(|host| matches!(host, Host::Tls(_)));
     let Some(files) = config.tls.clone().filter(|_| listens) else { return Ok(None) };
-    let server = EngineServer::load(files).context("cannot listen with TLS")?;
+    let server = EngineServer::load(files, access).context("cannot listen with TLS")?;
     Ok(Some(Arc::new(server)))
+}
+
+/// The TLS of ports that have a certificate of the access authority's.
+async fn certified(state: &State) -> anyhow::Result<Option<Arc<EngineServer>>> {
+    if !state.config.hosts.iter().any(|host| matches!(host, Host::Tls(_))) {
+        return Ok(None);
+    }
+    state.authority.sync(&state.swarm).await.context("cannot open the access authority")?;
+    if let Err(error) = state.authority.own_certificate(state).await {
+        // A locked cluster's key cannot be had; it must be possible to unlock it from this host.
+        let error = brig_types::error::chain(&error);
+        tracing::error!(%error, "the port stays closed: it has no certificate; restart the daemon once this is mended");
+        return Ok(None);
+    }
+    remote(&state.config, state.authority.trust())
 }
 
 async fn ports(

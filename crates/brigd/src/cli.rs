@@ -31,7 +31,7 @@ pub struct Flags {
     /// File for the daemon's process id [default: EXEC_ROOT/brigd.pid]
     #[arg(long, short = 'p', value_name = "FILE")]
     pidfile: Option<PathBuf>,
-    /// Address to listen on, unix://PATH, fd:// or tcp://ADDRESS:PORT with --tlsverify [default: unix://EXEC_ROOT/brig.sock]
+    /// Address to listen on, unix://PATH, fd:// or tcp://ADDRESS:PORT with --tlsauto or --tlsverify [default: unix://EXEC_ROOT/brig.sock]
     #[arg(long = "host", short = 'H', value_name = "ADDRESS")]
     hosts: Vec<String>,
     /// Group that may open the socket [default: docker or brig, if there is one]
@@ -139,6 +139,12 @@ pub struct Flags {
     /// Clients' certificates that count no more: sha256:FINGERPRINT or serial:NUMBER a line, or PEM revocation lists
     #[arg(long, value_name = "FILE")]
     tlsrevoked: Option<PathBuf>,
+    /// Use TLS on tcp:// with a certificate of the engine's own authority; clients get theirs with brig access
+    #[arg(long)]
+    tlsauto: bool,
+    /// Name or address in that certificate, besides those of this host
+    #[arg(long = "tlsname", value_name = "NAME")]
+    tlsnames: Vec<String>,
 }
 
 impl Flags {
@@ -189,6 +195,8 @@ impl Flags {
             tlscert: self.tlscert.clone(),
             tlskey: self.tlskey.clone(),
             tlsrevoked: self.tlsrevoked.clone(),
+            tlsauto: self.tlsauto.then_some(true),
+            tlsnames: some(&self.tlsnames),
         }
     }
 }

@@ -52,7 +52,7 @@ const NOTES: &[Note] = &[
         Get,
         "/version",
         Differs,
-        "one component, `Engine`; no version of containerd and of the runtime",
+        "components `Engine`, the runtime and `conmon`; there is no containerd",
     ),
     (
         Get,
@@ -85,6 +85,17 @@ const NOTES: &[Note] = &[
     (Post, "/brig/cluster/keys/rotate", Added, "another data key ([store](store.md))"),
     (Get, "/brig/access", Added, "roles, bindings and policies ([access](access.md))"),
     (Post, "/brig/access/explain", Added, "which rule decides a request ([access](access.md))"),
+    (Get, "/brig/access/identities", Added, "who has a certificate ([access](access.md))"),
+    (Post, "/brig/access/identities", Added, "issues a certificate with a role"),
+    (Delete, "/brig/access/identities/{name}", Added, "takes it away"),
+    (Post, "/brig/access/renew", Added, "the next certificate for the one that one has"),
+    (Get, "/brig/access/newcomers", Added, "who asks for a certificate ([remote](remote.md))"),
+    (Post, "/brig/access/newcomers", Added, "lets clients ask for some minutes"),
+    (Post, "/brig/access/newcomers/{code}/approve", Added, "gives whoever shows the code one"),
+    (Delete, "/brig/access/newcomers/{code}", Added, "turns whoever shows the code away"),
+    (Get, "/brig/access/ssh", Added, "SSH keys with a role ([remote](remote.md))"),
+    (Post, "/brig/access/ssh", Added, "adds one"),
+    (Delete, "/brig/access/ssh/{key*}", Added, "takes one away"),
     (Get, "/brig/audit", Added, "who did what ([access](access.md))"),
     (Get, "/brig/audit/verify", Added, "whether the audit log is whole ([access](access.md))"),
     (Get, "/containers/json", Differs, "`ancestor` compares images, not what they were built from"),
@@ -92,7 +103,7 @@ const NOTES: &[Note] = &[
         Post,
         "/containers/create",
         Differs,
-        "refused: `StorageOpt`, devices of drivers (`--gpus`), user namespaces but the host's, other containers' UTS namespaces, runtimes but runc and crun, log drivers but json-file, local and none",
+        "refused: `StorageOpt`, devices of drivers (`--gpus`), runtimes but runc and crun, log drivers but json-file, local and none",
     ),
     (Get, "/containers/{id}/stats", Differs, "a slow reader gets fewer looks, none that are old"),
     (Get, "/containers/{id}/export", Differs, "what lies on a mount of secrets does not leave"),
@@ -328,7 +339,13 @@ fn page() -> String {
          {} routes under `/v{MIN}` to `/v{MAX}` and without a version: {} as dockerd's, {} differ, \
          {} are not there and say so, {} of brig's own. *since* is docker's version that brought \
          the route, if later than {MIN}; like dockerd, brigd answers it under earlier ones too, \
-         unless a range of versions is given. *action* is what access rules and the log call it. \
+         unless a range of versions is given. Measured: dockerd 20.10.24 (API 1.41) answers each of \
+         these routes under `/v1.24`, `/v1.41` and without a version alike, but not those since \
+         1.42; docker's CLI (20.10.24, 28.2.2) asks for the versions given here before it sends \
+         `system df`, the prunes, and what is of checkpoints, plugins, secrets, configs, logs of \
+         services and updates of volumes (for `builder prune` it waits for 1.39). No measure, but \
+         docker's documentation, stands behind `/swarm/unlock` and `/swarm/unlockkey`, \
+         `/distribution`, `/session`, `/grpc`, `/build/cancel` and `HEAD /_ping`. *action* is what access rules and the log call it. \
          `{{name*}}` may hold slashes.\n",
         routes.len(),
         count(None),

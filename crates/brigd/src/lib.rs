@@ -26,6 +26,7 @@ pub mod instance;
 pub mod logging;
 pub mod notify;
 pub mod parts;
+pub mod programs;
 pub mod purge;
 pub mod routes;
 pub mod server;

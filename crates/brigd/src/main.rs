@@ -29,7 +29,9 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
     brig_pki::install_provider();
     if flags.validate {
-        app::remote(&config)?;
+        if !config.tls_auto {
+            app::remote(&config, None)?;
+        }
         println!("configuration OK");
         return Ok(());
     }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use brig_engine::Engine;
 use brig_image::ImageStore;
 
+use crate::access::enrol::ssh::Keys;
 use crate::config::Config;
 use crate::instance::Roots;
 use crate::parts;
@@ -26,6 +27,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .context("cannot start the engine")?;
     engine.purge().await.context("something is left")?;
     drop(engine);
+    Keys::open(&config.data_root.join("access"), &config.exec_root)
+        .and_then(|keys| keys.purge())
+        .context("the lines of SSH keys are left")?;
     for root in [&config.exec_root, &config.data_root] {
         empty(root).with_context(|| format!("cannot empty {}", root.display()))?;
     }
@@ -36,12 +40,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// Removes what is in a folder; the folder may be a mount point, so it stays.
 fn empty(folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() && !path.is_symlink() {
-            std::fs::remove_dir_all(&path)?;
-        } else {
-            std::fs::remove_file(&path)?;
-        }
+        brig_sys::remove::remove_tree(&entry?.path())?;
     }
     Ok(())
 }

@@ -104,7 +104,12 @@ pub static ENGINE: &[Route] = &[
 /// The router over the whole API.
 #[must_use]
 pub fn router() -> Router {
-    Router::new(&[ENGINE, crate::swarm::routes(), crate::access::api::ROUTES])
+    Router::new(&[
+        ENGINE,
+        crate::swarm::routes(),
+        crate::access::api::ROUTES,
+        crate::access::enrol::api::ROUTES,
+    ])
 }
 
 #[cfg(test)]
@@ -184,7 +189,9 @@ mod tests {
                 assert!(!changing.iter().any(|end| name.ends_with(end)), "{route:?}");
             }
             if route.verb == Verb::Delete {
-                assert!(route.action.name().ends_with(".remove"), "{route:?}");
+                let name = route.action.name();
+                let takes_away = [".remove", "access.revoke", "access.enrol"];
+                assert!(takes_away.iter().any(|end| name.ends_with(end)), "{route:?}");
             }
         }
     }

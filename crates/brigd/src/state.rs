@@ -8,9 +8,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Gate;
+use crate::access::enrol::Authority;
+use crate::access::enrol::newcomers::Newcomers;
+use crate::access::enrol::ssh::Keys;
 use crate::build::Builder;
 use crate::config::Config;
 use crate::host::HostFacts;
+use crate::programs::Programs;
 use crate::server::open::OpenRequests;
 
 /// The daemon, shared.
@@ -25,10 +29,18 @@ pub struct State {
     pub engine_id: String,
     /// Who may do what, and the record of it.
     pub gate: Gate,
+    /// Who reaches this engine from elsewhere.
+    pub authority: Authority,
+    /// Who would like to.
+    pub newcomers: Newcomers,
+    /// Keys of SSH that are worth a role.
+    pub ssh: Keys,
     /// This host.
     pub host: HostFacts,
     /// Containers, images, networks and volumes of this node.
     pub engine: Engine,
+    /// The runtime and what keeps it running.
+    pub programs: Programs,
     /// Builds images.
     pub builder: Builder,
     /// This node's part in a cluster.

@@ -5,98 +5,18 @@
 mod common;
 #[path = "common/image.rs"]
 mod image;
+#[path = "common/rights.rs"]
+mod rights;
 
-use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{BRIGD, Daemon, Ran, clis};
-
-const VIEWER: u32 = 61_001;
-const OPERATOR: u32 = 61_002;
-const DEPLOYER: u32 = 61_003;
-const NOBODY: u32 = 61_004;
-
-const BINDINGS: &str = r#"{"local":"none","bindings":[
-    {"uid":61001,"role":"viewer"},
-    {"uid":61002,"role":"operator"},
-    {"uid":61003,"role":"deployer","services":["web"],"secrets":["key"]}
-]}"#;
-
-fn write(path: &Path, text: &str) {
-    std::fs::write(path, text).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
-}
-
-/// A daemon whose socket anybody may open, with these rules.
-fn daemon(bindings: &str, policies: &[(&str, &str)]) -> Daemon {
-    let rules = tempfile::tempdir_in("/var/tmp").unwrap().keep();
-    write(&rules.join("bindings.json"), bindings);
-    for (name, text) in policies {
-        write(&rules.join(name), text);
-    }
-    let daemon = Daemon::start_with(&["--access", rules.to_str().unwrap()]);
-    open_to_all(&daemon);
-    daemon
-}
-
-fn open_to_all(daemon: &Daemon) {
-    for path in [daemon.dir.clone(), daemon.dir.join("exec")] {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    std::fs::set_permissions(&daemon.socket, std::fs::Permissions::from_mode(0o666)).unwrap();
-}
-
-fn rules_dir(daemon: &Daemon) -> std::path::PathBuf {
-    let at = daemon.arguments.iter().position(|word| word == "--access").unwrap();
-    daemon.arguments[at + 1].clone().into()
-}
-
-fn forget(daemon: Daemon) {
-    let dir = rules_dir(&daemon);
-    drop(daemon);
-    std::fs::remove_dir_all(dir).unwrap();
-}
-
-/// Sends bytes as another user: the kernel asks the thread that connects who it is.
-fn raw(daemon: &Daemon, uid: u32, request: &[u8]) -> String {
-    let (socket, request) = (daemon.socket.clone(), request.to_owned());
-    let talk = std::thread::spawn(move || {
-        let (user, group) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(uid));
-        rustix::thread::set_thread_res_gid(group, group, group).unwrap();
-        rustix::thread::set_thread_res_uid(user, user, user).unwrap();
-        let mut stream = UnixStream::connect(socket).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        // A daemon that refuses a body before its end closes the connection under it.
-        let _ = stream.write_all(&request);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        String::from_utf8_lossy(&answer).into_owned()
-    });
-    let answer = talk.join().unwrap();
-    assert!(!answer.is_empty(), "no answer\n{}", daemon.log());
-    answer
-}
-
-fn call(daemon: &Daemon, uid: u32, method: &str, path: &str, body: &str) -> String {
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    raw(daemon, uid, request.as_bytes())
-}
-
-fn status(answer: &str) -> u16 {
-    answer.split(' ').nth(1).unwrap().parse().unwrap()
-}
-
-fn rest(answer: &str) -> &str {
-    answer.split_once("\r\n\r\n").unwrap().1
-}
+use rights::{
+    BINDINGS, DEPLOYER, NOBODY, OPERATOR, VIEWER, call, daemon, forget, rest, rules_dir, status,
+    write,
+};
 
 #[test]
 fn each_user_has_the_rights_of_its_role() {
@@ -126,85 +46,6 @@ fn each_user_has_the_rights_of_its_role() {
         ),
         "{refused}"
     );
-    forget(daemon);
-}
-
-#[test]
-fn known_ways_around_authorization_plugins_lead_nowhere() {
-    let daemon = daemon(BINDINGS, &[]);
-    let send = |text: &str| raw(&daemon, OPERATOR, text.as_bytes());
-    let host = r#"{"Image":"x","HostConfig":{"Binds":["/:/host"]}}"#;
-    let rule = r#"authorization denied by policy \"operator/no-host-access\""#;
-    for path in [
-        "/containers/create",
-        "/v1.24/containers/create",
-        "/v1.50/containers/create?name=a",
-        "/containers/%63reate",
-        "/%76%31.41/containers/create",
-    ] {
-        let answer = call(&daemon, OPERATOR, "POST", path, host);
-        assert!(status(&answer) == 403 && answer.contains(rule), "{path}: {answer}");
-    }
-    // None of these is another spelling of a route.
-    for (path, expected) in [
-        ("//containers/create", 404),
-        ("/containers//create", 404),
-        ("/containers/create/", 404),
-        ("/containers/./create", 404),
-        ("/x/../containers/create", 404),
-        ("/containers/%2e%2e/containers/create", 404),
-        ("/v1.99/containers/create", 400),
-        ("/v1.41/v1.41/containers/create", 404),
-    ] {
-        assert_eq!(status(&call(&daemon, OPERATOR, "POST", path, host)), expected, "{path}");
-    }
-    // Other methods do not reach the route, and HEAD has its own row.
-    for (method, path) in
-        [("PATCH", "/containers/create"), ("HEAD", "/brig/audit"), ("GET", "/containers/create")]
-    {
-        assert!(status(&call(&daemon, VIEWER, method, path, "")) >= 403, "{method}");
-    }
-    assert_eq!(status(&call(&daemon, VIEWER, "HEAD", "/containers/x/archive?path=/", "")), 403);
-    // Chunks: the rule sees all of them together.
-    let (one, two) = host.split_at(30);
-    let chunked = format!(
-        "POST /containers/create HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{one}\r\n{:x}\r\n{two}\r\n0\r\n\r\n",
-        one.len(),
-        two.len()
-    );
-    let answer = send(&chunked);
-    assert!(status(&answer) == 403 && answer.contains(rule), "{answer}");
-    // A body padded beyond what a plugin would look at is still judged whole.
-    let padded = format!(r#"{{"Labels":{{"a":"{}"}},{}"#, "x".repeat(2 << 20), &host[1..]);
-    let answer = call(&daemon, OPERATOR, "POST", "/containers/create", &padded);
-    assert!(status(&answer) == 403 && answer.contains(rule), "{}", &answer[..200]);
-    let huge = format!(r#"{{"Labels":{{"a":"{}"}},{}"#, "x".repeat(5 << 20), &host[1..]);
-    assert_eq!(status(&call(&daemon, OPERATOR, "POST", "/containers/create", &huge)), 413);
-    // Twice the same key is refused, whichever is the harmless one.
-    for body in [
-        r#"{"Image":"x","HostConfig":{"Binds":["/:/host"]},"HostConfig":{}}"#,
-        r#"{"Image":"x","HostConfig":{},"HostConfig":{"Privileged":true}}"#,
-        r#"{"Image":"x","HostConfig":{"Privileged":true,"Privileged":false}}"#,
-    ] {
-        let answer = call(&daemon, OPERATOR, "POST", "/containers/create", body);
-        assert!(status(&answer) == 400 && answer.contains("duplicate field"), "{body}: {answer}");
-    }
-    // A body without a length is no body, for the rule and for the handler.
-    let bare = "POST /containers/create HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    assert_eq!(status(&send(&format!("{bare}{host}"))), 400);
-    // An upgrade changes nothing about the rule.
-    let upgrade = "POST /containers/x/attach?stream=1 HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: tcp\r\n\r\n";
-    let answer = raw(&daemon, VIEWER, upgrade.as_bytes());
-    assert!(status(&answer) == 403 && answer.contains("viewer/default"), "{answer}");
-    // Two requests on one connection are two decisions.
-    let pipelined = format!(
-        "GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n\
-         POST /containers/create HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{host}",
-        host.len()
-    );
-    let answers = send(&pipelined);
-    assert!(answers.starts_with("HTTP/1.1 200") && answers.contains(rule), "{answers}");
     forget(daemon);
 }
 

@@ -107,6 +107,28 @@ impl Sshd {
     /// When there is no sshd (`scripts/setup.sh test`), or it does not start.
     #[must_use]
     pub fn start(socket: &Path) -> Self {
+        Self::start_with("id.pub", Some(socket))
+    }
+
+    /// Starts one that lets in whom the logins' own `authorized_keys` let in.
+    ///
+    /// # Panics
+    /// As [`Sshd::start`].
+    #[must_use]
+    pub fn start_for_logins() -> Self {
+        Self::start_with(".ssh/authorized_keys", None)
+    }
+
+    /// The client's public key, as a file.
+    ///
+    /// # Panics
+    /// Never: the folder's name is text.
+    #[must_use]
+    pub fn public_key(&self) -> String {
+        self.dir.path().join("id.pub").to_str().unwrap().to_owned()
+    }
+
+    fn start_with(keys: &str, socket: Option<&Path>) -> Self {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let root = dir.path().display();
         let port = free_port();
@@ -122,12 +144,14 @@ impl Sshd {
         symlink(built("brig"), dir.path().join("bin/docker")).unwrap();
         // sshd wants it, and packages make it only with their service.
         fs::create_dir_all("/run/sshd").unwrap();
+        let keys = if keys.starts_with('.') { keys.to_owned() } else { format!("{root}/{keys}") };
+        let host = socket.map(|socket| format!("DOCKER_HOST=unix://{} ", socket.display()));
+        let host = host.unwrap_or_default();
         let config = format!(
-            "ListenAddress 127.0.0.1:{port}\nHostKey {root}/host\nAuthorizedKeysFile {root}/id.pub\n\
+            "ListenAddress 127.0.0.1:{port}\nHostKey {root}/host\nAuthorizedKeysFile {keys}\n\
              PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin prohibit-password\n\
              LogLevel VERBOSE\nMaxStartups 100\n\
-             SetEnv DOCKER_HOST=unix://{} PATH={root}/bin:/usr/bin:/bin\n",
-            socket.display()
+             SetEnv {host}PATH={root}/bin:/usr/bin:/bin\n"
         );
         fs::write(dir.path().join("sshd_config"), config).unwrap();
         let log = fs::File::create(dir.path().join("log")).unwrap();

@@ -105,6 +105,15 @@ pub struct ExecStart {
     pub console_size: Option<[u32; 2]>,
 }
 
+/// What an exec reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecTarget {
+    /// The container that it runs in.
+    pub container: brig_types::id::ContainerId,
+    /// Whether it was prepared to run with all capabilities.
+    pub privileged: bool,
+}
+
 impl Engine {
     /// Prepares a process for a running container and gives its id.
     ///
@@ -317,16 +326,13 @@ impl Engine {
         Ok(code.map_or(-1, i64::from))
     }
 
-    /// The container of an exec and whether it has a terminal.
+    /// What an exec would reach.
     ///
     /// # Errors
     /// Unknown exec.
-    pub fn exec_target(
-        &self,
-        key: &str,
-    ) -> Result<(brig_types::id::ContainerId, bool), EngineError> {
+    pub fn exec_target(&self, key: &str) -> Result<ExecTarget, EngineError> {
         let exec = self.execs().find(key)?;
-        Ok((exec.container.id.clone(), exec.config.tty))
+        Ok(ExecTarget { container: exec.container.id.clone(), privileged: exec.config.privileged })
     }
 
     /// Tells an exec's terminal its size in characters.

@@ -106,7 +106,7 @@ fn process(
 ) -> ProcessSpec {
     let (config, host) = (&record.config, &record.host_config);
     let mut process = ProcessSpec::new(record.command());
-    process.env = image_defaults::environment(config, &config.hostname);
+    process.env = with_home(image_defaults::environment(config, &config.hostname), user);
     process.cwd = cwd(config);
     process.user = user_spec(user);
     process.tty = config.tty;
@@ -134,7 +134,7 @@ pub(crate) fn exec_process(
     if exec.tty && !base.iter().any(|line| line.starts_with("TERM=")) {
         base.push("TERM=xterm".to_owned());
     }
-    spec.env = image_defaults::overlay_env(base, &exec.env);
+    spec.env = with_home(image_defaults::overlay_env(base, &exec.env), user);
     spec.tty = exec.tty;
     spec.console_size = exec.console_size.and_then(console_size);
     if !exec.working_dir.is_empty() {
@@ -144,6 +144,19 @@ pub(crate) fn exec_process(
         spec.capabilities = Capabilities { privileged: true, ..Capabilities::default() };
     }
     Ok(spec)
+}
+
+/// Adds the user's home, as docker's runtime does, unless there is one.
+///
+/// SECURITY: what the runtime is not told it looks up itself, in the image's passwd file: if that is
+/// a pipe, until somebody writes to it.
+fn with_home(mut env: Vec<String>, user: &ResolvedUser) -> Vec<String> {
+    if !env.iter().any(|line| line.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
+        env.retain(|line| !line.starts_with("HOME="));
+        let home = if user.home.is_empty() { "/" } else { &user.home };
+        env.push(format!("HOME={home}"));
+    }
+    env
 }
 
 fn cwd(config: &ContainerConfig) -> PathBuf {
@@ -359,18 +372,22 @@ mod tests {
             env: words(&["A=2"]),
             ..Default::default()
         };
-        let user = ResolvedUser::default();
+        let user = ResolvedUser { home: "/home/me".into(), ..ResolvedUser::default() };
         let spec = exec_process(&record, &exec, &user, AppArmor::Ready).unwrap();
         assert_eq!(spec.apparmor.as_deref(), Some("docker-default"));
         assert_eq!(spec.args, ["id"]);
         assert!(spec.env.contains(&"A=2".to_owned()));
+        assert!(spec.env.contains(&"HOME=/home/me".to_owned()));
         assert!(!spec.env.iter().any(|line| line.starts_with("TERM=")) && !spec.tty);
         assert_eq!(spec.cwd, Path::new("/w"));
         assert_eq!(spec.capabilities.drop, ["ALL"]);
-        let exec = brig_api::exec::ExecConfig { privileged: true, tty: true, ..exec };
+        let env = words(&["HOME=/own", "HOME2=x"]);
+        let exec = brig_api::exec::ExecConfig { privileged: true, tty: true, env, ..exec };
         let spec = exec_process(&record, &exec, &user, AppArmor::Off).unwrap();
         assert_eq!(spec.apparmor, None);
         assert!(spec.capabilities.privileged && spec.capabilities.drop.is_empty());
         assert!(spec.env.contains(&"TERM=xterm".to_owned()));
+        assert!(spec.env.contains(&"HOME=/own".to_owned()));
+        assert!(!spec.env.contains(&"HOME=/home/me".to_owned()));
     }
 }

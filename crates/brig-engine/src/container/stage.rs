@@ -248,13 +248,14 @@ pub(crate) fn resolve_user(
     let read = |path: &str| -> Result<String, EngineError> {
         match brig_sys::openat::read_in_root(root, Path::new(path), MAX_DATABASE_BYTES) {
             Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            // No such file, or something else of that name.
             Err(error)
                 if matches!(
                     error.kind(),
                     std::io::ErrorKind::NotFound
                         | std::io::ErrorKind::NotADirectory
                         | std::io::ErrorKind::InvalidInput
-                ) =>
+                ) || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) =>
             {
                 Ok(String::new())
             }

@@ -149,7 +149,8 @@ fn host_settings(config: &ContainerConfig, host: &HostConfig) -> Result<(), Engi
     if let Some(option) = host.storage_opt.keys().next() {
         return invalid(match option.as_str() {
             "size" => {
-                "--storage-opt is not supported: the size of a container's layer cannot be limited"
+                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option: \
+                 brig cannot limit the size of a container's layer"
                     .to_owned()
             }
             option => format!("unknown option {option}"),

@@ -11,7 +11,9 @@ use serde::Deserialize;
 use super::spool::{Section, Spool};
 use crate::config::ImageConfig;
 use crate::error::ImageError;
-use crate::limits::{MAX_ARCHIVE_IMAGES, MAX_CONFIG, MAX_LAYERS, MAX_MANIFEST};
+use crate::limits::{
+    MAX_ARCHIVE_CONFIGS, MAX_ARCHIVE_IMAGES, MAX_CONFIG, MAX_LAYERS, MAX_MANIFEST,
+};
 use crate::manifest::{Descriptor, INDEX_TYPES, MANIFEST_TYPES, Manifest, choose};
 use crate::platform::Platform;
 use crate::pull::read_config;
@@ -84,12 +86,14 @@ fn docker_images(spool: &Spool) -> Result<Vec<ArchivedImage>, ImageError> {
         return Err(ImageError::Archive("it has too many images".to_owned()));
     }
     let mut images = Vec::new();
+    let mut kept = 0;
     for entry in entries {
         let names = entry.layers.unwrap_or_default();
         if names.len() > MAX_LAYERS {
             return Err(ImageError::Archive(format!("max depth exceeded: {} layers", names.len())));
         }
         let raw = spool.read(&entry.config, MAX_CONFIG)?;
+        keep(&mut kept, &raw)?;
         let config = read_config(&raw, names.len())?;
         let mut layers = Vec::new();
         for name in &names {
@@ -103,6 +107,17 @@ fn docker_images(spool: &Spool) -> Result<Vec<ArchivedImage>, ImageError> {
         images.push(ArchivedImage { id, config, raw, layers, tags });
     }
     Ok(images)
+}
+
+/// One archive may name a large configuration a thousand times.
+fn keep(kept: &mut u64, raw: &[u8]) -> Result<(), ImageError> {
+    *kept = kept.saturating_add(u64::try_from(raw.len()).unwrap_or(u64::MAX));
+    if *kept > MAX_ARCHIVE_CONFIGS {
+        return Err(ImageError::Archive(format!(
+            "its images' configurations are larger than {MAX_ARCHIVE_CONFIGS} bytes"
+        )));
+    }
+    Ok(())
 }
 
 fn tag_of(text: &str) -> Result<Reference, ImageError> {
@@ -132,6 +147,7 @@ fn oci_images(spool: &Spool, wanted: &Platform) -> Result<Vec<ArchivedImage>, Im
             || INDEX_TYPES.contains(&entry.media_type.as_str())
     };
     let mut images: Vec<ArchivedImage> = Vec::new();
+    let mut kept = 0;
     for entry in entries.iter().filter(is_image) {
         // Notes beside an image, such as attestations, are not for this machine.
         if entry.platform.as_ref().is_some_and(|p| p.os == "unknown") {
@@ -141,7 +157,10 @@ fn oci_images(spool: &Spool, wanted: &Platform) -> Result<Vec<ArchivedImage>, Im
         let tag = entry.annotations.as_ref().and_then(oci_tag);
         match images.iter_mut().find(|known| known.id == image.id) {
             Some(known) => known.tags.extend(tag),
-            None => images.push(ArchivedImage { tags: tag.into_iter().collect(), ..image }),
+            None => {
+                keep(&mut kept, &image.raw)?;
+                images.push(ArchivedImage { tags: tag.into_iter().collect(), ..image });
+            }
         }
     }
     Ok(images)

@@ -10,3 +10,12 @@ mod spool;
 
 pub(crate) use layout::{ArchivedImage, ArchivedLayer, read_images};
 pub(crate) use spool::Spool;
+
+/// Reads what images an archive has; for fuzzing only.
+#[cfg(fuzzing)]
+pub fn fuzz_archive(archive: &[u8], dir: &std::path::Path) {
+    let limits = crate::limits::Limits { archive: 1 << 20, ..Default::default() };
+    if let Ok(spool) = Spool::fill(archive, dir, &limits) {
+        let _ = read_images(&spool, &crate::platform::Platform::host());
+    }
+}

@@ -1,16 +1,18 @@
 //! The archive on disk and where its entries lie.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use brig_types::id::random_hex;
 
 use crate::error::{ImageError, UnpackError, is_full};
-use crate::limits::{Limits, MAX_ARCHIVE_ENTRIES};
+use crate::limits::{KEPT_NAME_COST, Limits, MAX_ARCHIVE_ENTRIES, MAX_KEPT_NAMES};
 use crate::unpack::compression::Decoder;
 use crate::unpack::path::{EntryPath, display};
 use crate::unpack::stream::HeaderBudget;
@@ -55,7 +57,9 @@ impl Spool {
             Ok(file)
         };
         let file = create().map_err(ImageError::io("creating", &path))?;
-        let decoder = Decoder::detect(source).map_err(|error| match error {
+        let counted = Counted { inner: source, count: Rc::default() };
+        let compressed = Rc::clone(&counted.count);
+        let decoder = Decoder::detect(counted).map_err(|error| match error {
             UnpackError::Read(source) => ImageError::ArchiveRead(source),
             other => ImageError::Archive(other.to_string()),
         })?;
@@ -63,7 +67,9 @@ impl Spool {
         let copying = Copying {
             source: decoder,
             copy: BufWriter::with_capacity(BUFFER, &file),
-            left: limits.archive,
+            limits,
+            compressed,
+            total: 0,
             failed: None,
         };
         let mut archive = tar::Archive::new(budget.limit(copying));
@@ -86,6 +92,12 @@ impl Spool {
                 return Err(ImageError::Archive(format!(
                     "it is larger than {} bytes",
                     limits.archive
+                )));
+            }
+            Some(Failure::Ratio) => {
+                return Err(ImageError::Archive(format!(
+                    "it has more than {} bytes for each compressed byte",
+                    limits.ratio
                 )));
             }
             Some(Failure::Read(error)) => return Err(ImageError::ArchiveRead(error)),
@@ -147,6 +159,7 @@ fn index<R: Read>(
 ) -> Result<HashMap<Vec<u8>, Entry>, ImageError> {
     let broken = |error: io::Error| ImageError::Archive(format!("it is not a tar: {error}"));
     let mut found = HashMap::new();
+    let (mut seen, mut kept) = (0_usize, 0_usize);
     let mut entries = archive.entries().map_err(broken)?;
     loop {
         budget.headers();
@@ -154,7 +167,8 @@ fn index<R: Read>(
         budget.data();
         let Some(entry) = entry else { return Ok(found) };
         let mut entry = entry.map_err(broken)?;
-        if found.len() >= MAX_ARCHIVE_ENTRIES {
+        seen += 1;
+        if seen > MAX_ARCHIVE_ENTRIES {
             return Err(ImageError::Archive("it has too many entries".to_owned()));
         }
         let kind = entry.header().entry_type();
@@ -174,6 +188,11 @@ fn index<R: Read>(
             None
         };
         if let Some(noted) = noted {
+            let target = if let Entry::Link(target) = &noted { target.len() } else { 0 };
+            kept = kept.saturating_add(path.as_bytes().len() + target + KEPT_NAME_COST);
+            if kept > MAX_KEPT_NAMES {
+                return Err(ImageError::Archive("its entries' names are too long".to_owned()));
+            }
             found.insert(path.as_bytes().to_vec(), noted);
         }
         io::copy(&mut entry, &mut io::sink()).map_err(broken)?;
@@ -184,13 +203,31 @@ enum Failure {
     Read(io::Error),
     Write(io::Error),
     TooLarge,
+    Ratio,
+}
+
+/// Counts what comes in.
+struct Counted<R> {
+    inner: R,
+    count: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buf)?;
+        let more = u64::try_from(read).unwrap_or(u64::MAX);
+        self.count.set(self.count.get().saturating_add(more));
+        Ok(read)
+    }
 }
 
 /// Writes down everything that is read through it.
 struct Copying<'a, R> {
     source: R,
     copy: BufWriter<&'a File>,
-    left: u64,
+    limits: &'a Limits,
+    compressed: Rc<Cell<u64>>,
+    total: u64,
     failed: Option<Failure>,
 }
 
@@ -208,11 +245,16 @@ impl<R: Read> Read for Copying<'_, R> {
                 return Err(stop());
             }
         };
-        let Some(left) = self.left.checked_sub(u64::try_from(read).unwrap_or(u64::MAX)) else {
+        self.total = self.total.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        let most = self.compressed.get().saturating_mul(self.limits.ratio);
+        if self.total > self.limits.archive {
             self.failed = Some(Failure::TooLarge);
             return Err(stop());
-        };
-        self.left = left;
+        }
+        if self.total > self.limits.ratio_floor && self.total > most {
+            self.failed = Some(Failure::Ratio);
+            return Err(stop());
+        }
         if let Err(error) = self.copy.write_all(buf.get(..read).unwrap_or_default()) {
             self.failed = Some(Failure::Write(error));
             return Err(stop());

@@ -213,7 +213,7 @@ impl Layers {
             Ok(meta) => Ok(StagedLayer { dir: staging, meta }),
             Err(error) => {
                 // Here and now rather than by the trash: the disk may be full.
-                staging.keep = std::fs::remove_dir_all(&staging.path).is_ok();
+                staging.keep = brig_sys::remove::remove_tree(&staging.path).is_ok();
                 Err(error)
             }
         }

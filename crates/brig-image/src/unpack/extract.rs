@@ -20,7 +20,7 @@ use super::pax::{PaxRecords, PaxSparse};
 use super::split::Recording;
 use super::stream::HeaderBudget;
 use crate::error::{UnpackError, is_full};
-use crate::limits::{Limits, MAX_PATH};
+use crate::limits::{KEPT_NAME_COST, Limits, MAX_KEPT_NAMES, MAX_PATH};
 
 const WHITEOUT: &[u8] = b".wh.";
 const WHITEOUT_META: &[u8] = b".wh..wh.";
@@ -43,6 +43,8 @@ pub(super) struct Extractor<'a> {
     stats: Stats,
     /// Times of directories, set at the end: making files in them changes them.
     directories: BTreeMap<Vec<u8>, Attributes>,
+    /// What their names take in memory.
+    kept: usize,
     /// The parent of the last entry, which mostly is the next one's too.
     parent: Option<(Vec<u8>, Rc<Parent>)>,
     /// Where it is noted which file holds which bytes of the archive, and where files go that later
@@ -75,6 +77,7 @@ impl<'a> Extractor<'a> {
             limits,
             stats: Stats { size: 0, entries: 0 },
             directories: BTreeMap::new(),
+            kept: 0,
             parent: None,
             notes,
         }
@@ -210,7 +213,19 @@ impl<'a> Extractor<'a> {
             }
         };
         node::set_attributes(dir.as_fd(), &attributes, &pax.xattrs).map_err(create(raw))?;
-        self.directories.insert(holder.join(name), attributes);
+        self.keep(holder.join(name), attributes)
+    }
+
+    /// Remembers a directory for the end.
+    fn keep(&mut self, path: Vec<u8>, attributes: Attributes) -> Result<(), UnpackError> {
+        let cost = path.len().saturating_add(KEPT_NAME_COST);
+        if self.directories.insert(path, attributes).is_none() {
+            self.kept = self.kept.saturating_add(cost);
+        }
+        if self.kept > MAX_KEPT_NAMES {
+            let limit = u64::try_from(MAX_KEPT_NAMES).unwrap_or(u64::MAX);
+            return Err(UnpackError::Limit { what: "bytes of directories' names", limit });
+        }
         Ok(())
     }
 

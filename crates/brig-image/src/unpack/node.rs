@@ -9,7 +9,7 @@ use rustix::fs::{
 };
 
 const COPY_BUFFER: usize = 128 << 10;
-/// `/proc/self/fd/N/name` for [`remove`]; magic links resolve without a path walk.
+/// Where [`path_below`] learns what a handle's path is.
 const FD_DIR: &str = "/proc/self/fd";
 
 /// Who owns a file and what may be done with it.
@@ -125,14 +125,7 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8], existing: Existing) ->
     match existing {
         Existing::Nothing => Ok(()),
         Existing::Whiteout | Existing::Other => Ok(fs::unlinkat(parent, name, AtFlags::empty())?),
-        Existing::Directory => {
-            use std::os::unix::ffi::OsStrExt as _;
-            // The standard library's removal never follows symbolic links below its start.
-            let path = std::path::Path::new(FD_DIR)
-                .join(parent.as_raw_fd().to_string())
-                .join(std::ffi::OsStr::from_bytes(name));
-            std::fs::remove_dir_all(path)
-        }
+        Existing::Directory => brig_sys::remove::remove_tree_at(parent, name),
     }
 }
 

@@ -57,7 +57,10 @@ impl PaxRecords {
             if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
                 // SECURITY: `trusted.overlay.*` would let a layer redirect overlayfs; labels of
                 // security modules are the host's. Only these two families are the layer's.
-                if name != b"security.capability" && !name.starts_with(b"user.") {
+                // What begins with `user.overlay.` is the same to overlayfs of unprivileged users.
+                if name != b"security.capability"
+                    && (!name.starts_with(b"user.") || name.starts_with(b"user.overlay."))
+                {
                     continue;
                 }
                 if records.xattrs.len() >= MAX_XATTRS || value.len() > MAX_XATTR {

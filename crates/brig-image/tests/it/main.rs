@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod fake_registry;
+mod hostile;
 mod load;
 mod make;
 mod pull;

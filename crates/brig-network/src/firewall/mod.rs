@@ -18,8 +18,7 @@ use crate::netlink::nftables::{self, Batch, PortKey};
 use crate::netlink::{NetfilterSocket, conntrack};
 use crate::ports::{PortBound, Protocol, Targets};
 use crate::process;
-use crate::subnet::Ipv4Net;
-use crate::subnet6::Ipv6Net;
+use crate::subnet::{Ipv4Net, Ipv6Net};
 
 /// There on hosts whose kernel speaks IPv6.
 const IPV6_PRESENT: &str = "/proc/net/if_inet6";

@@ -361,7 +361,7 @@ fn address_message(index: u32, address: Ipv4Addr, subnet: Ipv4Net) -> AddressMes
     message.attributes = vec![
         AddressAttribute::Local(IpAddr::V4(address)),
         AddressAttribute::Address(IpAddr::V4(address)),
-        AddressAttribute::Broadcast(subnet.broadcast()),
+        AddressAttribute::Broadcast(subnet.last()),
     ];
     message
 }

@@ -10,6 +10,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::identity::CertInfo;
 use crate::tls::ClientStream;
 use crate::web::{self, ClientIdentity, WebTrust};
 use crate::{PkiError, tls};
@@ -54,6 +55,17 @@ impl EngineClient {
         Ok(Self { config: Arc::new(config) })
     }
 
+    /// A client that wants to enrol: it shows nothing, and believes anybody for now.
+    ///
+    /// # Errors
+    /// [`PkiError::Tls`].
+    pub fn for_enrolment() -> Result<Self, PkiError> {
+        let mut config = web::client_config(&WebTrust::DangerouslyAcceptAnyone, None)?;
+        config.alpn_protocols = vec![crate::enrol::PROTOCOL.to_vec()];
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Self { config: Arc::new(config) })
+    }
+
     /// The handshake with a host, a name or an address without port.
     ///
     /// # Errors
@@ -82,6 +94,15 @@ impl fmt::Debug for EngineClient {
 pub struct EngineConnection<IO> {
     stream: ClientStream<IO>,
     closed: bool,
+}
+
+impl<IO> EngineConnection<IO> {
+    /// The server's public key, SubjectPublicKeyInfo DER.
+    #[must_use]
+    pub fn server_key(&self) -> Option<Vec<u8>> {
+        let leaf = self.stream.get_ref().1.peer_certificates()?.first()?;
+        Some(CertInfo::from_cert_der(leaf).ok()?.public_key_der)
+    }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for EngineConnection<IO> {

@@ -16,8 +16,8 @@ const OTHERS: u32 = 0o077;
 /// Where the daemon's TLS files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineFiles {
-    /// Authority of the clients' certificates, PEM.
-    pub ca: PathBuf,
+    /// Authority of the clients' certificates, PEM; `None` for those of the access authority alone.
+    pub ca: Option<PathBuf>,
     /// The daemon's certificate and what leads to its authority, PEM.
     pub cert: PathBuf,
     /// The daemon's private key, PEM.
@@ -32,7 +32,7 @@ pub struct Stamps(Vec<Option<[i64; 7]>>);
 
 /// The files' contents.
 pub(super) struct Contents {
-    pub(super) ca: Vec<u8>,
+    pub(super) ca: Option<Vec<u8>>,
     pub(super) cert: Vec<u8>,
     pub(super) key: SecretBytes,
     pub(super) revoked: Option<Vec<u8>>,
@@ -42,14 +42,17 @@ impl EngineFiles {
     /// The files as the file system knows them now.
     #[must_use]
     pub fn stamps(&self) -> Stamps {
-        let paths = [&self.ca, &self.cert, &self.key].into_iter().chain(&self.revoked);
+        let paths = [&self.cert, &self.key].into_iter().chain(&self.ca).chain(&self.revoked);
         Stamps(paths.map(|path| stamp(path)).collect())
     }
 
     /// Reads all of them.
     pub(super) fn read(&self) -> Result<Contents, EngineTlsError> {
         Ok(Contents {
-            ca: public("CA certificate", &self.ca, "tlscacert")?,
+            ca: match &self.ca {
+                Some(path) => Some(public("CA certificate", path, "tlscacert")?),
+                None => None,
+            },
             cert: public("server certificate", &self.cert, "tlscert")?,
             key: private(&self.key)?,
             revoked: match &self.revoked {

@@ -1,5 +1,6 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use brig_types::secret::SecretBytes;
 use rcgen::{
@@ -63,7 +64,7 @@ fn files(dir: &Path, ca: &str, server: &Pair) -> EngineFiles {
     write(&path("key.pem"), &server.key, 0o400);
     write(&path("revoked"), "", 0o600);
     EngineFiles {
-        ca: path("ca.pem"),
+        ca: Some(path("ca.pem")),
         cert: path("cert.pem"),
         key: path("key.pem"),
         revoked: Some(path("revoked")),
@@ -87,7 +88,8 @@ async fn reach(
     let client = EngineClient::new(&trust, who.map(identity).as_ref()).unwrap();
     let (near, far) = duplex(1 << 16);
     let served = async {
-        let (mut stream, client) = server.accept(far).await.map_err(|e| e.to_string())?;
+        let accepted = server.accept(far, true).await.map_err(|e| e.to_string())?;
+        let Accepted::Client(mut stream, client) = accepted else { panic!("nobody enrols") };
         let mut all = Vec::new();
         // The client's half-close is the end of its data and of nothing else.
         stream.read_to_end(&mut all).await.unwrap();
@@ -120,7 +122,7 @@ async fn reach(
 async fn who_holds_a_certificate_of_the_authority_gets_in_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let (ca, other) = (authority("ca"), authority("other"));
-    let server = EngineServer::load(files(dir.path(), &ca.pem(), &server_pair(&ca))).unwrap();
+    let server = EngineServer::load(files(dir.path(), &ca.pem(), &server_pair(&ca)), None).unwrap();
     let ann = client_pair(&ca, "ann", 7);
     let client = reach(&server, &ca.pem(), Some(&ann)).await.unwrap();
     assert_eq!(client.common_name, "ann");
@@ -143,7 +145,7 @@ async fn who_holds_a_certificate_of_the_authority_gets_in_by_name() {
 async fn revocations_count_at_once_also_for_those_inside() {
     let dir = tempfile::tempdir().unwrap();
     let ca = authority("ca");
-    let server = EngineServer::load(files(dir.path(), &ca.pem(), &server_pair(&ca))).unwrap();
+    let server = EngineServer::load(files(dir.path(), &ca.pem(), &server_pair(&ca)), None).unwrap();
     let (ann, bob) = (client_pair(&ca, "ann", 0x0a07), client_pair(&ca, "bob", 8));
     let (inside, stays) = (
         reach(&server, &ca.pem(), Some(&ann)).await.unwrap(),
@@ -175,7 +177,7 @@ async fn another_authority_ends_the_old_ones_clients() {
     let dir = tempfile::tempdir().unwrap();
     let (old, new) = (authority("ca"), authority("new"));
     let files = files(dir.path(), &old.pem(), &server_pair(&old));
-    let server = EngineServer::load(files).unwrap();
+    let server = EngineServer::load(files, None).unwrap();
     let ann = client_pair(&old, "ann", 7);
     let inside = reach(&server, &old.pem(), Some(&ann)).await.unwrap();
     write(&dir.path().join("ca.pem"), &format!("{}{}", old.pem(), new.pem()), 0o444);
@@ -196,7 +198,7 @@ fn files_that_are_no_good_are_named_with_the_fix() {
     let ca = authority("ca");
     let (server, other) = (server_pair(&ca), server_pair(&ca));
     let fresh = || files(dir.path(), &ca.pem(), &server);
-    let refused = |files| EngineServer::load(files).unwrap_err();
+    let refused = |files| EngineServer::load(files, None).unwrap_err();
 
     let files = fresh();
     write(&files.key, &server.key, 0o640);
@@ -215,7 +217,7 @@ fn files_that_are_no_good_are_named_with_the_fix() {
     let text = refused(files).to_string();
     assert!(text.contains("cert.pem") && text.contains("expired on 2021-01-01"), "{text}");
     let files = fresh();
-    write(&files.ca, &expired.cert, 0o444);
+    write(files.ca.as_ref().unwrap(), &expired.cert, 0o444);
     assert!(matches!(refused(files), EngineTlsError::Expired { what: "CA certificate", .. }));
     for (name, what) in [("ca.pem", "CA"), ("cert.pem", "server"), ("key.pem", "private")] {
         let files = fresh();
@@ -261,5 +263,74 @@ proptest::proptest! {
     #[test]
     fn any_list_is_read_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
         let _ = Revocations::parse(&bytes);
+    }
+}
+
+#[tokio::test]
+async fn the_register_decides_about_clients_of_the_access_authority() {
+    use crate::access_ca::AccessCa;
+    let (dir, ca) = (tempfile::tempdir().unwrap(), authority("ca"));
+    let access = AccessCa::generate().unwrap();
+    let day = Duration::from_secs(86_400);
+    let client = || {
+        let key = crate::csr::NodeKey::generate().unwrap();
+        let issued = access.issue_client(&key.csr_pem().unwrap(), "ann", "viewer", day).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let key = text(key.key_pem().expose_secret());
+        (Pair { cert: text(&issued.chain_pem), der: Vec::new(), key }, issued.fingerprint)
+    };
+    let ((ann, known), (stranger, _)) = (client(), client());
+    let trust = |known: &[[u8; 32]]| AccessTrust {
+        ca_pem: access.cert_pem().to_vec(),
+        known: known.iter().copied().collect(),
+    };
+    let mut files = files(dir.path(), &ca.pem(), &server_pair(&ca));
+    // An operator who names the same authority opens nothing by that.
+    write(
+        &dir.path().join("both.pem"),
+        &(ca.pem() + std::str::from_utf8(access.cert_pem()).unwrap()),
+        0o444,
+    );
+    files.ca = Some(dir.path().join("both.pem"));
+    for files in [files.clone(), EngineFiles { ca: None, ..files.clone() }] {
+        let server = EngineServer::load(files, Some(trust(&[known]))).unwrap();
+        let holder = reach(&server, &ca.pem(), Some(&ann)).await.unwrap();
+        assert_eq!(holder.common_name, "ann");
+        reach(&server, &ca.pem(), Some(&stranger)).await.unwrap_err();
+        reach(&server, &ca.pem(), None).await.unwrap_err();
+        assert!(server.still_trusts(&holder));
+        // Files that are broken just now keep nobody in.
+        write(&dir.path().join("cert.pem"), "broken", 0o444);
+        server.trust(trust(&[])).unwrap();
+        assert!(!server.still_trusts(&holder));
+        write(&dir.path().join("cert.pem"), &server_pair(&ca).cert, 0o444);
+        reach(&server, &ca.pem(), Some(&ann)).await.unwrap_err();
+        server.trust(trust(&[known])).unwrap();
+        reach(&server, &ca.pem(), Some(&ann)).await.unwrap();
+        let pair = server_pair(&ca);
+        write(&dir.path().join("cert.pem"), &pair.cert, 0o444);
+        std::fs::remove_file(dir.path().join("key.pem")).unwrap();
+        write(&dir.path().join("key.pem"), &pair.key, 0o400);
+    }
+    assert!(EngineServer::load(EngineFiles { ca: None, ..files }, None).is_err());
+}
+
+#[tokio::test]
+async fn newcomers_get_in_only_where_they_may_enrol_and_both_see_the_same_key() {
+    let (dir, ca) = (tempfile::tempdir().unwrap(), authority("ca"));
+    let pair = server_pair(&ca);
+    let server = EngineServer::load(files(dir.path(), &ca.pem(), &pair), None).unwrap();
+    for enrols in [true, false] {
+        let (near, far) = duplex(1 << 16);
+        let client = EngineClient::for_enrolment().unwrap();
+        let (served, asked) =
+            tokio::join!(server.accept(far, enrols), client.connect("elsewhere", near));
+        match served {
+            Ok(Accepted::Newcomer(_, key)) if enrols => {
+                assert_eq!(asked.unwrap().server_key().unwrap(), key);
+            }
+            Err(_) if !enrols => drop(asked.unwrap_err()),
+            other => panic!("{enrols}: {other:?}"),
+        }
     }
 }

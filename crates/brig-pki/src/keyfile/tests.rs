@@ -208,3 +208,13 @@ fn a_key_that_nobody_has_seen_locks_nobody_out() {
     assert!(!off.locked);
     opens(&off, None).unwrap();
 }
+
+#[test]
+fn headers_that_could_not_be_written_again_are_refused() {
+    let mut file = KeyFile::new(NodeKey::generate().unwrap(), None);
+    file.other.insert("raft-dek".into(), "EiA=".into());
+    let text = file.to_pem().unwrap();
+    assert!(KeyFile::parse(text.as_bytes(), None).is_ok());
+    let odd = text.replace("EiA=", "Ei:A=");
+    assert!(matches!(KeyFile::parse(odd.as_bytes(), None), Err(PkiError::Pem { .. })));
+}

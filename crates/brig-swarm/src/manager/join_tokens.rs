@@ -8,7 +8,7 @@
 use std::time::{Duration, SystemTime};
 
 use brig_pki::token::JoinToken;
-use brig_proto::swarm::{Cluster, JoinTokenLimit, NodeRole};
+use brig_proto::swarm::{Cluster, JoinTokenLimit, JoinTokens, NodeRole};
 use tonic::Status;
 
 use crate::error::ControlError;
@@ -69,17 +69,15 @@ impl From<Refusal> for Status {
 pub(crate) fn role(cluster: &Cluster, token: &str, now: SystemTime) -> Result<NodeRole, Refusal> {
     let tokens = cluster.root_ca.as_ref().and_then(|root| root.join_tokens.as_ref());
     let tokens = tokens.ok_or(Refusal::Unknown)?;
-    let matches = |own: &str| JoinToken::parse(own).is_ok_and(|own| own.matches(token));
     // Both are always compared, so the time says nothing.
-    let (worker, manager) = (matches(&tokens.worker), matches(&tokens.manager));
-    let (role, limit) = if manager {
-        (NodeRole::Manager, &tokens.manager_limit)
-    } else if worker {
-        (NodeRole::Worker, &tokens.worker_limit)
-    } else {
-        return Err(Refusal::Unknown);
+    let worker = JoinToken::text_matches(&tokens.worker, token);
+    let manager = JoinToken::text_matches(&tokens.manager, token);
+    let role = match (manager, worker) {
+        (true, _) => NodeRole::Manager,
+        (false, true) => NodeRole::Worker,
+        (false, false) => return Err(Refusal::Unknown),
     };
-    if let Some(limit) = limit {
+    if let Some(limit) = limit_of(tokens, role) {
         let over = |end| wire_time::instant(Some(end)) <= now;
         if limit.expires_at.as_ref().is_some_and(over) {
             return Err(Refusal::Expired);
@@ -94,6 +92,9 @@ pub(crate) fn role(cluster: &Cluster, token: &str, now: SystemTime) -> Result<No
 /// Counts a node that joined with a role's token; the changed cluster if the token's uses are
 /// limited.
 pub(crate) fn spent(cluster: &Cluster, role: NodeRole) -> Option<Cluster> {
+    let tokens = cluster.root_ca.as_ref()?.join_tokens.as_ref()?;
+    // Most tokens have no such limit: nothing is copied for them.
+    limit_of(tokens, role)?.uses_left?;
     let mut cluster = cluster.clone();
     let tokens = cluster.root_ca.as_mut()?.join_tokens.as_mut()?;
     let limit = match role {
@@ -103,4 +104,11 @@ pub(crate) fn spent(cluster: &Cluster, role: NodeRole) -> Option<Cluster> {
     let left = limit.uses_left.as_mut()?;
     *left = left.saturating_sub(1);
     Some(cluster)
+}
+
+const fn limit_of(tokens: &JoinTokens, role: NodeRole) -> Option<&JoinTokenLimit> {
+    match role {
+        NodeRole::Worker => tokens.worker_limit.as_ref(),
+        NodeRole::Manager => tokens.manager_limit.as_ref(),
+    }
 }

@@ -122,20 +122,25 @@ impl LogBroker {
         }
     }
 
-    /// An agent is done with a subscription, or gone.
     fn done(&self, node: &str, subscription: Option<&str>) {
-        let mut state = self.lock();
-        state.subscriptions.retain(|id, entry| {
+        self.lock().done(node, subscription);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// An agent is done with a subscription, or with all of them.
+    fn done(&mut self, node: &str, subscription: Option<&str>) {
+        self.subscriptions.retain(|id, entry| {
             if subscription.is_some_and(|only| only != id) {
                 return true;
             }
             let waited = entry.waiting_for.remove(node);
             !waited || follows(&entry.message) || !entry.waiting_for.is_empty()
         });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,6 +160,11 @@ impl log_broker_server::LogBroker for LogBroker {
         let (sender, receiver) = mpsc::unbounded_channel();
         let number = {
             let mut state = self.lock();
+            if state.listeners.remove(&node).is_some() {
+                // It lost its connection, and with it what it was asked for over that one; that
+                // may have gone unnoticed here.
+                state.done(&node, None);
+            }
             state.next_listener += 1;
             let number = state.next_listener;
             for entry in state.subscriptions.values_mut() {
@@ -185,8 +195,7 @@ impl log_broker_server::LogBroker for LogBroker {
             let mut state = broker.lock();
             if state.listeners.get(&node).is_some_and(|listener| listener.number == number) {
                 state.listeners.remove(&node);
-                drop(state);
-                broker.done(&node, None);
+                state.done(&node, None);
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -257,5 +266,45 @@ impl LogBroker {
             .get(subscription)
             .map(|entry| entry.sender.clone())
             .ok_or_else(|| Status::not_found("no such subscription"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use brig_pki::admission::Standing;
+    use brig_pki::token::NodeRole;
+    use brig_types::id::NodeId;
+    use log_broker_server::LogBroker as _;
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+    use crate::grpc::authorize::Caller;
+
+    fn by(node: &NodeId) -> Request<ListenSubscriptionsRequest> {
+        let mut request = Request::new(ListenSubscriptionsRequest {});
+        request.extensions_mut().insert(Caller {
+            node: node.clone(),
+            role: NodeRole::Worker,
+            standing: Standing::Full,
+        });
+        request
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_begins_anew_is_not_waited_for() {
+        let broker = LogBroker::new(TaskTracker::new(), CancellationToken::new());
+        let (agent, other) = (NodeId::generate(), NodeId::generate());
+        // Its connection broke, which nobody has noticed yet.
+        let _lost = broker.listen_subscriptions(by(&agent)).await.unwrap();
+        let mut others = broker.listen_subscriptions(by(&other)).await.unwrap().into_inner();
+        let options = |follow| LogSubscriptionOptions { follow, ..Default::default() };
+        let mut once = broker.subscribe(LogSelector::default(), options(false));
+        let mut on = broker.subscribe(LogSelector::default(), options(true));
+        let mut again = broker.listen_subscriptions(by(&agent)).await.unwrap().into_inner();
+        assert_eq!(again.next().await.unwrap().unwrap().id, on.id, "it is asked to go on");
+        assert_eq!(others.next().await.unwrap().unwrap().id, once.id);
+        broker.done(other.as_str(), Some(&once.id));
+        assert!(once.next().await.is_none());
+        assert!(futures_util::FutureExt::now_or_never(on.next()).is_none(), "it goes on");
     }
 }

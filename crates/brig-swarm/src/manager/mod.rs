@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::ca::server::CaServer;
+use self::ca::signers::Signers;
 use self::control::Control;
 use self::dispatcher::{Dispatcher, OwnNode};
 use self::gate::Gate;
@@ -74,6 +75,7 @@ pub(crate) struct Manager {
     store: Store,
     control: Control,
     dispatcher: Dispatcher,
+    signers: Arc<Signers>,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -94,8 +96,15 @@ impl Manager {
             Arc::clone(&credentials),
             keys.clone(),
         );
-        let manager =
-            Self { store: store.clone(), control, dispatcher: dispatcher.clone(), tracker, stop };
+        let signers = Arc::new(Signers::new(Arc::clone(&credentials)));
+        let manager = Self {
+            store: store.clone(),
+            control,
+            dispatcher: dispatcher.clone(),
+            signers,
+            tracker,
+            stop,
+        };
         manager.spawn(orchestrator::run(store.clone()));
         manager.spawn(allocator::run(store.clone()));
         manager.spawn(scheduler::run(store.clone()));
@@ -115,13 +124,10 @@ impl Manager {
             refusals: Arc::clone(&refusals),
         };
         let waiting = Arc::new(Notify::new());
-        manager.spawn(ca::reconciler::run(store.clone()));
-        manager.spawn(ca::pending::run(
-            store.clone(),
-            Arc::clone(&credentials),
-            Arc::clone(&waiting),
-        ));
-        let ca = CaServer::new(store, Arc::clone(&credentials), waiting, manager.stop.clone());
+        let signers = Arc::clone(&manager.signers);
+        manager.spawn(ca::reconciler::run(store.clone(), Arc::clone(&signers)));
+        manager.spawn(ca::pending::run(store.clone(), Arc::clone(&signers), Arc::clone(&waiting)));
+        let ca = CaServer::new(store, signers, waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };
         let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());
         manager.serve(incoming, authorize, ca, dispatcher, logs);
@@ -145,6 +151,7 @@ impl Manager {
         if tokio::time::timeout(STOP_PATIENCE * 2, self.tracker.wait()).await.is_err() {
             tracing::warn!("parts of the manager did not stop in time");
         }
+        self.signers.close();
         // Connections that end slowly have handlers, and those have the store.
         let store = self.store.clone();
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {

@@ -1,12 +1,30 @@
 //! A real dockerd.
 
-#![allow(dead_code)]
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub(crate) const DOCKERD: &str = "/usr/sbin/dockerd";
+use brig_proto::swarm::{NodeStatus, node_status};
+use brig_swarm::Control;
+use tempfile::TempDir;
+
+use super::eventually;
+
+const DOCKERD: &str = "/usr/sbin/dockerd";
+const BUSYBOX: &str = "/bin/busybox";
+/// The image that [`Dockerd::import_box`] makes.
+pub(crate) const BOX: &str = "local/box:1";
+
+/// A directory for a dockerd and for what it meets; `None`, and a line that says so, where there is
+/// no dockerd.
+pub(crate) fn place() -> Option<TempDir> {
+    if ![DOCKERD, BUSYBOX].iter().all(|path| Path::new(path).exists()) {
+        println!("skipped: needs dockerd (docker.io) and busybox-static");
+        return None;
+    }
+    // Sockets want a short path.
+    Some(tempfile::Builder::new().prefix("brig-dockerd-").tempdir_in("/var/tmp").unwrap())
+}
 
 /// A dockerd of its own in a directory; gone with this.
 pub(crate) struct Dockerd {
@@ -45,6 +63,34 @@ impl Dockerd {
             assert!(std::time::Instant::now() < give_up, "dockerd does not start");
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Gives it an image with a shell.
+    pub(crate) fn import_box(&self) {
+        let (root, tar) = (self.dir.join("root"), self.dir.join("rootfs.tar"));
+        let script = format!(
+            "set -e; mkdir -p {0}/bin {0}/tmp; cp {BUSYBOX} {0}/bin/busybox; for name in sh sleep cat; do ln -s busybox {0}/bin/$name; done; tar -C {0} -cf {1} .",
+            root.display(),
+            tar.display()
+        );
+        assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+        self.docker(&["import", tar.to_str().unwrap(), BOX]).unwrap();
+    }
+
+    /// Lets it join as a worker; answers its node's id once that is ready.
+    pub(crate) async fn join(&self, control: &Control) -> String {
+        let manager = control.node("self").unwrap().manager_status.as_ref().unwrap().addr.clone();
+        let cluster = control.cluster().unwrap();
+        let tokens = cluster.root_ca.as_ref().unwrap().join_tokens.clone().unwrap();
+        let join =
+            ["swarm", "join", "--advertise-addr", "127.0.0.1", "--token", &tokens.worker, &manager];
+        let joined = self.docker(&join).unwrap();
+        assert!(joined.contains("joined a swarm as a worker"), "{joined}");
+        let id = self.docker(&["info", "--format", "{{.Swarm.NodeID}}"]).unwrap();
+        let state = || control.node(&id).unwrap().status.clone().unwrap_or_default();
+        let is_ready = |status: &_| NodeStatus::state(status) == node_status::State::Ready;
+        eventually("the dockerd is ready", state, is_ready).await;
+        id
     }
 
     pub(crate) fn docker(&self, args: &[&str]) -> Result<String, String> {

@@ -24,6 +24,7 @@ use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
 pub(crate) mod cfssl;
+pub(crate) mod dockerd;
 
 /// A container that does not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! Expired certificates, with Docker on one side.
 
 use std::net::TcpListener;
-use std::path::Path;
 
 use brig_pki::csr::NodeKey;
 use brig_swarm::JoinRequest;
@@ -9,18 +8,14 @@ use brig_types::secret::SecretString;
 use time::{Duration, OffsetDateTime};
 
 use crate::authority::{Authority, Wanted};
+use crate::common::dockerd::{Dockerd, place};
 use crate::common::{Machine, eventually, new_swarm, open};
-use crate::engine::{DOCKERD, Dockerd};
 use crate::offline;
-use crate::wire::{Log, address};
+use crate::wire::Log;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_a_docker_manager_an_operator_is_told_what_to_do() {
-    if !Path::new(DOCKERD).exists() {
-        println!("skipped: needs dockerd (docker.io)");
-        return;
-    }
-    let temp = tempfile::Builder::new().prefix("brig-dockerd-").tempdir_in("/var/tmp").unwrap();
+    let Some(temp) = place() else { return };
     let dockerd = Dockerd::start(temp.path());
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let manager = format!("127.0.0.1:{port}");
@@ -62,23 +57,14 @@ async fn under_a_docker_manager_an_operator_is_told_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dockerd_whose_certificate_ends_while_it_runs_is_renewed() {
-    if !Path::new(DOCKERD).exists() {
-        println!("skipped: needs dockerd (docker.io)");
-        return;
-    }
+    let Some(temp) = place() else { return };
     let log = Log::capture();
-    let temp = tempfile::Builder::new().prefix("brig-dockerd-").tempdir_in("/var/tmp").unwrap();
     let home = temp.path().join("m");
     std::fs::create_dir(&home).unwrap();
     let (manager, control) = new_swarm(&home, &Machine::default()).await;
     let cluster = control.cluster().unwrap();
-    let tokens = cluster.root_ca.as_ref().unwrap().join_tokens.clone().unwrap();
     let mut dockerd = Dockerd::start(temp.path());
-    let address = address(&control);
-    let join =
-        ["swarm", "join", "--advertise-addr", "127.0.0.1", "--token", &tokens.worker, &address];
-    dockerd.docker(&join).unwrap();
-    let node = dockerd.docker(&["info", "--format", "{{.Swarm.NodeID}}"]).unwrap();
+    let node = dockerd.join(&control).await;
     dockerd.stop();
     manager.shutdown().await;
     drop(control);

@@ -6,8 +6,6 @@ mod authority;
 #[path = "../common/mod.rs"]
 mod common;
 mod docker;
-#[path = "../common/dockerd.rs"]
-mod engine;
 mod lapsed;
 mod methods;
 mod offline;

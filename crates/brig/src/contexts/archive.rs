@@ -1,11 +1,12 @@
-//! A context as one file: docker's tar, written and read here without more of tar than it needs.
+//! A context as one file: docker's tar, written and read here without more of tar than it needs,
+//! and the zip that docker reads as well ([`zip`]).
 //!
 //! Docker writes neither the padding of the last member nor the blocks that end an archive, so
 //! the reader takes the end of data for the end. The writer ends archives as every tar does.
 
 use brig_types::secret::SecretBytes;
 
-use super::{DOCKER, META_FILE, Meta, TLS_NAMES, TlsFile};
+use super::{DOCKER, META_FILE, Meta, TLS_NAMES, TlsFile, zip};
 use crate::error::{Error, Result, message};
 
 /// Docker's limit, in bytes.
@@ -14,7 +15,6 @@ pub(crate) const MAX_ARCHIVE: u64 = 10 << 20;
 const MAX_FILES: usize = 64;
 const BLOCK: usize = 512;
 const MAGIC: &[u8] = b"ustar";
-const ZIP: &[u8] = b"PK\x03\x04";
 
 /// A context with its files.
 #[derive(Debug)]
@@ -49,15 +49,21 @@ impl Archive {
         Ok(SecretBytes::new(tar))
     }
 
-    /// Reads a tar of a context.
+    /// Reads a tar or a zip of a context.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self> {
-        if bytes.starts_with(ZIP) {
-            return Err(message(
-                "zip archives cannot be imported by this version of brig: unpack it, and pack it again with: tar cf context.tar meta.json tls",
-            ));
+        let mut members = Members::default();
+        if bytes.starts_with(zip::MAGIC) {
+            zip::members(bytes, &mut members)?;
+        } else {
+            Self::tar_members(bytes, &mut members)?;
         }
+        let Members { meta, tls } = members;
+        let meta = meta.ok_or_else(|| message("invalid context: no metadata found"))?;
+        Ok(Self { meta, tls })
+    }
+
+    fn tar_members(bytes: &[u8], members: &mut Members) -> Result<()> {
         let mut rest = bytes;
-        let (mut meta, mut tls) = (None, Vec::new());
         while let Some(head) = rest.get(..BLOCK).filter(|head| head.iter().any(|b| *b != 0)) {
             let Header { name, size, is_dir } = Header::read(head)?;
             let content = rest
@@ -67,21 +73,34 @@ impl Archive {
             if is_dir {
                 continue;
             }
-            check_path(&name)?;
-            if name == META_FILE {
-                meta = Some(
-                    serde_json::from_slice(content)
-                        .map_err(|source| Error::Answer { path: META_FILE.to_owned(), source })?,
-                );
-                continue;
-            }
-            tls.push(tls_file(&name, content)?);
-            if tls.len() > MAX_FILES {
-                return Err(message("the archive holds too many files"));
-            }
+            members.take(&name, content)?;
         }
-        let meta = meta.ok_or_else(|| message("invalid context: no metadata found"))?;
-        Ok(Self { meta, tls })
+        Ok(())
+    }
+}
+
+/// What an archive held so far.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    meta: Option<Meta>,
+    tls: Vec<TlsFile>,
+}
+
+impl Members {
+    /// A file of the archive.
+    pub(super) fn take(&mut self, name: &str, content: &[u8]) -> Result<()> {
+        check_path(name)?;
+        if name == META_FILE {
+            let meta = serde_json::from_slice(content)
+                .map_err(|source| Error::Answer { path: META_FILE.to_owned(), source })?;
+            self.meta = Some(meta);
+            return Ok(());
+        }
+        self.tls.push(tls_file(name, content)?);
+        if self.tls.len() > MAX_FILES {
+            return Err(message("the archive holds too many files"));
+        }
+        Ok(())
     }
 }
 
@@ -259,7 +278,6 @@ mod tests {
         assert!(Archive::read(&link).is_err());
         assert!(Archive::read(b"").unwrap_err().text().contains("no metadata"));
         assert!(Archive::read(&[b'x'; 600]).unwrap_err().text().contains("invalid tar header"));
-        assert!(Archive::read(b"PK\x03\x04").unwrap_err().text().contains("zip"));
     }
 
     proptest::proptest! {

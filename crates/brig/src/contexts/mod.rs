@@ -3,9 +3,11 @@
 //! A context is a folder named by the SHA-256 of its name: what it is in `meta`, its certificates
 //! and keys in `tls`. Fields that are not used here are kept as they are.
 
-mod archive;
+pub(crate) mod archive;
+mod renewal;
 mod resolve;
 mod tls;
+mod zip;
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub(crate) use archive::{Archive, MAX_ARCHIVE};
+pub(crate) use renewal::{RENEWS, if_due};
 pub(crate) use resolve::{CURRENT_HOST, current, default_context, endpoint, host_variable};
 pub(crate) use tls::TlsFiles;
 
@@ -170,6 +173,11 @@ impl Store {
             write(&dir.join(&file.name), file.content.expose_secret(), 0o600)?;
         }
         Ok(())
+    }
+
+    /// Replaces a context's certificate, and nothing else.
+    pub(crate) fn put_certificate(&self, name: &str, pem: &[u8]) -> Result<()> {
+        write(&self.tls_dir(name).join(DOCKER).join("cert.pem"), pem, 0o600)
     }
 
     /// A context's TLS files, sorted.

@@ -6,6 +6,7 @@ use brig_access::{Action, Facts, Object, Principal, Request};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::enrol::register;
 use super::object;
 use crate::api::blocking::blocking;
 use crate::api::times;
@@ -111,6 +112,28 @@ struct Explained {
     object: Object,
 }
 
+/// Somebody who was only named, with what the register or the key gives them.
+fn with_grants(call: &Call, principal: Principal) -> Principal {
+    match principal {
+        Principal::Certificate { name, fingerprint, grants } if grants.is_empty() => {
+            let now = OffsetDateTime::now_utc();
+            let grants = call.state.authority.with(|access| {
+                register::named(access, &name, now)
+                    .filter(|one| register::standing(one, now) == register::Standing::Active)
+                    .map(register::grant)
+            });
+            Principal::Certificate { name, fingerprint, grants: grants.into_iter().collect() }
+        }
+        Principal::SshKey { fingerprint, grants } if grants.is_empty() => {
+            let known = call.state.ssh.list();
+            let of_key = known.iter().filter(|key| key.fingerprint == fingerprint);
+            let grants = of_key.flat_map(|key| key.principal().own_grants().to_vec()).collect();
+            Principal::SshKey { fingerprint, grants }
+        }
+        other => other,
+    }
+}
+
 /// `POST /brig/access/explain`.
 async fn explain(mut call: Call) -> Answer {
     let question: Question = call.required_json().await?;
@@ -128,6 +151,7 @@ async fn explain(mut call: Call) -> Answer {
             ))
         })?
     };
+    let principal = with_grants(&call, principal);
     let others = principal.name() != caller.name();
     let may_all = call.authorized.may(Action::AccessInspect, &Object::named("access", ""));
     if others && !may_all {

@@ -11,11 +11,15 @@ use brig_api::swarm::{ConfigSpec, SecretSpec, ServiceSpec};
 use brig_api::volume::VolumeCreateRequest;
 use serde::de::DeserializeOwned;
 
+use super::enrol::api::Wish;
 use super::{container, object, service};
 use crate::server::query::Query;
 use crate::server::{ApiError, Route, route::Params};
 use crate::state::AppState;
 use crate::swarm::{convert, local};
+
+/// What names the object where the path does not.
+pub const OBJECT_KEY: &str = "container";
 
 /// Whether the body of a route has facts.
 #[must_use]
@@ -30,7 +34,8 @@ pub fn reads_body(route: &Route) -> bool {
         | Action::SecretCreate
         | Action::SecretUpdate
         | Action::ConfigCreate
-        | Action::ConfigUpdate => true,
+        | Action::ConfigUpdate
+        | Action::AccessIssue => true,
         Action::ContainerExec => route.path.ends_with("/{id}/exec"),
         _ => false,
     }
@@ -42,7 +47,7 @@ pub async fn object(state: &AppState, route: &Route, params: &Params, query: &Qu
     match (params.object(), route.action) {
         (Some(name), action) => object::find(state, route.path, action, name).await,
         (None, Action::ContainerCommit) => {
-            let name = query.text("container").unwrap_or_default();
+            let name = query.text(OBJECT_KEY).unwrap_or_default();
             object::find(state, route.path, route.action, name).await
         }
         (None, Action::ImagePull) => Object::named(kind, &image_name(query)),
@@ -66,6 +71,7 @@ fn image_name(query: &Query) -> String {
 pub async fn facts(
     state: &AppState,
     route: &Route,
+    params: &Params,
     query: &Query,
     object: &Object,
     body: &[u8],
@@ -95,6 +101,13 @@ pub async fn facts(
         Action::ContainerExec if reads_body(route) => {
             let request: ExecConfig = decode(body)?;
             Facts { privileged: request.privileged, ..Facts::default() }
+        }
+        Action::ContainerExec => {
+            // SECURITY: starting what somebody else has prepared is having it oneself.
+            let exec = params.object().unwrap_or_default();
+            let prepared = state.engine.exec_target(exec);
+            let privileged = prepared.is_ok_and(|target| target.privileged);
+            Facts { privileged, ..Facts::default() }
         }
         Action::VolumeCreate => {
             let request: VolumeCreateRequest = decode(body)?;
@@ -133,6 +146,16 @@ pub async fn facts(
             let mut facts = Facts::default();
             container::network_mode(&mut facts, mode);
             facts
+        }
+        Action::AccessIssue => {
+            let wish: Wish = decode(body)?;
+            let name = if wish.name.is_empty() {
+                query.text("name").unwrap_or_default()
+            } else {
+                &wish.name
+            };
+            let labels = [("role".to_owned(), wish.role.clone())].into();
+            Facts { name: name.to_owned(), labels, ..Facts::default() }
         }
         Action::ImagePull => Facts { image: image_name(query), ..Facts::default() },
         _ => Facts::default(),

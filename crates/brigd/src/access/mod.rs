@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod container;
+pub mod enrol;
 pub mod judge;
 pub mod lend;
 pub mod mask;
@@ -308,6 +309,16 @@ impl Gate {
             rule: decision.rule.clone(),
             allowed: decision.allowed,
             ..Entry::default()
+        }
+    }
+
+    /// Records in words what was changed about rights: who got which role.
+    pub fn note(&self, authorized: &Authorized, object: &str, note: String) {
+        let Some(entry) = &authorized.inner.entry else { return };
+        let entry = Entry { object: object.to_owned(), note, ..entry.clone() };
+        if let Err(error) = self.audit.append(entry) {
+            let error = brig_types::error::chain(&error);
+            tracing::error!(%error, "a change of rights is not in the audit log");
         }
     }
 

@@ -30,7 +30,9 @@ pub async fn find(state: &AppState, path: &str, action: Action, name: &str) -> O
     match kind {
         "container" | "exec" if path.starts_with("/exec/") => {
             match state.engine.exec_target(name) {
-                Ok((id, _)) => existing(state, id.as_str()).await.unwrap_or_else(unknown),
+                Ok(target) => {
+                    existing(state, target.container.as_str()).await.unwrap_or_else(unknown)
+                }
                 Err(_) => unknown(),
             }
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use brig_access::{
-    Facts, Grant, LoadError, Object, Principal, Reference, Request, RoleName, Rules, Scope,
+    Action, Facts, Grant, LoadError, Object, Principal, Reference, Request, RoleName, Rules, Scope,
 };
 
 use super::object;
@@ -16,6 +16,8 @@ use crate::server::{Route, Verb};
 
 /// The name of what a role is bound to here.
 const OWN: &str = "own";
+/// The name of what it is not bound to.
+const OTHER: &str = "other";
 
 /// The table, as Markdown.
 ///
@@ -82,21 +84,35 @@ fn word(rules: &Rules, role: RoleName, route: &Route) -> &'static str {
         ..Facts::default()
     };
     let modest = wishes(if exists { OWN } else { "own_web" }, OWN);
-    let other = "other";
-    let greedy = Facts {
-        privileged: true,
-        host_mounts: ["/".to_owned()].into(),
-        capabilities: ["SYS_ADMIN".to_owned()].into(),
-        secrets: vec![Reference::named(other)],
-        ..wishes(other, other)
-    };
-    // Only what makes something can ask for something.
-    let greedy = if super::judge::reads_body(route) { greedy } else { Facts::default() };
-    let foreign = Object { host_access: ["privileged".to_owned()].into(), ..own(other) };
+    let greedy = greedy(route, wishes(OTHER, OTHER));
+    let foreign = Object { host_access: ["privileged".to_owned()].into(), ..own(OTHER) };
     match (ask(&own(OWN), &modest), ask(&foreign, &greedy)) {
         (true, true) => "allow",
         (false, false) => "deny",
         (true, false) | (false, true) => "depends",
+    }
+}
+
+/// The most that a request on this route can ask for.
+fn greedy(route: &Route, name: Facts) -> Facts {
+    let one = |what: &str| [what.to_owned()].into();
+    match route.action {
+        Action::ContainerExec => Facts { privileged: true, ..Facts::default() },
+        // Only what makes something can ask for something.
+        _ if !super::judge::reads_body(route) => Facts::default(),
+        Action::SecretCreate
+        | Action::SecretUpdate
+        | Action::ConfigCreate
+        | Action::ConfigUpdate => name,
+        Action::NetworkCreate => Facts { other_access: one("network driver macvlan"), ..name },
+        Action::VolumeCreate => Facts { host_mounts: one("/"), ..name },
+        _ => Facts {
+            privileged: true,
+            host_mounts: one("/"),
+            capabilities: one("SYS_ADMIN"),
+            secrets: vec![Reference::named(OTHER)],
+            ..name
+        },
     }
 }
 

@@ -68,9 +68,11 @@ pub async fn version(call: Call) -> Answer {
     let details = details.map(|(key, value)| (key.to_owned(), value)).into();
     let engine =
         ComponentVersion { name: "Engine".to_owned(), version: VERSION.to_owned(), details };
+    let mut components = vec![engine];
+    components.extend(call.state.programs.versions().await);
     body::ok(&Version {
         platform: Platform { name: "brig".to_owned() },
-        components: vec![engine],
+        components,
         version: VERSION.to_owned(),
         api_version: MAX.to_string(),
         min_api_version: MIN.to_string(),
@@ -119,7 +121,7 @@ pub async fn info(call: Call) -> Answer {
             volume: list(&["local"]),
             network: list(&["bridge", "host", "null"]),
             authorization: Vec::new(),
-            log: list(&["json-file", "none"]),
+            log: list(&["json-file", "local", "none"]),
         },
         memory_limit: true,
         swap_limit: true,

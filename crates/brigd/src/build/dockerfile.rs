@@ -2,6 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Longest value of a variable and longest name of an image, in bytes. Variables that are made of
+/// variables grow without end.
+const MAX_VALUE: usize = 4 << 10;
+
 /// The images that a Dockerfile names, as they are named, without its own stages and `scratch`.
 #[must_use]
 pub fn base_images(text: &str, arguments: &BTreeMap<String, String>) -> Vec<String> {
@@ -9,12 +13,13 @@ pub fn base_images(text: &str, arguments: &BTreeMap<String, String>) -> Vec<Stri
     let mut stages: BTreeSet<String> = BTreeSet::new();
     let mut count = 0_usize;
     let mut found: Vec<String> = Vec::new();
+    let mut known: BTreeSet<String> = BTreeSet::new();
     let mut add = |name: String, stages: &BTreeSet<String>, count: usize| {
         let number = name.parse::<usize>().is_ok_and(|number| number < count);
         if name.is_empty() || name == "scratch" || number || stages.contains(&name.to_lowercase()) {
             return;
         }
-        if !found.contains(&name) {
+        if known.insert(name.clone()) {
             found.push(name);
         }
     };
@@ -102,6 +107,9 @@ fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut result = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
+        if result.len() > MAX_VALUE {
+            break;
+        }
         let (before, after) = rest.split_at(at);
         result.push_str(before);
         let after = after.get(1..).unwrap_or_default();
@@ -131,6 +139,7 @@ fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
         }
     }
     result.push_str(rest);
+    result.truncate(result.floor_char_boundary(MAX_VALUE));
     result
 }
 
@@ -152,6 +161,17 @@ mod tests {
         );
         assert!(base_images("", &arguments).is_empty());
         assert_eq!(base_images("# escape=`\nFROM `\n a", &arguments), ["a"]);
+    }
+
+    #[test]
+    fn variables_of_variables_do_not_grow_without_end() {
+        let mut text = "ARG A0=aaaaaaaaaaaaaaaa\n".to_owned();
+        for at in 1..=40 {
+            text.push_str(&format!("ARG A{at}=${{A{0}}}${{A{0}}}\n", at - 1));
+        }
+        text.push_str("FROM $A40\n");
+        let found = base_images(&text, &BTreeMap::new());
+        assert_eq!(found, ["a".repeat(MAX_VALUE)]);
     }
 
     proptest::proptest! {

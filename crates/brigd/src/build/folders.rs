@@ -40,7 +40,7 @@ pub(super) fn make_dir(path: &Path) -> Result<(), BuildError> {
 }
 
 pub(super) fn remove(path: &Path) -> Result<(), BuildError> {
-    match std::fs::remove_dir_all(path) {
+    match brig_sys::remove::remove_tree(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(BuildError::disk("remove", path)(error))
         }

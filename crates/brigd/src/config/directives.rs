@@ -128,6 +128,12 @@ pub struct Directives {
     /// Clients' certificates that count no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tlsrevoked: Option<PathBuf>,
+    /// Whether the daemon makes its own certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tlsauto: Option<bool>,
+    /// Names and addresses in that certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tlsnames: Option<Vec<String>>,
 }
 
 /// One pool: networks of `/size` are cut from `base`.

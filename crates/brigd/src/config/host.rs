@@ -42,6 +42,7 @@ pub enum HostError {
     #[error(
         "refusing to listen on {0} without verified TLS: whoever reaches that port would be root on this host. \
          Reach the daemon over ssh instead (docker -H ssh://user@host), which needs no listener, \
+         let it make its own certificates: --tlsauto, \
          or let it verify its clients' certificates: --tlsverify --tlscacert FILE --tlscert FILE --tlskey FILE"
     )]
     PlainTcp(String),

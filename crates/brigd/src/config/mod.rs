@@ -18,6 +18,7 @@ use brig_pki::engine::EngineFiles;
 use brig_api::engine_access::EngineAccess;
 
 use crate::access::AuditFailure;
+use crate::access::enrol::{Authority, is_host};
 use crate::access::lend::SocketBinds;
 use crate::cli::Flags;
 
@@ -51,6 +52,10 @@ pub struct Config {
     pub hosts: Vec<Host>,
     /// Files of the TLS on ports; `None` while there is no verified TLS.
     pub tls: Option<EngineFiles>,
+    /// Whether the ports' certificate is of the engine's own access authority.
+    pub tls_auto: bool,
+    /// Names and addresses that stand in it besides those of the host.
+    pub tls_names: Vec<String>,
     /// Group of the socket; `None` looks for `docker` and `brig`.
     pub group: Option<String>,
     /// Least severe level that is logged.
@@ -215,14 +220,36 @@ impl Config {
         let exec_root = absolute("exec-root", d.exec_root, DEFAULT_EXEC_ROOT.into())?;
         let pidfile = absolute("pidfile", d.pidfile, exec_root.join(PIDFILE_NAME))?;
         let default_socket = exec_root.join(SOCKET_NAME);
-        let verifies = d.tlsverify.unwrap_or_default();
-        let tls = EngineFiles {
-            ca: placed("tlscacert", d.tlscacert)?
-                .unwrap_or_else(|| Path::new(TLS_DIR).join("ca.pem")),
-            cert: placed("tlscert", d.tlscert)?
-                .unwrap_or_else(|| Path::new(TLS_DIR).join("cert.pem")),
-            key: placed("tlskey", d.tlskey)?.unwrap_or_else(|| Path::new(TLS_DIR).join("key.pem")),
-            revoked: placed("tlsrevoked", d.tlsrevoked)?,
+        let tls_auto = d.tlsauto.unwrap_or_default();
+        let verifies = d.tlsverify.unwrap_or_default() || tls_auto;
+        let tls_names = d.tlsnames.unwrap_or_default();
+        if let Some(name) = tls_names.iter().find(|name| !is_host(name)) {
+            return Err(value(
+                "tlsnames",
+                format!("{name:?} is neither a host's name nor an address"),
+            ));
+        }
+        if tls_auto && (d.tlscert.is_some() || d.tlskey.is_some()) {
+            return Err(value(
+                "tlsauto",
+                "the daemon makes its own certificate: leave tlscert and tlskey out, or tlsauto",
+            ));
+        }
+        let revoked = placed("tlsrevoked", d.tlsrevoked)?;
+        let ca = placed("tlscacert", d.tlscacert)?;
+        let tls = if tls_auto {
+            let (cert, key) = Authority::port_files(&data_root.join("access"));
+            EngineFiles { ca, cert, key, revoked }
+        } else {
+            let or_default = |path: Option<PathBuf>, name: &str| {
+                path.unwrap_or_else(|| Path::new(TLS_DIR).join(name))
+            };
+            EngineFiles {
+                ca: Some(or_default(ca, "ca.pem")),
+                cert: or_default(placed("tlscert", d.tlscert)?, "cert.pem"),
+                key: or_default(placed("tlskey", d.tlskey)?, "key.pem"),
+                revoked,
+            }
         };
         let mut hosts = Vec::new();
         for text in d.hosts.unwrap_or_default() {
@@ -266,6 +293,8 @@ impl Config {
             pidfile,
             hosts,
             tls: verifies.then_some(tls),
+            tls_auto,
+            tls_names,
             group: d.group.filter(|group| !group.is_empty()),
             log_level,
             cgroup_parent: d.cgroup_parent.filter(|parent| !parent.is_empty()),
@@ -321,6 +350,8 @@ impl Config {
             ("pidfile", self.pidfile != other.pidfile),
             ("hosts", self.hosts != other.hosts),
             ("tlsverify, tlscacert, tlscert, tlskey, tlsrevoked", self.tls != other.tls),
+            ("tlsauto", self.tls_auto != other.tls_auto),
+            ("tlsnames", self.tls_names != other.tls_names),
             ("group", self.group != other.group),
             ("log-level", self.log_level != other.log_level),
             ("cgroup-parent", self.cgroup_parent != other.cgroup_parent),
@@ -535,11 +566,34 @@ mod tests {
     fn tls_files_have_places() {
         let config = resolve(r#"{"tlsverify":true,"hosts":["tcp://:2376"],"tlskey":"/k.pem"}"#);
         let tls = config.unwrap().tls.unwrap();
-        assert_eq!(tls.ca, PathBuf::from("/etc/brig/ca.pem"));
+        assert_eq!(tls.ca, Some(PathBuf::from("/etc/brig/ca.pem")));
         assert_eq!((tls.key, tls.revoked), (PathBuf::from("/k.pem"), None));
         assert_eq!(resolve(r#"{"tlscacert":"/c.pem"}"#).unwrap().tls, None);
         let refused = resolve(r#"{"tls":true,"hosts":["tcp://:2376"]}"#);
         assert!(matches!(refused, Err(ConfigError::Host(HostError::PlainTcp(_)))));
+    }
+
+    #[test]
+    fn a_port_may_make_its_own_certificate() {
+        let own =
+            r#"{"tlsauto":true,"hosts":["tcp://:2376"],"data-root":"/d","tlsnames":["a.b","::1"]}"#;
+        let config = resolve(own).unwrap();
+        let tls = config.tls.unwrap();
+        assert_eq!((tls.ca, tls.cert), (None, PathBuf::from("/d/access/port-cert.pem")));
+        assert!(config.tls_auto && config.tls_names.len() == 2);
+        let both = resolve(r#"{"tlsauto":true,"tlscacert":"/ca.pem"}"#).unwrap().tls.unwrap();
+        assert_eq!(both.ca, Some(PathBuf::from("/ca.pem")));
+        for (json, key) in [
+            (r#"{"tlsauto":true,"tlscert":"/c.pem"}"#, "tlsauto"),
+            (r#"{"tlsauto":true,"tlskey":"/k.pem"}"#, "tlsauto"),
+            (r#"{"tlsauto":true,"tlsnames":["a b"]}"#, "tlsnames"),
+        ] {
+            let refused = resolve(json);
+            assert!(
+                matches!(&refused, Err(ConfigError::Value { key: k, .. }) if *k == key),
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]

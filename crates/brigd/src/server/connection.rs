@@ -80,6 +80,71 @@ async fn local(stream: UnixStream, slot: Slot, service: ApiService, stop: Cancel
     }
 }
 
+/// Who comes over a socket that was made for one key of SSH.
+#[derive(Clone, Debug)]
+pub struct KeyHolder {
+    /// The key's holder.
+    pub principal: Arc<Principal>,
+    /// The login that sshd lets the holder in as.
+    pub uid: u32,
+    /// Cancelled when the key is taken away.
+    pub revoked: CancellationToken,
+}
+
+/// Accepts the connections of a key's holder, until told to stop or the key is taken away.
+pub async fn accept_key(
+    listener: Arc<Listener>,
+    holder: KeyHolder,
+    service: ApiService,
+    pool: Arc<Pool>,
+    stop: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            () = holder.revoked.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(stream) => {
+                let Some(slot) = stop.run_until_cancelled(pool.admit()).await else { return };
+                let (service, stop, holder) = (service.clone(), stop.clone(), holder.clone());
+                service
+                    .state()
+                    .tasks
+                    .clone()
+                    .spawn(key_holder(stream, slot, holder, service, stop));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn key_holder(
+    stream: UnixStream,
+    slot: Slot,
+    holder: KeyHolder,
+    service: ApiService,
+    stop: CancellationToken,
+) {
+    let known = brig_sys::peer::of(&stream).and_then(|cred| {
+        Ok((cred, PeerWatch::leased(&stream, slot.clone(), holder.revoked.clone())?))
+    });
+    match known {
+        Ok((cred, peer)) if cred.uid == holder.uid || cred.uid == 0 => {
+            slot.established();
+            let principal = (*holder.principal).clone();
+            serve(stream, principal, peer, true, service, stop).await;
+        }
+        Ok((cred, _)) => tracing::warn!(uid = cred.uid, "another login's socket"),
+        // SECURITY: nobody in particular gets no answer.
+        Err(error) => tracing::warn!(%error, "cannot tell who connected"),
+    }
+}
+
 /// Serves the requests of one client.
 ///
 /// With `half_close` the end of the client's data is not the end of its request: it may have

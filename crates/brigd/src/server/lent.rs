@@ -63,7 +63,7 @@ async fn listen(socket: LentSocket, service: ApiService, stop: CancellationToken
             () = ended.cancelled() => return,
             slot = pool.admit() => slot,
         };
-        let peer = match PeerWatch::lent(&stream, admitted, ended.clone()) {
+        let peer = match PeerWatch::leased(&stream, admitted, ended.clone()) {
             Ok(peer) => peer,
             Err(error) => {
                 tracing::warn!(%container, %error, "cannot watch a connection");

@@ -123,6 +123,25 @@ impl Listener {
         Ok(Self { socket, own: Some(own) })
     }
 
+    /// Listens on a path for one user of this host.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn bind_for(path: &Path, uid: u32) -> Result<Self, ListenError> {
+        let failed = |source| ListenError::Bind { path: path.to_owned(), source };
+        let bind = || -> io::Result<Self> {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let listener = Self::bind_as(path, None)?;
+            // Nobody but root could open it until here.
+            chown(path, Some(uid), None)?;
+            Ok(listener)
+        };
+        bind().map_err(failed)
+    }
+
     /// Takes a socket from systemd.
     ///
     /// # Errors

@@ -101,7 +101,7 @@ async fn review_one(state: &AppState, rules: &Rules, request: &OpenRequest) {
         // It has gone meanwhile, and its last words may still be on their way.
         object.clone_from(known);
     }
-    let facts = judge::facts(state, route, query, &object, &[]).await.unwrap_or_default();
+    let facts = judge::facts(state, route, params, query, &object, &[]).await.unwrap_or_default();
     if state.gate.still_allows(rules, principal, route.action, &object, &facts) {
         return;
     }

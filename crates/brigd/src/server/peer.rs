@@ -23,7 +23,8 @@ pub struct PeerWatch {
     fd: Arc<OwnedFd>,
     slot: Slot,
     certificate: Option<Certificate>,
-    /// Cancelled when the container ends that the connection's socket was lent to.
+    /// Cancelled when the container ends that the connection's socket was lent to, or the key is
+    /// taken away that it was made for.
     lease: Option<CancellationToken>,
     /// Kept, not read: while anybody watches the client, its request is under way.
     _standing: Option<Arc<Standing>>,
@@ -42,8 +43,9 @@ impl PeerWatch {
         Ok(Self { fd, slot, certificate: None, lease: None, _standing: None })
     }
 
-    /// Watches a client that came by a socket which a container was lent.
-    pub(super) fn lent(
+    /// Watches a client that came by a socket which is good for a while: as long as the container
+    /// lives that it was lent to, or as long as the key of SSH counts that it was made for.
+    pub(super) fn leased(
         socket: impl AsFd,
         slot: Slot,
         lease: CancellationToken,
@@ -89,7 +91,7 @@ impl PeerWatch {
     }
 
     /// Returns once the client's certificate has expired, was revoked or lost its authority, or
-    /// the container has ended that it came from.
+    /// the container has ended that it came from, or its key was taken away.
     pub async fn unwelcome(&self) {
         if let Some(lease) = &self.lease {
             return lease.cancelled().await;

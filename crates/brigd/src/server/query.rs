@@ -30,6 +30,13 @@ impl Query {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
+    /// Puts another name of the same object in place of the first value of a parameter.
+    pub fn pin(&mut self, key: &str, id: String) {
+        if let Some((_, value)) = self.0.iter_mut().find(|(name, _)| name == key) {
+            *value = id;
+        }
+    }
+
     /// The first value of a parameter unless it is empty.
     #[must_use]
     pub fn non_empty(&self, key: &str) -> Option<&str> {
@@ -117,6 +124,14 @@ mod tests {
         assert_eq!(query.number::<i64>("t").unwrap(), Some(-1));
         assert_eq!(query.number::<i64>("absent").unwrap(), None);
         assert!(query.number::<i64>("u").is_err());
+    }
+
+    #[test]
+    fn what_was_judged_is_pinned_where_it_is_read() {
+        let mut query = Query::parse(Some("container=a&container=b"));
+        query.pin("container", "id".to_owned());
+        query.pin("absent", "id".to_owned());
+        assert_eq!((query.text("container"), query.text("absent")), (Some("id"), None));
     }
 
     #[test]

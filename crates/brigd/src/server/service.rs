@@ -108,11 +108,11 @@ impl ApiService {
             .headers()
             .contains_key(header::UPGRADE)
             .then(|| hyper::upgrade::on(&mut request));
-        let query = Query::parse(request.uri().query());
+        let mut query = Query::parse(request.uri().query());
         let (parts, body) = request.into_parts();
         let mut body = Payload::Incoming(body);
         let (authorized, object) =
-            self.authorize(&principal, route, &mut params, &query, &mut body).await?;
+            self.authorize(&principal, route, &mut params, &mut query, &mut body).await?;
         if !judge::reads_body(route) {
             let (params, query) = (params.clone(), query.clone());
             let open = OpenRequest { principal, route, params, query, object, peer: peer.clone() };
@@ -145,7 +145,7 @@ impl ApiService {
         principal: &Arc<Principal>,
         route: &'static Route,
         params: &mut Params,
-        query: &Query,
+        query: &mut Query,
         body: &mut Payload,
     ) -> Result<(Authorized, Option<Object>), ApiError> {
         let gate = &self.state.gate;
@@ -168,11 +168,14 @@ impl ApiService {
             BodyRule::Json(_) | BodyRule::Stream => Bytes::new(),
         };
         let object = judge::object(&self.state, route, params, query).await;
-        let facts = judge::facts(&self.state, route, query, &object, &bytes).await?;
+        let facts = judge::facts(&self.state, route, params, query, &object, &bytes).await?;
         let authorized = gate.authorize(rules, principal, route.action, &object, &facts)?;
         // SECURITY: the name may mean something else by the time the handler looks it up.
         if !object.id.is_empty() && !route.path.starts_with("/exec/") {
-            params.pin(object.id.clone());
+            match params.object() {
+                Some(_) => params.pin(object.id.clone()),
+                None => query.pin(judge::OBJECT_KEY, object.id.clone()),
+            }
         }
         Ok((authorized, Some(object)))
     }

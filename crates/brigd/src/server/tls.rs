@@ -1,11 +1,12 @@
-//! The port: mutual TLS, nobody without a certificate gets as far as HTTP.
+//! The port: mutual TLS, nobody without a certificate gets as far as HTTP. Newcomers who want one
+//! get as far as [`crate::access::enrol::newcomers`], while an administrator allows it.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use brig_pki::engine::EngineServer;
+use brig_pki::engine::{Accepted, EngineServer};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -105,9 +106,9 @@ async fn remote(
             refuse_plain(stream).await;
             return Err(io::Error::other("the client spoke plain HTTP"));
         }
-        server.accept(stream).await
+        server.accept(stream, service.state().newcomers.is_open()).await
     };
-    let (stream, client) = tokio::select! {
+    let accepted = tokio::select! {
         outcome = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => {
             outcome.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))?
         }
@@ -116,10 +117,25 @@ async fn remote(
         }
         () = stop.cancelled() => return Ok(()),
     };
+    let (stream, client) = match accepted {
+        Accepted::Client(stream, client) => (stream, client),
+        Accepted::Newcomer(stream, server_key) => {
+            slot.established();
+            let state = service.state();
+            return tokio::select! {
+                served = state.newcomers.serve(stream, &server_key, from) => served,
+                () = slot.cut().cancelled() => Ok(()),
+                () = stop.cancelled() => Ok(()),
+            };
+        }
+    };
+    let Some(grants) = service.state().authority.admitted(&client) else {
+        return Err(io::Error::other("the certificate was taken away"));
+    };
     let principal = Principal::Certificate {
         name: client.common_name.clone(),
         fingerprint: client.fingerprint.clone(),
-        roles: Vec::new(),
+        grants,
     };
     tracing::debug!(%from, %principal, "connected");
     let peer = PeerWatch::remote(&fd, slot.clone(), server, Arc::new(client))?;

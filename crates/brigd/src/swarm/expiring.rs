@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use brig_access::Object;
 use brig_api::event::{Actor, Event};
 use brig_api::expiring::Expiring;
 use brig_api::filters::Filters;
@@ -14,6 +15,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::Answer;
+use crate::access::{Action, enrol};
 use crate::server::{Call, body};
 use crate::state::{AppState, State};
 
@@ -32,8 +34,12 @@ pub(super) async fn list(call: Call) -> Answer {
     let filters = call.query.filters()?;
     filters.check_keys(&FILTERS)?;
     let known = call.state.swarm.expiries(SystemTime::now())?;
-    let shown: Vec<Expiring> =
-        known.iter().map(json).filter(|item| matches(&filters, item)).collect();
+    let mut shown: Vec<Expiring> = known.iter().map(json).collect();
+    // Who may reach the engine is not for everybody to know.
+    if call.authorized.may(Action::AccessInspect, &Object::named("access", "")) {
+        shown.extend(enrol::expiring::list(&call.state));
+    }
+    shown.retain(|item| matches(&filters, item));
     body::ok(&shown)
 }
 

@@ -1,6 +1,8 @@
 //! Log drivers and which lines `logs` gives.
 
-use brig_e2e::Brigd;
+use std::time::Duration;
+
+use brig_e2e::{Brigd, eventually};
 
 #[test]
 fn drivers_and_lines() {
@@ -62,4 +64,31 @@ fn drivers_and_lines() {
         assert_eq!(client.run(&["logs", "--until", times[0], "tt"]).ok(), "one");
         let _ = client.run(&["rm", "nn", "ll", "tt"]).ok();
     }
+}
+
+#[test]
+fn rotated_logs_are_compressed_and_read_as_one() {
+    let daemon = Brigd::start();
+    daemon.load_busybox();
+    let brig = daemon.brig();
+    let counting =
+        "i=0; while true; do i=$((i+1)); echo $i; [ $((i % 500)) = 0 ] && sleep 0.3; done";
+    let options = "--log-opt max-size=50k --log-opt max-file=20 --log-opt compress=true";
+    let mut args = vec!["run", "-d", "--name", "counts"];
+    args.extend(options.split(' '));
+    args.extend(["busybox", "sh", "-c", counting]);
+    let id = brig.run(&args).ok().to_owned();
+    let folder = daemon.data_root().join("containers").join(id);
+    let packed = folder.join("container.log.2.gz");
+    eventually("two files are compressed", Duration::from_secs(40), || packed.exists());
+    let _ = brig.run(&["kill", "counts"]).ok();
+    let _ = brig.run(&["wait", "counts"]).ok();
+    let said = brig.run(&["logs", "counts"]);
+    let numbers: Vec<usize> = said.ok().lines().map(|line| line.parse().unwrap()).collect();
+    let expected: Vec<usize> = (1..=numbers.len()).collect();
+    assert_eq!(numbers, expected);
+    let last = brig.run(&["logs", "--tail", "2000", "counts"]);
+    assert_eq!(last.ok().lines().count(), 2000);
+    assert!(last.ok().ends_with(&numbers.len().to_string()));
+    let _ = brig.run(&["rm", "counts"]).ok();
 }

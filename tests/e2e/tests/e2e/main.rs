@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access;
 mod attach;
 mod autolock;
 mod backup;
@@ -13,6 +14,7 @@ mod dual_stack;
 mod errors;
 mod external_ca;
 mod files;
+mod hostile;
 mod image_transfer;
 mod images;
 mod lent;

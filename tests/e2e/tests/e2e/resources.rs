@@ -352,7 +352,7 @@ fn options_of_create_reach_the_kernel() {
         };
         assert!(
             refused("--storage-opt size=1g")
-                .contains("the size of a container's layer cannot be limited")
+                .contains("is supported only for overlay over xfs with 'pquota' mount option")
         );
         assert!(refused("--log-driver syslog").contains("plugin \"syslog\" not found"));
         assert!(

@@ -1,5 +1,6 @@
 //! A container's logs, from disk and as they come.
 
+mod part;
 mod reader;
 mod record;
 pub(crate) mod rotate;

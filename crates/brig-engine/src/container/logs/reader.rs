@@ -1,11 +1,13 @@
 //! Reads a container's log from disk: the rotated files first, from the start or from the last N
 //! lines, and over rotations that happen meanwhile. Blocking.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::part::Part;
 use super::record::{Joiner, LogLine, parse};
 
 /// Bytes read at once.
@@ -25,16 +27,6 @@ pub enum Tail {
     Last(u64),
 }
 
-/// The path of a rotated log: 0 is the current one, 1 the one before.
-pub(super) fn rotated(path: &Path, index: u32) -> PathBuf {
-    if index == 0 {
-        return path.to_owned();
-    }
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{index}"));
-    PathBuf::from(name)
-}
-
 /// What one read gave.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -49,7 +41,7 @@ pub(super) struct Batch {
 pub(super) struct Reader {
     path: PathBuf,
     /// Opened files still to read, oldest first; the first one is being read.
-    files: std::collections::VecDeque<File>,
+    files: VecDeque<Part>,
     buffer: Vec<u8>,
     joiner: Joiner,
 }
@@ -57,10 +49,10 @@ pub(super) struct Reader {
 impl Reader {
     /// Opens the log at `path`. One that isn't there yet is an empty one.
     pub(super) fn open(path: &Path, tail: Tail) -> io::Result<Self> {
-        let mut files = std::collections::VecDeque::new();
+        let mut files = VecDeque::new();
         for index in 0..MAX_FILES {
-            match File::open(rotated(path, index)) {
-                Ok(file) => files.push_front(file),
+            match Part::open(path, index) {
+                Ok(part) => files.push_front(part),
                 // The current one may be missing for a moment: between rename and reopen.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     if index > 0 {
@@ -71,7 +63,7 @@ impl Reader {
             }
         }
         if let Tail::Last(count) = tail {
-            skip_to_last(&mut files, count)?;
+            skip_to_last(&mut files, count, folder(path))?;
         }
         Ok(Self { path: path.to_owned(), files, buffer: Vec::new(), joiner: Joiner::default() })
     }
@@ -82,14 +74,14 @@ impl Reader {
         let start = self.buffer.len();
         self.buffer.resize(start + CHUNK, 0);
         let got = loop {
-            let Some(file) = self.files.front_mut() else {
+            let Some(part) = self.files.front_mut() else {
                 if self.open_next()? {
                     continue;
                 }
                 break 0;
             };
             let space = self.buffer.get_mut(start..).unwrap_or_default();
-            match file.read(space)? {
+            match part.plain(folder(&self.path))?.read(space)? {
                 0 if self.files.len() > 1 => {
                     self.files.pop_front();
                 }
@@ -123,16 +115,12 @@ impl Reader {
     /// conmon goes on with the old file for a moment after the rename, so the old one stays in
     /// front and is read to its end once more before it is left.
     fn open_next(&mut self) -> io::Result<bool> {
-        let current = match self.files.back() {
-            Some(file) => Some(file.metadata()?.ino()),
-            None => None,
-        };
-        let mut newer: Option<PathBuf> = None;
+        let current = self.files.back().map(Part::identity);
+        let mut newer: Option<Part> = None;
         for index in 0..MAX_FILES {
-            let candidate = rotated(&self.path, index);
-            match std::fs::metadata(&candidate) {
-                Ok(meta) if Some(meta.ino()) == current => break,
-                Ok(_) => newer = Some(candidate),
+            match Part::open(&self.path, index) {
+                Ok(part) if Some(part.identity()) == current => break,
+                Ok(part) => newer = Some(part),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     if index > 0 {
                         break;
@@ -141,28 +129,28 @@ impl Reader {
                 Err(error) => return Err(error),
             }
         }
-        let Some(path) = newer else { return Ok(false) };
-        match File::open(path) {
-            Ok(file) => {
-                self.files.push_back(file);
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        let found = newer.is_some();
+        self.files.extend(newer);
+        Ok(found)
     }
 }
 
+/// Where a log lies.
+fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
 /// Drops whole files and seeks in the first one left, so that `count` lines remain.
-fn skip_to_last(files: &mut std::collections::VecDeque<File>, count: u64) -> io::Result<()> {
+fn skip_to_last(files: &mut VecDeque<Part>, count: u64, dir: &Path) -> io::Result<()> {
     use std::io::{Seek, SeekFrom};
     let mut counter = Counter { wanted: count, found: 0, at_end: true };
     for index in (0..files.len()).rev() {
-        let Some(file) = files.get(index) else { break };
+        let Some(part) = files.get_mut(index) else { break };
+        let file = part.plain(dir)?;
         if let Some(offset) = counter.search(file)? {
             files.drain(..index);
             if let Some(first) = files.front_mut() {
-                first.seek(SeekFrom::Start(offset))?;
+                first.plain(dir)?.seek(SeekFrom::Start(offset))?;
             }
             return Ok(());
         }
@@ -224,6 +212,7 @@ impl Counter {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::part::{compress, rotated, shift};
     use super::*;
 
     const T: &str = "2026-11-21T19:20:30.566783201+00:00";
@@ -282,6 +271,26 @@ mod tests {
         std::fs::rename(&path, rotated(&path, 1)).unwrap();
         log(&path, 6..7);
         assert_eq!(read_all(&mut reader), numbers(6..7));
+    }
+
+    #[test]
+    fn compressed_files_are_read_like_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ctr.log");
+        log(&path, 0..3);
+        let mut slow = Reader::open(&path, Tail::All).unwrap();
+        let mut quick = Reader::open(&path, Tail::All).unwrap();
+        assert_eq!(read_all(&mut quick), numbers(0..3));
+        for n in 3..6 {
+            shift(&path, 9).unwrap();
+            log(&path, n..n + 1);
+            compress(&path, 9).unwrap();
+        }
+        assert_eq!(read_all(&mut Reader::open(&path, Tail::All).unwrap()), numbers(0..6));
+        assert_eq!(read_all(&mut Reader::open(&path, Tail::Last(4)).unwrap()), numbers(2..6));
+        // Whoever is in a file that was compressed since goes on with the one that follows it.
+        assert_eq!(read_all(&mut quick), numbers(3..6));
+        assert_eq!(read_all(&mut slow), numbers(0..6));
     }
 
     #[test]

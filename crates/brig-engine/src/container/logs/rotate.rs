@@ -1,4 +1,4 @@
-//! Keeping logs at their size: `max-size` and `max-file`.
+//! Keeping logs at their size: `max-size`, `max-file` and `compress`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::reader::rotated;
+use super::part;
 use crate::error::EngineError;
 
 /// How often sizes are looked at.
@@ -20,6 +20,8 @@ pub(crate) struct LogLimits {
     max_size: u64,
     /// Files kept, the current one among them.
     max_files: u32,
+    /// Rotated files are compressed.
+    compress: bool,
 }
 
 /// Options that every driver has: how a container waits for its log. It never does here.
@@ -28,7 +30,7 @@ const COMMON_OPTIONS: [&str; 2] = ["mode", "max-buffer-size"];
 const FILE_OPTIONS: [&str; 8] =
     ["max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"];
 /// What `local` keeps unless told otherwise.
-const LOCAL_DEFAULTS: LogLimits = LogLimits { max_size: 20 << 20, max_files: 5 };
+const LOCAL_DEFAULTS: LogLimits = LogLimits { max_size: 20 << 20, max_files: 5, compress: true };
 
 /// Checks a driver's options, and gives its limits. Docker's texts.
 pub(crate) fn check(
@@ -54,6 +56,11 @@ pub(crate) fn check(
             "logger: max-buffer-size option is only supported with 'mode=non-blocking'".to_owned(),
         );
     }
+    if let Some(size) = options.get("max-buffer-size")
+        && bytes(size).is_none()
+    {
+        return invalid(format!("error parsing option max-buffer-size: invalid size: '{size}'"));
+    }
     for key in ["labels-regex", "env-regex"] {
         if let Some(pattern) = options.get(key)
             && regex::Regex::new(pattern).is_err()
@@ -62,7 +69,7 @@ pub(crate) fn check(
         }
     }
     let compress = match options.get("compress").map(String::as_str) {
-        None => false,
+        None => driver == "local",
         Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
         Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
         Some(other) => return invalid(format!("invalid value for compress: {other}")),
@@ -78,14 +85,14 @@ pub(crate) fn check(
     } else {
         LogLimits::parse(options)?
     };
-    // COMPAT: rotated logs are kept as they are; the option is checked as docker checks it.
-    if compress && limits.is_none_or(|limits| limits.max_files < 2) {
+    let rotates = limits.is_some_and(|limits| limits.max_files > 1);
+    if compress && !rotates && options.contains_key("compress") {
         return invalid(
             "compress cannot be true when max-file is less than 2 or max-size is not set"
                 .to_owned(),
         );
     }
-    Ok(limits)
+    Ok(limits.map(|limits| LogLimits { compress: compress && rotates, ..limits }))
 }
 
 impl LogLimits {
@@ -114,7 +121,7 @@ impl LogLimits {
             Some(text) => {
                 let max_size = bytes(text).filter(|size| *size > 0);
                 let max_size = max_size.ok_or_else(|| invalid("max-size", text))?;
-                Ok(Some(Self { max_size, max_files }))
+                Ok(Some(Self { max_size, max_files, compress: false }))
             }
         }
     }
@@ -148,19 +155,32 @@ pub(crate) async fn keep_within(
     limits: LogLimits,
     cancel: CancellationToken,
 ) {
+    // What an earlier run left.
+    let mut pending = limits.compress;
     loop {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = cancel.cancelled() => return,
         }
+        // The monitor has its new file: it does not write to the one before any more.
+        if pending && path.exists() {
+            let log = path.clone();
+            let packing =
+                tokio::task::spawn_blocking(move || part::compress(&log, limits.max_files));
+            if let Ok(Err(error)) = packing.await {
+                tracing::warn!(log = %path.display(), %error, "a log cannot be compressed");
+            }
+            pending = false;
+        }
         let too_large = std::fs::metadata(&path).is_ok_and(|meta| meta.len() > limits.max_size);
         if !too_large {
             continue;
         }
-        if let Err(error) = shift(&path, limits.max_files) {
+        if let Err(error) = part::shift(&path, limits.max_files) {
             tracing::warn!(log = %path.display(), %error, "a log cannot be rotated");
             continue;
         }
+        pending = limits.compress;
         // The monitor goes on with the renamed file until it is told; no line is lost.
         if let Err(error) = reopen(&bundle) {
             tracing::warn!(log = %path.display(), %error, "the monitor does not reopen its log");
@@ -180,22 +200,6 @@ fn reopen(bundle: &Path) -> io::Result<()> {
     control.write_all(b"2 0 0\n")
 }
 
-/// Renames `log` to `log.1`, `log.1` to `log.2` and so on; the oldest goes.
-fn shift(path: &Path, max_files: u32) -> io::Result<()> {
-    let last = max_files.saturating_sub(1);
-    if last == 0 {
-        // Only one file is kept: the monitor truncates what it reopens, so take it away.
-        return std::fs::remove_file(path);
-    }
-    for index in (0..last).rev() {
-        match std::fs::rename(rotated(path, index), rotated(path, index + 1)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,7 +214,7 @@ mod tests {
         assert_eq!(limits(&[]), Ok(None));
         assert_eq!(
             limits(&[("max-size", "10m"), ("max-file", "3")]),
-            Ok(Some(LogLimits { max_size: 10 << 20, max_files: 3 }))
+            Ok(Some(LogLimits { max_size: 10 << 20, max_files: 3, compress: false }))
         );
         assert_eq!(bytes("1.5k"), Some(1024 + 510));
         for bad in ["x", "10x", "-5", "0"] {
@@ -229,11 +233,25 @@ mod tests {
         assert_eq!(check("local", &[]), Ok(Some(LOCAL_DEFAULTS)));
         assert_eq!(
             check("local", &[("max-size", "1m"), ("compress", "true")]),
-            Ok(Some(LogLimits { max_size: 1 << 20, max_files: 5 }))
+            Ok(Some(LogLimits { max_size: 1 << 20, max_files: 5, compress: true }))
         );
+        for (options, compress) in [
+            (&[("max-file", "1")][..], false),
+            (&[("compress", "false")], false),
+            (&[("max-file", "2")], true),
+        ] {
+            assert_eq!(check("local", options).unwrap().unwrap().compress, compress);
+        }
+        assert!(check("local", &[("max-file", "1"), ("compress", "true")]).is_err());
         assert_eq!(
             check("json-file", &[("bogus", "1")]).unwrap_err(),
             "unknown log opt 'bogus' for json-file log driver"
+        );
+        let buffer = |size| check("local", &[("mode", "non-blocking"), ("max-buffer-size", size)]);
+        assert!(buffer("4m").is_ok());
+        assert_eq!(
+            buffer("much").unwrap_err(),
+            "error parsing option max-buffer-size: invalid size: 'much'"
         );
         for bad in [
             ("mode", "x"),
@@ -244,20 +262,5 @@ mod tests {
         ] {
             assert!(check("json-file", &[bad]).is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn the_oldest_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("c.log");
-        for n in 0..5 {
-            std::fs::write(&path, n.to_string()).unwrap();
-            shift(&path, 3).unwrap();
-        }
-        let read = |index| std::fs::read_to_string(rotated(&path, index)).ok();
-        assert_eq!(
-            [read(0), read(1), read(2), read(3)],
-            [None, Some("4".to_owned()), Some("3".to_owned()), None]
-        );
     }
 }

@@ -71,7 +71,8 @@ impl Waiting {
             | Object::Secret(_)
             | Object::Config(_)
             | Object::Network(_)
-            | Object::Cluster(_) => {}
+            | Object::Cluster(_)
+            | Object::Access(_) => {}
         }
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod reconciler;
 pub(crate) mod rotation;
 pub(crate) mod server;
 pub(crate) mod signer;
+pub(crate) mod signers;
 
 use std::time::Duration;
 

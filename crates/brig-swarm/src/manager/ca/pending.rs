@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brig_pki::identity::NodeIdentity;
-use brig_pki::tls::TlsCredentials;
 use brig_proto::swarm::{Cluster, Node, issuance_status::State};
 use brig_store::{Store, StoreError};
 use brig_types::id::NodeId;
@@ -12,7 +11,8 @@ use futures_util::StreamExt as _;
 use tokio::sync::Notify;
 
 use super::server::pki_role;
-use super::signer::{Signer, recorded};
+use super::signer::recorded;
+use super::signers::Signers;
 
 /// Time between attempts.
 const RETRY: Duration = Duration::from_secs(10);
@@ -21,9 +21,9 @@ const RETRY: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 8;
 
 /// Tries again and again, and at once when it is woken.
-pub(crate) async fn run(store: Store, own: Arc<TlsCredentials>, wake: Arc<Notify>) {
+pub(crate) async fn run(store: Store, signers: Arc<Signers>, wake: Arc<Notify>) {
     loop {
-        sign_waiting(&store, &own).await;
+        sign_waiting(&store, &signers).await;
         tokio::select! {
             () = wake.notified() => {}
             () = tokio::time::sleep(RETRY) => {}
@@ -31,7 +31,7 @@ pub(crate) async fn run(store: Store, own: Arc<TlsCredentials>, wake: Arc<Notify
     }
 }
 
-async fn sign_waiting(store: &Store, own: &Arc<TlsCredentials>) {
+async fn sign_waiting(store: &Store, signers: &Signers) {
     let view = store.view();
     let Some(cluster) = view.all::<Cluster>().next().cloned() else { return };
     let waiting: Vec<Arc<Node>> =
@@ -39,7 +39,7 @@ async fn sign_waiting(store: &Store, own: &Arc<TlsCredentials>) {
     drop(view);
     let cluster = &cluster;
     let sign_each = |node: Arc<Node>| async move {
-        if let Err(error) = sign(store, own, cluster, &node).await {
+        if let Err(error) = sign(store, signers, cluster, &node).await {
             tracing::error!(node = node.id, error = %brig_types::error::chain(&error), "cannot record a certificate");
         }
     };
@@ -53,8 +53,8 @@ fn is_waiting(node: &Node) -> bool {
 
 async fn sign(
     store: &Store,
-    own: &Arc<TlsCredentials>,
-    cluster: &Cluster,
+    signers: &Signers,
+    cluster: &Arc<Cluster>,
     node: &Node,
 ) -> Result<(), StoreError> {
     let (Some(request), Ok(id)) = (&node.certificate, NodeId::parse(&node.id)) else {
@@ -63,7 +63,7 @@ async fn sign(
     let waiting = request.status.as_ref().map_or(State::Pending, |status| status.state());
     let identity =
         NodeIdentity { cluster: cluster.id.clone(), role: pki_role(node.role()), node: id };
-    let attempt = match Signer::new(cluster, own) {
+    let attempt = match signers.of(cluster) {
         Ok(signer) => signer.issue(&request.csr, &identity, super::expiry(cluster)).await,
         Err(error) => Err(error),
     };

@@ -12,10 +12,11 @@ use brig_pki::identity::CertInfo;
 use brig_proto::swarm::{
     Cluster, IssuanceStatus, Node, NodeRole, RootRotation, issuance_status::State, node_status,
 };
-use brig_store::{Object, Store};
+use brig_store::{Change, Object, Store};
 use tokio::time::Instant;
 
 use super::rotation;
+use super::signers::Signers;
 use crate::error::ControlError;
 use crate::manager::changes::{self, Wake};
 use crate::manager::dispatcher::{DEFAULT_PERIOD, heartbeats};
@@ -27,6 +28,8 @@ const EVERY: Duration = Duration::from_secs(3);
 const BATCH: usize = 30;
 /// Shortest time between two looks, when much happens.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The time between two looks as a multiple of what one takes: many nodes take longer.
+const SPARED: u32 = 20;
 /// How many heartbeats long a node may be down before the end of a rotation no longer waits for
 /// it: half a minute where nothing else is set.
 const DOWN_PATIENCE: u32 = 15;
@@ -52,14 +55,15 @@ struct Findings {
 }
 
 /// Runs until it is dropped.
-pub(crate) async fn run(store: Store) {
+pub(crate) async fn run(store: Store, signers: Arc<Signers>) {
     let mut seen = BTreeMap::new();
     let mut next_telling = Instant::now();
     let mut target = Vec::new();
     loop {
         let now = Instant::now();
-        let (findings, mut watcher) = store.view_and_watch(|view| {
+        let (looked, mut watcher) = store.view_and_watch(|view| {
             let cluster = view.all::<Cluster>().next()?;
+            signers.keep_only(cluster);
             let wanted = rotation::target(cluster.root_ca.as_ref()?);
             if target != wanted {
                 // Nobody was told of this one yet.
@@ -72,8 +76,12 @@ pub(crate) async fn run(store: Store) {
                 next_telling = now + EVERY;
             }
             let nodes = view.all::<Node>().map(Arc::as_ref);
-            Some(look(cluster, nodes, &mut seen, now, may_tell))
+            let issuer = issuer(cluster)?;
+            let findings = look(cluster, &issuer, nodes, &mut seen, now, may_tell);
+            Some((findings, Concern { issuer, rotating: is_rotating(cluster) }))
         });
+        let took = now.elapsed();
+        let (findings, concern) = looked.unzip();
         let findings = findings.unwrap_or_default();
         if let Err(error) = tell(&store, &findings.to_tell).await {
             tracing::error!(error = %brig_types::error::chain(&error), "cannot tell nodes to renew their certificates");
@@ -93,15 +101,39 @@ pub(crate) async fn run(store: Store) {
                 }
             }
         }
-        tokio::time::sleep(PAUSE).await;
-        if !worth_a_look(&mut watcher, next_telling).await {
+        tokio::time::sleep(PAUSE.max(took.saturating_mul(SPARED))).await;
+        if !worth_a_look(&mut watcher, next_telling, concern.as_ref()).await {
             return;
         }
     }
 }
 
-/// Sleeps until nodes or the cluster changed, or it is time; `false` when the store is closed.
-async fn worth_a_look(watcher: &mut brig_store::Watcher, at: Instant) -> bool {
+/// What can change the findings of a look.
+struct Concern {
+    issuer: CertInfo,
+    rotating: bool,
+}
+
+impl Concern {
+    /// Thousands of nodes can join or renew in a row, and a look at all of them for each would cost
+    /// more than their certificates.
+    fn is_touched_by(&self, change: &Change) -> bool {
+        match change.object() {
+            Object::Cluster(_) => true,
+            Object::Node(node) => self.rotating || is_straggler(node, &self.issuer),
+            Object::Service(_) | Object::Task(_) | Object::Secret(_) => false,
+            Object::Config(_) | Object::Network(_) | Object::Access(_) => false,
+        }
+    }
+}
+
+/// Sleeps until something changed that concerns it, or it is time; `false` when the store is
+/// closed.
+async fn worth_a_look(
+    watcher: &mut brig_store::Watcher,
+    at: Instant,
+    concern: Option<&Concern>,
+) -> bool {
     loop {
         let wake = tokio::select! {
             wake = changes::wait(watcher, None) => wake,
@@ -109,9 +141,8 @@ async fn worth_a_look(watcher: &mut brig_store::Watcher, at: Instant) -> bool {
         };
         match wake {
             Wake::Changes(commits) => {
-                let concerns = changes::of(&commits)
-                    .any(|change| matches!(change.object(), Object::Node(_) | Object::Cluster(_)));
-                if concerns {
+                let touches = |change| concern.is_none_or(|it| it.is_touched_by(change));
+                if changes::of(&commits).any(touches) {
                     return true;
                 }
             }
@@ -121,22 +152,41 @@ async fn worth_a_look(watcher: &mut brig_store::Watcher, at: Instant) -> bool {
     }
 }
 
+fn is_rotating(cluster: &Cluster) -> bool {
+    cluster.root_ca.as_ref().is_some_and(|root| root.root_rotation.is_some())
+}
+
+/// The root that nodes are to have certificates of.
+fn issuer(cluster: &Cluster) -> Option<CertInfo> {
+    match CertInfo::from_pem(rotation::target(cluster.root_ca.as_ref()?)) {
+        Ok(issuer) => Some(issuer),
+        Err(error) => {
+            tracing::error!(error = %error, "the cluster's root certificate cannot be read");
+            None
+        }
+    }
+}
+
+/// Whether a node is up without the right certificate.
+fn is_straggler(node: &Node, issuer: &CertInfo) -> bool {
+    state(node) == node_status::State::Ready && !rotation::is_issued_by(node, issuer)
+}
+
 fn look<'a>(
     cluster: &Cluster,
+    issuer: &CertInfo,
     nodes: impl Iterator<Item = &'a Node>,
     seen: &mut BTreeMap<String, Seen>,
     now: Instant,
     may_tell: bool,
 ) -> Findings {
     let Some(root) = &cluster.root_ca else { return Findings::default() };
-    let issuer = match CertInfo::from_pem(rotation::target(root)) {
-        Ok(issuer) => issuer,
-        Err(error) => {
-            tracing::error!(error = %error, "the cluster's root certificate cannot be read");
-            return Findings::default();
-        }
+    // Those that are away hold up nothing but the end of a rotation.
+    let is_behind = |node: &&Node| match &root.root_rotation {
+        Some(_) => !rotation::is_issued_by(node, issuer),
+        None => is_straggler(node, issuer),
     };
-    let behind: Vec<&Node> = nodes.filter(|node| !rotation::is_issued_by(node, &issuer)).collect();
+    let behind: Vec<&Node> = nodes.filter(is_behind).collect();
     let ids: BTreeSet<&str> = behind.iter().map(|node| node.id.as_str()).collect();
     seen.retain(|id, _| ids.contains(id.as_str()));
     let mut findings = Findings::default();

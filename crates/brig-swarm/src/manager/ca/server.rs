@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use brig_pki::admission::Standing;
 use brig_pki::identity::NodeIdentity;
-use brig_pki::tls::TlsCredentials;
 use brig_pki::token::NodeRole as Role;
 use brig_proto::swarm::{
     Certificate, Cluster, GetRootCaCertificateRequest, GetRootCaCertificateResponse,
@@ -21,7 +20,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::signer::{SignError, Signer, recorded};
+use super::signer::{SignError, recorded};
+use super::signers::Signers;
 use crate::grpc::authorize::{Caller, Unrecognized};
 use crate::manager::changes::{self, Wake};
 use crate::manager::dispatcher::status::store_failed;
@@ -37,8 +37,7 @@ const SIGN_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(crate) struct CaServer {
     store: Store,
-    /// This node's certificate, for signers outside of the cluster.
-    identity: Arc<TlsCredentials>,
+    signers: Arc<Signers>,
     /// Woken when a request has to wait for its signature.
     waiting: Arc<Notify>,
     stop: CancellationToken,
@@ -48,17 +47,17 @@ impl CaServer {
     /// Serves from the cluster object.
     pub(crate) const fn new(
         store: Store,
-        identity: Arc<TlsCredentials>,
+        signers: Arc<Signers>,
         waiting: Arc<Notify>,
         stop: CancellationToken,
     ) -> Self {
-        Self { store, identity, waiting, stop }
+        Self { store, signers, waiting, stop }
     }
 
     /// Signs a request, or notes down that it waits.
     async fn sign(
         &self,
-        cluster: &Cluster,
+        cluster: &Arc<Cluster>,
         node: &NodeId,
         role: NodeRole,
         csr: Vec<u8>,
@@ -66,7 +65,7 @@ impl CaServer {
     ) -> Result<Certificate, Status> {
         let identity =
             NodeIdentity { cluster: cluster.id.clone(), role: pki_role(role), node: node.clone() };
-        let attempt = match Signer::new(cluster, &self.identity) {
+        let attempt = match self.signers.of(cluster) {
             Ok(signer) => {
                 let issue = signer.issue(&csr, &identity, super::expiry(cluster));
                 tokio::time::timeout(SIGN_PATIENCE, issue).await.unwrap_or(Err(SignError::Slow))

@@ -1,7 +1,7 @@
 //! What signs node certificates: the root that the cluster's nodes are to have.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use brig_pki::PkiError;
 use brig_pki::ca::RootCa;
@@ -15,8 +15,7 @@ use tonic::Status;
 use super::external::{ExternalCa, ExternalError};
 use super::rotation;
 
-/// Signs node certificates as the cluster object says. It is made for one use and forgotten: the
-/// next one may have to sign with another root.
+/// Signs node certificates as the cluster object says.
 #[derive(Debug)]
 pub(crate) struct Signer {
     authority: Authority,
@@ -27,7 +26,7 @@ pub(crate) struct Signer {
 #[derive(Debug)]
 enum Authority {
     /// The root with its key.
-    Local(Arc<RootCa>),
+    Local(RootCa),
     /// Somebody else has the key.
     External(ExternalCa),
 }
@@ -93,7 +92,8 @@ impl Signer {
             None => {
                 let key = SecretBytes::new(key.clone());
                 let key = (!key.expose_secret().is_empty()).then_some(key);
-                Authority::Local(root_ca(cert, key).map_err(SignError::Recoverable)?)
+                let root = RootCa::from_pem(cert, key.as_ref());
+                Authority::Local(root.map_err(SignError::Recoverable)?)
             }
         };
         Ok(Self { authority, intermediates })
@@ -123,36 +123,6 @@ impl Signer {
         chain.extend_from_slice(&self.intermediates);
         Ok(chain)
     }
-}
-
-/// The root that signed last. Reading one costs as much as signing several certificates, and
-/// thousands of nodes may come at once.
-static LAST: Mutex<Option<LastRoot>> = Mutex::new(None);
-
-/// How long a root is taken as read: its own validity is checked when it is read.
-const READ_FOR: Duration = Duration::from_secs(60);
-
-struct LastRoot {
-    cert: Vec<u8>,
-    key: Option<SecretBytes>,
-    read: Instant,
-    root: Arc<RootCa>,
-}
-
-fn root_ca(cert: &[u8], key: Option<SecretBytes>) -> Result<Arc<RootCa>, PkiError> {
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(last) = last.as_ref()
-        && last.read.elapsed() < READ_FOR
-        && last.cert == cert
-        && last.key.as_ref().map(SecretBytes::expose_secret)
-            == key.as_ref().map(SecretBytes::expose_secret)
-    {
-        return Ok(Arc::clone(&last.root));
-    }
-    let root = Arc::new(RootCa::from_pem(cert, key.as_ref())?);
-    *last =
-        Some(LastRoot { cert: cert.to_vec(), key, read: Instant::now(), root: Arc::clone(&root) });
-    Ok(root)
 }
 
 /// The record of a request after an attempt to sign it; `waiting` is its state if it has to wait.

@@ -3,6 +3,7 @@
 //! Every change is one transaction on the store; the control loops see it there. Texts are
 //! SwarmKit's, with the prefix that Docker Engine puts before them.
 
+mod access;
 mod behind;
 pub(crate) mod cluster;
 mod configs;

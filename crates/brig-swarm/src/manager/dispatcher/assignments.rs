@@ -143,7 +143,10 @@ impl AssignmentSet {
             (Change::Removed(_), Object::Task(task)) => self.task_removed(&task.id),
             (_, Object::Task(task)) if task.node_id == node => self.task_changed(task, state),
             (_, Object::Task(_) | Object::Node(_) | Object::Service(_) | Object::Secret(_))
-            | (_, Object::Config(_) | Object::Network(_) | Object::Cluster(_)) => {}
+            | (
+                _,
+                Object::Config(_) | Object::Network(_) | Object::Cluster(_) | Object::Access(_),
+            ) => {}
         }
     }
 

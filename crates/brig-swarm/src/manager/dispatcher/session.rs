@@ -127,7 +127,8 @@ impl Inner {
                             | Object::Task(_)
                             | Object::Secret(_)
                             | Object::Config(_)
-                            | Object::Network(_) => false,
+                            | Object::Network(_)
+                            | Object::Access(_) => false,
                         });
                         message = if relevant {
                             self::message(&self.store.view(), node, session)

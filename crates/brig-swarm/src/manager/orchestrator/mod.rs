@@ -87,7 +87,8 @@ impl Orchestrator {
                 | Object::Secret(_)
                 | Object::Config(_)
                 | Object::Network(_)
-                | Object::Cluster(_) => {}
+                | Object::Cluster(_)
+                | Object::Access(_) => {}
             }
         }
         dirty

@@ -1,4 +1,9 @@
-//! `access …` and `auth …`: the rules in force, and why they decide as they do.
+//! `access …` and `auth …`: the rules in force, why they decide as they do, and who gets in from
+//! elsewhere.
+
+mod enroll;
+mod identity;
+mod ssh;
 
 use clap::Args;
 use serde::Deserialize;
@@ -21,7 +26,18 @@ leaf!(
 );
 
 /// `access …`.
-pub(crate) const COMMANDS: &[&Leaf] = &[&LS];
+pub(crate) const COMMANDS: &[&Leaf] = &[
+    &enroll::APPROVE,
+    &enroll::DENY,
+    &enroll::ENROLL,
+    &identity::IDENTITIES,
+    &identity::ISSUE,
+    &LS,
+    &enroll::OPEN,
+    &enroll::PENDING,
+    &identity::REVOKE,
+    &ssh::SSH,
+];
 /// `auth …`.
 pub(crate) const AUTH_COMMANDS: &[&Leaf] = &[&EXPLAIN];
 

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::cli::leaf;
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, message};
 use crate::terminal::stdin::Stdin;
 use crate::terminal::writer::{Target, Writer};
 
@@ -22,9 +22,29 @@ leaf!(
 const BUFFER: usize = 32 * 1024;
 
 #[derive(Args, Debug)]
-struct DialArgs {}
+struct DialArgs {
+    /// Called by sshd instead of what the client asked for: refuse all but what this command does
+    #[arg(long, hide = true)]
+    forced: bool,
+}
 
-async fn dial(context: &Context, _: DialArgs) -> Result<()> {
+/// Where sshd says what the client asked for.
+const ASKED_FOR: &str = "SSH_ORIGINAL_COMMAND";
+
+/// Whether somebody who came over ssh asked for what this command does.
+fn is_asked_for(command: &str) -> bool {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let program = words.first().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
+    matches!(program, "docker" | "brig") && words.ends_with(&["system", "dial-stdio"])
+}
+
+async fn dial(context: &Context, args: DialArgs) -> Result<()> {
+    let asked = std::env::var(ASKED_FOR).unwrap_or_default();
+    if args.forced && !is_asked_for(&asked) {
+        return Err(message(
+            "this key opens the engine, not a shell; use it so: docker -H ssh://USER@HOST ps",
+        ));
+    }
     let connection = context.client.endpoint().connect().await?;
     let (mut reader, mut writer) = tokio::io::split(connection);
     let out = Writer::start()?;
@@ -59,4 +79,24 @@ async fn dial(context: &Context, _: DialArgs) -> Result<()> {
         result = input => result?,
     }
     out.finish().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_clients_of_the_engine_are_served() {
+        for command in [
+            "docker system dial-stdio",
+            "docker --host=unix:///x.sock system dial-stdio",
+            "/usr/bin/brig system dial-stdio",
+        ] {
+            assert!(is_asked_for(command), "{command}");
+        }
+        for command in ["", "id", "sh -c docker system dial-stdio", "docker run x", "docker system"]
+        {
+            assert!(!is_asked_for(command), "{command}");
+        }
+    }
 }

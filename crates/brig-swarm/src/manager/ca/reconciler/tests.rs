@@ -4,6 +4,16 @@ use brig_proto::swarm::{Certificate, NodeDescription, NodeStatus, NodeTlsInfo, R
 use super::rotation::Signers;
 use super::*;
 
+fn look<'a>(
+    cluster: &Cluster,
+    nodes: impl Iterator<Item = &'a Node>,
+    seen: &mut BTreeMap<String, Seen>,
+    now: Instant,
+    may_tell: bool,
+) -> Findings {
+    super::look(cluster, &issuer(cluster).unwrap(), nodes, seen, now, may_tell)
+}
+
 fn stored(root: &Authority) -> RootCa {
     RootCa {
         ca_cert: root.cert_pem().to_vec(),
@@ -119,6 +129,28 @@ async fn without_a_rotation_stragglers_are_moved_all_the_same() {
     let nodes = [node(0, &old, READY), node(1, &new, READY)];
     let findings = look(&cluster, nodes.iter(), &mut BTreeMap::new(), Instant::now(), true);
     assert_eq!(findings, Findings { to_tell: vec!["n0".to_owned()], to_finish: None });
+}
+
+#[test]
+fn only_what_can_change_a_decision_is_worth_a_look() {
+    let (mut cluster, old, new) = rotating();
+    let change = |node: Node| Change::Created(Object::Node(Arc::new(node)));
+    let mut fresh = node(0, &new, node_status::State::Unknown);
+    fresh.description = None;
+    let changes = [
+        change(fresh),
+        change(node(1, &new, READY)),
+        change(node(2, &old, DOWN)),
+        change(node(3, &old, READY)),
+        Change::Removed(Object::Cluster(Arc::new(cluster.clone()))),
+    ];
+    let touching = |cluster: &Cluster| {
+        let concern = Concern { issuer: issuer(cluster).unwrap(), rotating: is_rotating(cluster) };
+        changes.each_ref().map(|change| concern.is_touched_by(change))
+    };
+    assert_eq!(touching(&cluster), [true; 5]);
+    cluster.root_ca = Some(stored(&new));
+    assert_eq!(touching(&cluster), [false, false, false, true, true]);
 }
 
 #[test]
