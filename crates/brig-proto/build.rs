@@ -1,8 +1,9 @@
-//! Generates the messages and gRPC stubs of `docker.swarmkit.v1` without `protoc`.
+//! Generates the messages and gRPC stubs of `docker.swarmkit.v1`, of `brig.v1` and of etcd's client
+//! protocol, without `protoc`.
 
 use std::error::Error;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 10] = [
     "docker/swarmkit/v1/types.proto",
     "docker/swarmkit/v1/specs.proto",
     "docker/swarmkit/v1/objects.proto",
@@ -11,10 +12,12 @@ const FILES: [&str; 8] = [
     "docker/swarmkit/v1/logbroker.proto",
     "docker/swarmkit/v1/resource.proto",
     "docker/swarmkit/v1/health.proto",
+    "brig/v1/managers.proto",
+    "etcd/v3.proto",
 ];
 
 /// Messages with a field that must not be printed; `src/redact.rs` writes their `Debug`.
-const REDACTED: [&str; 11] = [
+const REDACTED: [&str; 12] = [
     ".docker.swarmkit.v1.SecretSpec",
     ".docker.swarmkit.v1.IssueNodeCertificateRequest",
     ".docker.swarmkit.v1.GetUnlockKeyResponse",
@@ -26,6 +29,7 @@ const REDACTED: [&str; 11] = [
     ".docker.swarmkit.v1.ContainerSpec.PullOptions",
     ".docker.swarmkit.v1.VolumeSecret",
     ".docker.swarmkit.v1.MaybeEncryptedRecord",
+    ".brig.v1.JoinResponse",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use zeroize::Zeroize as _;
 
-use crate::swarm;
+use crate::{managers, swarm};
 
 /// Stands in for a value that must not be printed.
 struct Hidden(usize);
@@ -41,6 +41,13 @@ redacted! {
     swarm::container_spec::PullOptions { ; registry_auth }
     swarm::VolumeSecret { key ; secret }
     swarm::MaybeEncryptedRecord { algorithm ; data, nonce }
+    managers::JoinResponse { member, initial_cluster, endpoints, name ; store_ca, member_certificate, client_certificate, data_keys }
+}
+
+impl Drop for managers::JoinResponse {
+    fn drop(&mut self) {
+        self.data_keys.zeroize();
+    }
 }
 
 impl Drop for swarm::SecretSpec {
