@@ -65,6 +65,16 @@ impl StoreKeys {
         Ok((Self { kek, wrapped }, ring))
     }
 
+    /// The keys of a store that is there already, wrapped with a new key.
+    ///
+    /// # Errors
+    /// [`PkiError::Random`], [`PkiError::Sealed`].
+    pub fn of(ring: &KeyRing) -> Result<Self, PkiError> {
+        let kek = KeyEncryptionKey::generate()?;
+        let wrapped = ring.wrap(&kek)?;
+        Ok(Self { kek, wrapped })
+    }
+
     /// The data keys.
     ///
     /// # Errors
@@ -109,6 +119,12 @@ impl KeyFile {
             store_keys: self.store_keys.clone(),
             other: self.other.clone(),
         }
+    }
+
+    /// The same file with other data keys.
+    #[must_use]
+    pub fn with_store_keys(self, keys: StoreKeys) -> Self {
+        Self { store_keys: Some(keys), ..self }
     }
 
     /// Reads the file's text.

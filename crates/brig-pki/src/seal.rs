@@ -18,6 +18,7 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
+use brig_types::secret::SecretBytes;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{PkiError, hash, random};
@@ -236,6 +237,47 @@ impl KeyRing {
     pub fn blind_name(&self, kind: &str, name: &str) -> [u8; hash::SHA256_LEN] {
         let length = (kind.len() as u64).to_be_bytes();
         hash::hmac_sha256(self.name_key.as_ref(), &[&length, kind.as_bytes(), name.as_bytes()])
+    }
+
+    /// A ring that seals as this one does and opens what another one sealed as well.
+    ///
+    /// # Errors
+    /// [`PkiError::Sealed`] when these are too many keys.
+    pub fn including(&self, other: &Self) -> Result<Self, PkiError> {
+        let older: Vec<_> = self
+            .older
+            .iter()
+            .chain(std::iter::once(&other.current))
+            .chain(&other.older)
+            .filter(|key| key.id != self.current.id)
+            .map(|key| key.raw.clone())
+            .collect();
+        if older.len() >= MAX_RING {
+            return Err(PkiError::Sealed { reason: "too many data keys are in use" });
+        }
+        Self::from_raw(self.current.raw.clone(), older)
+    }
+
+    /// All keys of the ring, for another manager of the same cluster.
+    #[must_use]
+    pub fn to_secret(&self) -> SecretBytes {
+        let keys = std::iter::once(&self.current).chain(&self.older);
+        SecretBytes::new(keys.flat_map(|key| key.raw.iter().copied()).collect())
+    }
+
+    /// Reads what [`KeyRing::to_secret`] wrote.
+    ///
+    /// # Errors
+    /// [`PkiError::Sealed`] when these are no keys.
+    pub fn from_secret(secret: &SecretBytes) -> Result<Self, PkiError> {
+        const BROKEN: PkiError = PkiError::Sealed { reason: "not a key ring" };
+        let (keys, rest) = secret.expose_secret().as_chunks::<KEY_LEN>();
+        if !rest.is_empty() || keys.len() > MAX_RING {
+            return Err(BROKEN);
+        }
+        let mut keys = keys.iter().map(|key| Zeroizing::new(*key));
+        let current = keys.next().ok_or(BROKEN)?;
+        Self::from_raw(current, keys.collect())
     }
 
     /// Wraps all keys of the ring with a key-encryption key.

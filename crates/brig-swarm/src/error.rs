@@ -56,6 +56,9 @@ pub enum ControlError {
         /// The network.
         name: String,
     },
+    /// Too few managers are there.
+    #[error(transparent)]
+    NoQuorum(brig_store::StoreError),
     /// The cluster's store did not take the change.
     #[error("the cluster's store failed")]
     Store(#[source] brig_store::StoreError),
@@ -74,6 +77,7 @@ impl Categorized for ControlError {
             Self::AlreadyExists { .. } => ErrorKind::Conflict,
             Self::Unsupported(_) | Self::NotImplemented(_) => ErrorKind::NotImplemented,
             Self::Predefined { .. } => ErrorKind::Forbidden,
+            Self::NoQuorum(_) => ErrorKind::Unavailable,
             Self::OutOfSequence | Self::Store(_) | Self::Pki(_) => ErrorKind::System,
         }
     }
@@ -205,6 +209,20 @@ pub enum SwarmError {
         "the external CA did not sign this node's certificate. It is asked without a client certificate, because the first node has none yet; for a CA that demands one make the swarm without --external-ca, and move it with \"docker swarm ca --rotate --ca-cert FILE --external-ca ...\""
     )]
     ExternalCa(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The node was admitted, but no manager took it into the store.
+    #[error(
+        "node {node} was admitted but did not become a manager; before the next attempt run \"docker node demote {node}\" and \"docker node rm --force {node}\" on a manager"
+    )]
+    NotAManager {
+        /// The node's id.
+        node: String,
+        /// Why.
+        #[source]
+        source: Box<SwarmError>,
+    },
+    /// The replicated store cannot be set up or reached.
+    #[error("the replicated store: {0}")]
+    Etcd(String),
     /// The cluster's store cannot be used.
     #[error("the cluster's store failed")]
     Store(#[source] brig_store::StoreError),
@@ -225,6 +243,7 @@ impl Categorized for SwarmError {
             | Self::Unreachable { .. }
             | Self::Unanswered(_)
             | Self::ExternalCa(_)
+            | Self::Etcd(_)
             | Self::JoinTimeout
             | Self::JoinStopped => ErrorKind::Unavailable,
             Self::InvalidArgument(_)
@@ -240,6 +259,7 @@ impl Categorized for SwarmError {
             },
             Self::NotImplemented(_) => ErrorKind::NotImplemented,
             Self::Control(source) => source.kind(),
+            Self::NotAManager { source, .. } => source.kind(),
             Self::WrongClock { .. }
             | Self::BadAnswer(_)
             | Self::Damaged { .. }

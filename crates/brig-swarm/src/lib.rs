@@ -19,6 +19,7 @@ mod expiry;
 mod grpc;
 mod manager;
 mod node;
+mod replica;
 mod task;
 mod validate;
 mod wire_time;
@@ -34,3 +35,4 @@ pub use manager::control::{
 };
 pub use manager::join_tokens::TokenLimit;
 pub use node::{InitRequest, JoinRequest, LocalNodeState, Swarm, SwarmConfig, SwarmStatus};
+pub use replica::{ExternalStore, StoreSettings};

@@ -133,6 +133,18 @@ pub struct Flags {
     /// Clients' certificates that count no more: sha256:FINGERPRINT or serial:NUMBER a line, or PEM revocation lists
     #[arg(long, value_name = "FILE")]
     tlsrevoked: Option<PathBuf>,
+    /// Keep the swarm's store in this etcd, etcd://HOST:PORT,HOST:PORT [default: a file, and etcd on every manager once there are several]
+    #[arg(long, value_name = "ADDRESS")]
+    store: Option<String>,
+    /// Authority of the certificates of that etcd
+    #[arg(long, value_name = "FILE")]
+    store_cacert: Option<PathBuf>,
+    /// Certificate that opens that etcd
+    #[arg(long, value_name = "FILE")]
+    store_cert: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE")]
+    store_key: Option<PathBuf>,
 }
 
 impl Flags {
@@ -181,6 +193,10 @@ impl Flags {
             tlscert: self.tlscert.clone(),
             tlskey: self.tlskey.clone(),
             tlsrevoked: self.tlsrevoked.clone(),
+            store: self.store.clone(),
+            store_cacert: self.store_cacert.clone(),
+            store_cert: self.store_cert.clone(),
+            store_key: self.store_key.clone(),
         }
     }
 }

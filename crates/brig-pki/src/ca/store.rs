@@ -2,11 +2,12 @@
 //! worker holds anything that opens it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use brig_types::secret::SecretBytes;
 use rcgen::{
     BasicConstraints, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
-use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::{
@@ -41,6 +42,24 @@ impl RootCa {
         let cert = cert.der().clone();
         let cert_pem = x509::to_pem(CERTIFICATE_TAG, &cert).into_bytes();
         Ok(Self { cert_pem, cert, key: Some(key) })
+    }
+
+    /// Reads certificate and key from one text.
+    ///
+    /// # Errors
+    /// [`PkiError::Pem`], [`PkiError::Certificate`], [`PkiError::PrivateKey`].
+    pub fn from_bundle(pem_text: &SecretBytes) -> Result<Self, PkiError> {
+        let cert = x509::certificates(pem_text.expose_secret())?
+            .into_iter()
+            .next()
+            .ok_or(PkiError::Pem { expected: "certificate" })?;
+        let key = pem::parse_many(pem_text.expose_secret())
+            .map_err(|_| PkiError::Pem { expected: "private key" })?
+            .into_iter()
+            .find(|block| block.tag() == "PRIVATE KEY")
+            .ok_or(PkiError::Pem { expected: "private key" })?;
+        let key = SecretBytes::new(pem::encode(&key).into_bytes());
+        Self::from_pem(x509::to_pem(CERTIFICATE_TAG, &cert).as_bytes(), Some(&key))
     }
 
     /// The certificate of a member of the store, which serves clients and speaks with other

@@ -25,7 +25,7 @@ use crate::sealer::BlindName;
 /// Keys that are read at a time.
 const PAGE: i64 = 512;
 /// How long one page may take.
-const READ_PATIENCE: Duration = Duration::from_secs(10);
+const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// How long one attempt to write may take. The leader may be gone; asking again is harmless.
 const ATTEMPT_PATIENCE: Duration = Duration::from_millis(1000);
 /// Pause between two attempts.
@@ -220,9 +220,19 @@ impl EtcdBackend {
         answer.map(drop).map_err(translate)
     }
 
-    /// Everything, and etcd's revision that it is of.
+    /// Everything, and etcd's revision that it is of. Without a majority it is what the member
+    /// knows that answers.
     async fn read(&self) -> Result<(Loaded, Known), BackendError> {
-        read(&self.client, &self.shared.layout).await
+        let layout = &self.shared.layout;
+        match read(&self.client, layout, false).await {
+            Err(BackendError::Unavailable(reason)) => {
+                let known = read(&self.client, layout, true).await?;
+                tracing::warn!(reason, "the store has no quorum, going on with what is known here");
+                self.shared.current.send_replace(false);
+                Ok(known)
+            }
+            outcome => outcome,
+        }
     }
 
     /// Commits transactions that fit into one request.
@@ -456,10 +466,12 @@ impl fmt::Debug for EtcdBackend {
     }
 }
 
-/// Reads everything page by page, all of it as of one moment.
+/// Reads everything page by page, all of it as of one moment; `local` for whatever the member
+/// knows that is asked.
 pub(super) async fn read(
     client: &EtcdClient,
     layout: &Layout,
+    local: bool,
 ) -> Result<(Loaded, Known), BackendError> {
     let wrong = |reason: &str| BackendError::Format {
         path: String::from_utf8_lossy(&layout.store()).into_owned().into(),
@@ -475,6 +487,7 @@ pub(super) async fn read(
             range_end: end.clone(),
             limit: PAGE,
             revision: at,
+            serializable: local,
             ..RangeRequest::default()
         };
         let answer =

@@ -205,6 +205,11 @@ impl EtcdClient {
         Ok(peer.channel.clone())
     }
 
+    /// Asks the first member first again.
+    pub fn prefer_first(&self) {
+        self.0.preferred.store(0, Ordering::Relaxed);
+    }
+
     /// Prefers another member from now on.
     pub(super) fn rotate(&self) {
         self.0.preferred.fetch_add(1, Ordering::Relaxed);
@@ -359,7 +364,7 @@ impl EtcdClient {
         .map(drop)
     }
 
-    /// How the first member of the list is.
+    /// How the member at this `host:port` is.
     ///
     /// # Errors
     /// [`EtcdError`].

@@ -57,7 +57,7 @@ pub(super) async fn run(client: EtcdClient, shared: Arc<Shared>, sink: NewsSink)
 }
 
 async fn reload(client: &EtcdClient, shared: &Shared, sink: &NewsSink) {
-    match read(client, &shared.layout).await {
+    match read(client, &shared.layout, false).await {
         Ok((loaded, fresh)) => {
             let mut known = shared.lock();
             if fresh.heard >= known.heard {

@@ -14,7 +14,9 @@ pub(crate) mod gate;
 pub(crate) mod issued;
 pub(crate) mod join_tokens;
 pub(crate) mod keys;
+pub(crate) mod leading;
 pub(crate) mod logbroker;
+pub(crate) mod members;
 pub(crate) mod orchestrator;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
@@ -25,6 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brig_pki::tls::TlsCredentials;
+use brig_proto::managers::managers_server::ManagersServer;
+use brig_proto::swarm::{Node, NodeRole};
 use brig_proto::swarm::{
     ca_server::CaServer as CaService, dispatcher_server::DispatcherServer,
     health_server::HealthServer, log_broker_server::LogBrokerServer, node_ca_server::NodeCaServer,
@@ -42,12 +46,14 @@ use self::control::Control;
 use self::dispatcher::{Dispatcher, OwnNode};
 use self::gate::Gate;
 use self::logbroker::LogBroker;
+use self::members::Members;
 use self::resource::{Health, ResourceAllocator};
 use crate::grpc::authorize::AuthorizeLayer;
 use crate::grpc::clock::{ClockOffset, StampLayer};
 use crate::grpc::connections::Connections;
 use crate::grpc::refusals::Refusals;
 use crate::grpc::server::{self, Door};
+use crate::replica::{Replica, upkeep};
 
 /// How long connections get to end by themselves when the manager stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -64,11 +70,14 @@ pub(crate) struct ManagerConfig {
     pub(crate) cluster: String,
     /// The node that the manager runs on.
     pub(crate) own: OwnNode,
+    /// This manager's part of the store.
+    pub(crate) replica: Arc<Replica>,
 }
 
 /// A running manager.
 pub(crate) struct Manager {
     store: Store,
+    replica: Arc<Replica>,
     control: Control,
     dispatcher: Dispatcher,
     tracker: TaskTracker,
@@ -78,18 +87,51 @@ pub(crate) struct Manager {
 impl Manager {
     /// Starts the loops and serves.
     pub(crate) async fn start(config: ManagerConfig) -> Result<Self, StoreError> {
-        let ManagerConfig { store, credentials, listener, cluster, own } = config;
+        let ManagerConfig { store, credentials, listener, cluster, own, replica } = config;
         let tracker = TaskTracker::new();
         let stop = CancellationToken::new();
-        let dispatcher =
-            Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
+        let live = replica.live.clone();
+        live.claim(&leading::manager_claim(&own.id), &own.address);
+        live.campaign(&own.id);
+        let dispatcher = Dispatcher::new(
+            store.clone(),
+            own.clone(),
+            live.clone(),
+            tracker.clone(),
+            stop.clone(),
+        );
+        if *live.leads().borrow() {
+            dispatcher.take_over().await?;
+        }
         let logs = LogBroker::new(tracker.clone(), stop.clone());
-        let control = Control::new(store.clone(), logs.clone(), own.id, Arc::clone(&credentials));
-        let manager =
-            Self { store: store.clone(), control, dispatcher: dispatcher.clone(), tracker, stop };
-        manager.spawn(orchestrator::run(store.clone()));
-        manager.spawn(allocator::run(store.clone()));
-        manager.spawn(scheduler::run(store.clone()));
+        let control =
+            Control::new(store.clone(), logs.clone(), own.id.clone(), Arc::clone(&credentials));
+        let members = Members::new(cluster.clone(), store.clone(), Arc::clone(&replica));
+        let manager = Self {
+            store: store.clone(),
+            replica: Arc::clone(&replica),
+            control,
+            dispatcher: dispatcher.clone(),
+            tracker,
+            stop,
+        };
+        manager.lead(&store, orchestrator::run);
+        manager.lead(&store, allocator::run);
+        manager.lead(&store, scheduler::run);
+        manager.lead(&store, ca::reconciler::run);
+        manager.lead(&store, {
+            let (live, own) = (live.clone(), own.id);
+            move |store| leading::tell(store, live.clone(), own.clone())
+        });
+        manager.lead(&store, {
+            let dispatcher = dispatcher.clone();
+            move |_| dispatcher.clone().watch_unattended()
+        });
+        manager.lead(&store, {
+            let replica = Arc::clone(&replica);
+            move |store| upkeep::lead(Arc::clone(&replica), store)
+        });
+        manager.spawn(upkeep::follow(replica, store.clone()));
         manager.spawn(dispatcher.clone().watch_heartbeats());
         let connections = Connections::default();
         let gate = Arc::new(Gate::new(cluster, store.clone()));
@@ -104,7 +146,6 @@ impl Manager {
             refusals: Arc::clone(&refusals),
         };
         let waiting = Arc::new(Notify::new());
-        manager.spawn(ca::reconciler::run(store.clone()));
         manager.spawn(ca::pending::run(
             store.clone(),
             Arc::clone(&credentials),
@@ -113,7 +154,7 @@ impl Manager {
         let ca = CaServer::new(store, Arc::clone(&credentials), waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };
         let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());
-        manager.serve(incoming, authorize, ca, dispatcher, logs);
+        manager.serve(incoming, authorize, ca, dispatcher, logs, members);
         Ok(manager)
     }
 
@@ -130,6 +171,7 @@ impl Manager {
     /// Ends the sessions and stops everything.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
+        self.replica.stop();
         self.tracker.close();
         if tokio::time::timeout(STOP_PATIENCE * 2, self.tracker.wait()).await.is_err() {
             tracing::warn!("parts of the manager did not stop in time");
@@ -139,6 +181,54 @@ impl Manager {
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
             tracing::error!("the cluster store was not closed");
         }
+    }
+
+    /// Takes this manager out of the replicated store, as far as the others are there to agree,
+    /// and stops with everything it has of it.
+    pub(crate) async fn leave(&self, node: &str) {
+        let others = self.store.view().managers().count() > 1;
+        if others && self.replica.has_members() {
+            let noted = self
+                .store
+                .update(|tx| -> Result<(), StoreError> {
+                    let Some(current) = tx.get::<Node>(node) else { return Ok(()) };
+                    let mut next = (*current).clone();
+                    next.manager_status = None;
+                    next.set_role(NodeRole::Worker);
+                    next.spec.get_or_insert_default().set_desired_role(NodeRole::Worker);
+                    tx.update(next).map(drop)
+                })
+                .await;
+            if let Err(error) = noted {
+                tracing::warn!(error = %brig_types::error::chain(&error), "the other managers were not told");
+            }
+            if let Err(error) = self.replica.remove(node).await {
+                tracing::warn!(error = %brig_types::error::chain(&error), "this manager's member was not taken out of the store");
+            }
+        }
+        self.stop().await;
+        self.replica.end().await;
+    }
+
+    /// Makes all other managers workers.
+    pub(crate) async fn forget_others(&self, own: &str) -> Result<(), StoreError> {
+        self.store
+            .update(|tx| {
+                let others: Vec<_> = tx
+                    .all::<Node>()
+                    .filter(|node| node.id != own && node.role() == NodeRole::Manager)
+                    .cloned()
+                    .collect();
+                for node in others {
+                    let mut next = (*node).clone();
+                    next.manager_status = None;
+                    next.set_role(NodeRole::Worker);
+                    next.spec.get_or_insert_default().set_desired_role(NodeRole::Worker);
+                    tx.update(next)?;
+                }
+                Ok(())
+            })
+            .await
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
@@ -151,6 +241,15 @@ impl Manager {
         });
     }
 
+    /// Runs something while this manager leads.
+    fn lead<F>(&self, store: &Store, work: impl Fn(Store) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (leads, store) = (self.replica.live.leads(), store.clone());
+        self.spawn(leading::while_leading(leads, move || work(store.clone())));
+    }
+
     fn serve(
         &self,
         incoming: impl Stream<Item = Result<server::Connection, Infallible>> + Send + 'static,
@@ -158,6 +257,7 @@ impl Manager {
         ca: CaServer,
         dispatcher: Dispatcher,
         logs: LogBroker,
+        members: Members,
     ) {
         let router = tonic::transport::Server::builder()
             .layer(StampLayer)
@@ -167,7 +267,8 @@ impl Manager {
             .add_service(DispatcherServer::new(dispatcher))
             .add_service(LogBrokerServer::new(logs))
             .add_service(ResourceAllocatorServer::new(ResourceAllocator))
-            .add_service(HealthServer::new(Health));
+            .add_service(HealthServer::new(Health))
+            .add_service(ManagersServer::new(members));
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
             let stopping = stop.clone();

@@ -7,15 +7,17 @@
 pub(crate) mod address;
 mod bootstrap;
 mod enrol;
-mod files;
+mod enter;
+pub(crate) mod files;
 mod join;
 mod renewal;
 mod running;
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
+use brig_pki::token::NodeRole;
 use brig_proto::swarm::{Cluster, ClusterSpec, Peer, node_spec};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
@@ -25,14 +27,21 @@ pub use self::join::JoinRequest;
 use self::join::{Joining, Plan};
 pub(crate) use self::renewal::window as renewal_window;
 use self::running::Running;
+pub(crate) use self::running::pki;
 use crate::error::SwarmError;
 use crate::executor::Executor;
 use crate::expiry::Expiry;
 use crate::grpc::clock::ClockOffset;
 use crate::manager::control::Control;
+use crate::replica::{self, StoreSettings};
 
 /// How long a call waits for the node to have joined. The attempt goes on after that.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often a node looks whether its certificate gives it another role, and the pause after it
+/// could not take it.
+const ROLE_LOOK: Duration = Duration::from_millis(500);
+const ROLE_RETRY: Duration = Duration::from_secs(5);
 
 /// What a node needs to be in a swarm.
 #[derive(Clone)]
@@ -42,6 +51,8 @@ pub struct SwarmConfig {
     pub state_dir: PathBuf,
     /// Runs the tasks.
     pub executor: Arc<dyn Executor>,
+    /// Where a cluster's store is kept.
+    pub store: StoreSettings,
 }
 
 impl std::fmt::Debug for SwarmConfig {
@@ -160,9 +171,14 @@ impl Swarm {
             files::is_occupied(&dir)
         })
         .await?;
+        let mut resumed = None;
         let membership = if occupied {
             match Running::resume(&config).await {
-                Ok(running) => Membership::Running(Arc::new(running)),
+                Ok(running) => {
+                    let running = Arc::new(running);
+                    resumed = Some(Arc::clone(&running));
+                    Membership::Running(running)
+                }
                 Err(error) => {
                     tracing::error!(error = %brig_types::error::chain(&error), "the swarm could not be taken up");
                     Membership::Failed(Arc::new(error))
@@ -173,12 +189,16 @@ impl Swarm {
             config.executor.retain(&[]).await;
             Membership::None
         };
-        Ok(Self(Arc::new(Inner {
+        let swarm = Self(Arc::new(Inner {
             config,
             changing: Mutex::new(()),
             membership: RwLock::new(membership),
             joins: TaskTracker::new(),
-        })))
+        }));
+        if let Some(running) = resumed {
+            swarm.run(running);
+        }
+        Ok(swarm)
     }
 
     /// Makes a new swarm with this node as its manager; returns the node's id.
@@ -188,15 +208,97 @@ impl Swarm {
     pub async fn init(&self, request: InitRequest) -> Result<String, SwarmError> {
         let _changing = self.0.changing.lock().await;
         if request.force_new_cluster {
-            return Err(SwarmError::NotImplemented(
-                "forcing a new cluster is not supported yet".to_owned(),
-            ));
+            return self.force_new_cluster().await;
         }
         self.check_free()?;
         let running = Running::create(&self.0.config, request).await?;
         let node = running.node_id();
-        self.set(Membership::Running(Arc::new(running)));
+        self.run(Arc::new(running));
         Ok(node)
+    }
+
+    /// Makes this manager the only one of its cluster, when the others are gone for good. What is
+    /// stored here goes on; the other managers are workers that are down, to be removed or to
+    /// join anew.
+    async fn force_new_cluster(&self) -> Result<String, SwarmError> {
+        let config = &self.0.config;
+        match self.membership() {
+            Membership::Running(running) if running.is_manager() => {
+                running.stop().await;
+                self.set(Membership::None);
+            }
+            Membership::Failed(_) => {}
+            Membership::Running(_) => return Err(SwarmError::NotManager),
+            Membership::None | Membership::Joining(_) | Membership::JoinFailed(_) => {
+                return Err(SwarmError::NotPartOfSwarm);
+            }
+        }
+        let restarted = async {
+            replica::force_alone(&files::Layout(config.state_dir.clone())).await?;
+            let running = Running::resume(config).await?;
+            running.forget_other_managers().await?;
+            Ok(running)
+        };
+        match restarted.await {
+            Ok(running) => {
+                let node = running.node_id();
+                self.run(Arc::new(running));
+                Ok(node)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                self.set(Membership::Failed(Arc::clone(&error)));
+                Err(SwarmError::Unusable(error))
+            }
+        }
+    }
+
+    /// Works in a swarm from now on, in the role that its certificate gives it.
+    fn run(&self, running: Arc<Running>) {
+        self.set(Membership::Running(Arc::clone(&running)));
+        let swarm = Arc::downgrade(&self.0);
+        tokio::spawn(async move { follow_role(swarm, running).await });
+    }
+
+    /// Becomes a manager, or stops being one. Answers whether that is settled.
+    async fn change_role(&self, running: &Arc<Running>) -> bool {
+        let _changing = self.0.changing.lock().await;
+        let is_current = matches!(
+            self.membership(),
+            Membership::Running(current) if Arc::ptr_eq(&current, running)
+        );
+        if !is_current {
+            return true;
+        }
+        let config = &self.0.config;
+        if running.role() == NodeRole::Manager {
+            match enter::enter(config).await {
+                Ok(()) => running.stop().await,
+                Err(SwarmError::Rpc(status)) if status.code() == tonic::Code::Unimplemented => {
+                    tracing::warn!(
+                        "this node was promoted but works on as a worker: its managers are not brig's"
+                    );
+                    return true;
+                }
+                Err(error) => {
+                    tracing::warn!(error = %brig_types::error::chain(&error), "this node was promoted and is no manager yet");
+                    return false;
+                }
+            }
+        } else {
+            running.step_down().await;
+            if let Err(error) = enter::step_down(&config.state_dir).await {
+                tracing::error!(error = %brig_types::error::chain(&error), "what a manager has was not removed");
+            }
+        }
+        match Running::resume(config).await {
+            Ok(running) => self.run(Arc::new(running)),
+            Err(error) => {
+                tracing::error!(error = %brig_types::error::chain(&error), "the swarm could not be taken up");
+                self.set(Membership::Failed(Arc::new(error)));
+            }
+        }
+        true
     }
 
     /// Joins an existing swarm as a worker and waits until this node works in it.
@@ -231,7 +333,7 @@ impl Swarm {
             match joining.run(&swarm.0.config, plan, &sender).await {
                 Ok(running) => {
                     let running = Arc::new(running);
-                    swarm.set(Membership::Running(Arc::clone(&running)));
+                    swarm.run(Arc::clone(&running));
                     // Whoever asked may have stopped waiting; the node has joined all the same.
                     let _ = sender.send(Ok(running));
                 }
@@ -369,8 +471,33 @@ impl Swarm {
     }
 }
 
+/// Waits until a node's certificate gives it another role than it works in. Ends with the
+/// membership.
+async fn follow_role(swarm: Weak<Inner>, running: Arc<Running>) {
+    let mut pause = ROLE_LOOK;
+    loop {
+        tokio::select! {
+            () = running.stopped() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        if (running.role() == NodeRole::Manager) == running.is_manager() {
+            continue;
+        }
+        let Some(inner) = swarm.upgrade() else { return };
+        // Stopping the membership ends this task too, so the change has one of its own.
+        let changing = {
+            let running = Arc::clone(&running);
+            tokio::spawn(async move { Swarm(inner).change_role(&running).await })
+        };
+        if changing.await.unwrap_or(true) {
+            return;
+        }
+        pause = ROLE_RETRY;
+    }
+}
+
 /// Runs file and key operations where they do not hold up anything else.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SwarmError> + Send + 'static,
 ) -> Result<T, SwarmError> {
     tokio::task::spawn_blocking(work)

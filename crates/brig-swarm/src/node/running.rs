@@ -12,6 +12,7 @@ use brig_pki::seal::KeyRing;
 use brig_pki::tls::TlsCredentials;
 use brig_pki::token::NodeRole as Role;
 use brig_proto::swarm::{Node, NodeRole, Peer};
+use brig_store::etcd::{EtcdBackend, EtcdClient, Limits};
 use brig_store::{RedbBackend, Store, StoreError};
 use brig_types::id::{ClusterId, NodeId};
 use tokio::net::TcpListener;
@@ -30,6 +31,7 @@ use crate::manager::control::{Control, cluster};
 use crate::manager::dispatcher::OwnNode;
 use crate::manager::keys::DataKeys;
 use crate::manager::{Manager, ManagerConfig};
+use crate::replica::{self, Place, Replica, StoreSettings};
 
 /// How long to wait for an address that is still in use, by a daemon that is being replaced.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
@@ -76,7 +78,9 @@ impl Running {
             move || files::prepare_beside(&dir)
         })
         .await?;
-        let written = write_new_swarm(Layout(new.clone()), addresses, spec, request).await;
+        let settings = config.store.clone();
+        let written =
+            write_new_swarm(Layout(new.clone()), addresses, spec, request, settings).await;
         blocking(move || {
             written?;
             files::move_into_place(&new, &dir)
@@ -124,13 +128,15 @@ impl Running {
         let mut local_manager = None;
         let mut manager = None;
         let mut own_store = None;
-        // Managers of other implementations may promote a node that joined as a worker. It has
-        // no part in their store and goes on as what it is.
+        // A node that was promoted has no part in the store before a manager takes it in. Managers
+        // of other implementations never do: then it goes on as what it is.
         let joined = !addresses.remote_addr.is_empty();
-        if joined && identity.role == Role::Manager {
-            tracing::warn!("this node was promoted but works on as a worker");
-        }
-        if identity.role == Role::Manager && !joined {
+        let place = blocking({
+            let layout = layout.clone();
+            move || layout.read_store_place()
+        })
+        .await?;
+        if identity.role == Role::Manager && (!joined || place.is_some()) {
             let listener = match listener {
                 Some(listener) => listener,
                 None => listen(address::listen(&addresses.listen_addr)?).await?,
@@ -140,7 +146,22 @@ impl Running {
                 .map_err(|source| listen_failed(&addresses.listen_addr, source))?;
             local_manager = Some(address::local(listening).to_string());
             let ring = open_keys(&layout, stored.key.store_keys.as_ref())?;
-            let store = open_store(&layout, ring).await?;
+            let for_others = Arc::new(open_keys(&layout, stored.key.store_keys.as_ref())?);
+            let node = identity.node.to_string();
+            let replica = Arc::new(Replica::new(
+                layout.clone(),
+                config.store.clone(),
+                (&identity.cluster, &node),
+                address::advertise(&addresses.advertise_addr, listening)?.ip(),
+                for_others,
+            ));
+            let store = match open_store(&layout, &replica, ring).await {
+                Ok(store) => store,
+                Err(error) => {
+                    replica.stop();
+                    return Err(error);
+                }
+            };
             check_store(&layout, &store, &identity)?;
             own_store = Some(store.clone());
             let own = OwnNode {
@@ -153,6 +174,7 @@ impl Running {
                 listener,
                 cluster: identity.cluster.clone(),
                 own,
+                replica,
             });
             manager = Some(started.await.map_err(SwarmError::Store)?);
         }
@@ -222,6 +244,11 @@ impl Running {
         }
     }
 
+    /// The role that the node's certificate gives it now.
+    pub(crate) fn role(&self) -> Role {
+        self.credentials.identity().role
+    }
+
     /// Whether this node is a manager.
     pub(crate) const fn is_manager(&self) -> bool {
         self.manager.is_some()
@@ -284,6 +311,17 @@ impl Running {
         })
     }
 
+    /// Waits until the membership is being stopped.
+    pub(crate) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Makes the other managers workers, after their part of the store was given up.
+    pub(crate) async fn forget_other_managers(&self) -> Result<(), SwarmError> {
+        let Some(manager) = &self.manager else { return Err(SwarmError::NotManager) };
+        manager.forget_others(&self.node_id()).await.map_err(SwarmError::Store)
+    }
+
     /// Stops; containers go on running.
     pub(crate) async fn stop(&self) {
         self.stop_renewals().await;
@@ -298,7 +336,17 @@ impl Running {
         self.stop_renewals().await;
         self.agent.leave().await;
         if let Some(manager) = &self.manager {
-            manager.stop().await;
+            manager.leave(&self.node_id()).await;
+        }
+    }
+
+    /// Stops being a manager, after the others were told: the member of the store ends once it was
+    /// taken out. Containers go on running.
+    pub(crate) async fn step_down(&self) {
+        self.stop_renewals().await;
+        self.agent.stop().await;
+        if let Some(manager) = &self.manager {
+            manager.leave(&self.node_id()).await;
         }
     }
 
@@ -315,6 +363,7 @@ async fn write_new_swarm(
     addresses: Addresses,
     spec: brig_proto::swarm::ClusterSpec,
     request: InitRequest,
+    settings: StoreSettings,
 ) -> Result<(), SwarmError> {
     let cluster_id = ClusterId::generate().to_string();
     let identity =
@@ -323,13 +372,31 @@ async fn write_new_swarm(
     let availability = request.availability;
     let FirstCertificate { root, key, csr, chain } =
         bootstrap::first_certificate(&spec, &identity).await?;
+    let external = match &settings.external {
+        Some(external) => Some(EtcdBackend::new(
+            EtcdClient::new(&external.endpoints, external.tls.clone()).map_err(replica::etcd)?,
+            &cluster_id,
+            Limits::DEFAULT,
+            tokio::runtime::Handle::current(),
+        )),
+        None => None,
+    };
     let (store, cluster, node) = blocking(move || {
         let cluster = bootstrap::cluster(&cluster_id, &root, spec, &request)
             .map_err(|error| SwarmError::Control(Box::new(error)))?;
         let (keys, ring) = StoreKeys::generate().map_err(pki("make the store's keys"))?;
-        let backend = RedbBackend::open(&layout.store())
-            .map_err(|error| SwarmError::Store(StoreError::Open(Arc::new(error))))?;
-        let store = Store::open(backend, Arc::new(DataKeys(ring))).map_err(SwarmError::Store)?;
+        let sealer = Arc::new(DataKeys(ring));
+        let store = match external {
+            Some(backend) => {
+                layout.write_store_place(&Place::External)?;
+                Store::open(backend, sealer).map_err(SwarmError::Store)?
+            }
+            None => {
+                let backend = RedbBackend::open(&layout.store())
+                    .map_err(|error| SwarmError::Store(StoreError::Open(Arc::new(error))))?;
+                Store::open(backend, sealer).map_err(SwarmError::Store)?
+            }
+        };
         layout.write_addresses(&addresses)?;
         let own = Peer { node_id: identity.node.to_string(), addr: advertised.clone() };
         layout.write_managers(&[own])?;
@@ -351,7 +418,7 @@ async fn write_new_swarm(
     .await
 }
 
-fn read(layout: &Layout) -> Result<(Addresses, Vec<Peer>, StoredIdentity), SwarmError> {
+pub(crate) fn read(layout: &Layout) -> Result<(Addresses, Vec<Peer>, StoredIdentity), SwarmError> {
     let addresses = layout.read_addresses()?;
     let managers = layout.read_managers()?;
     let stored = CertificateDir::new(layout.certificates())
@@ -362,14 +429,26 @@ fn read(layout: &Layout) -> Result<(Addresses, Vec<Peer>, StoredIdentity), Swarm
 }
 
 /// The data keys of this node, which seal its store and what its agent remembers.
-fn open_keys(layout: &Layout, keys: Option<&StoreKeys>) -> Result<KeyRing, SwarmError> {
+pub(crate) fn open_keys(layout: &Layout, keys: Option<&StoreKeys>) -> Result<KeyRing, SwarmError> {
     keys.ok_or_else(|| layout.damaged("the key file has no data keys".to_owned()))?
         .open()
         .map_err(pki("open the data keys"))
 }
 
-async fn open_store(layout: &Layout, ring: KeyRing) -> Result<Store, SwarmError> {
+async fn open_store(
+    layout: &Layout,
+    replica: &Replica,
+    ring: KeyRing,
+) -> Result<Store, SwarmError> {
     let path = layout.store();
+    if let Some(backend) = replica.open().await? {
+        return blocking(move || {
+            // Left by a move that was broken off after its end.
+            files::remove_file(&path)?;
+            Store::open(backend, Arc::new(DataKeys(ring))).map_err(SwarmError::Store)
+        })
+        .await;
+    }
     if !path.exists() {
         return Err(layout.damaged("cluster.redb is missing".to_owned()));
     }

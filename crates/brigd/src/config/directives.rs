@@ -122,6 +122,18 @@ pub struct Directives {
     /// Clients' certificates that count no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tlsrevoked: Option<PathBuf>,
+    /// An etcd that keeps the swarm's store: `etcd://HOST:PORT,HOST:PORT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// Authority of that etcd's certificates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_cacert: Option<PathBuf>,
+    /// The certificate that opens it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_cert: Option<PathBuf>,
+    /// The key of that certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_key: Option<PathBuf>,
 }
 
 /// One pool: networks of `/size` are cut from `base`.

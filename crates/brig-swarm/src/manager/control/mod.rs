@@ -58,6 +58,13 @@ impl Control {
         &self.store
     }
 
+    /// Whether what is read here is what is stored now. A manager that has lost the others goes on
+    /// answering with what it last saw.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.store.is_current()
+    }
+
     /// Every change of every object from now on, as the store made it durable.
     #[must_use]
     pub fn watch(&self) -> Watcher {
@@ -138,6 +145,7 @@ impl From<StoreError> for ControlError {
             StoreError::NotFound { kind, id } => {
                 Self::NotFound { kind: kind.as_str(), reference: id }
             }
+            none @ StoreError::NoQuorum(_) => Self::NoQuorum(none),
             other => Self::Store(other),
         }
     }

@@ -38,7 +38,7 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError::OutOfSequence`], [`ControlError::FailedPrecondition`] for the last manager
-    /// and for a promotion.
+    /// and for the promotion of a node that runs Docker Engine.
     pub async fn update_node(
         &self,
         id: &str,
@@ -110,7 +110,9 @@ fn change_role(tx: &Tx<'_>, node: &mut Node, wanted: NodeRole) -> Result<(), Con
             node.manager_status = None;
         }
         (NodeRole::Worker, NodeRole::Manager) => {
-            return Err(ControlError::FailedPrecondition(cannot_be_promoted(node)));
+            if let Some(reason) = cannot_be_promoted(node) {
+                return Err(ControlError::FailedPrecondition(reason));
+            }
         }
         (NodeRole::Worker, NodeRole::Worker) | (NodeRole::Manager, NodeRole::Manager) => {
             return Ok(());
@@ -125,7 +127,7 @@ fn change_role(tx: &Tx<'_>, node: &mut Node, wanted: NodeRole) -> Result<(), Con
     Ok(())
 }
 
-fn cannot_be_promoted(node: &Node) -> String {
+fn cannot_be_promoted(node: &Node) -> Option<String> {
     let id = &node.id;
     let engine = node.description.as_ref().and_then(|description| description.engine.as_ref());
     let runs_docker = engine.is_some_and(|engine| {
@@ -134,15 +136,11 @@ fn cannot_be_promoted(node: &Node) -> String {
             .iter()
             .any(|plugin| plugin.r#type == "Log" && plugin.name == DOCKERS_LOG_DRIVER)
     });
-    if runs_docker {
+    runs_docker.then(|| {
         format!(
             "node {id} cannot be promoted: it runs Docker Engine, whose managers keep the swarm in a store of their own. It goes on as a worker"
         )
-    } else {
-        format!(
-            "node {id} cannot be promoted: this swarm has one manager, and more come with the replicated store. It goes on as a worker"
-        )
-    }
+    })
 }
 
 /// Drops the entries of removed nodes, which swarms kept once. That a node is not in the store is

@@ -52,6 +52,11 @@ impl Sessions {
         self.nodes.entry(node).or_insert(Entry { session: None, deadline });
     }
 
+    /// Whether the node has a session.
+    pub(crate) fn has(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(|entry| entry.session.is_some())
+    }
+
     /// Whether `session` is the node's current one.
     pub(crate) fn check(&self, beat: Beat<'_>) -> Result<CancellationToken, Status> {
         let current = self

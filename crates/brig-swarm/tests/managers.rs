@@ -1,0 +1,288 @@
+//! Several managers on one machine, each with a real etcd: joining, writing everywhere, losing
+//! one, promotion and demotion, and the way back from a lost quorum.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use brig_proto::swarm::{
+    ConfigSpec, Node, NodeRole, node_status, raft_member_status::Reachability,
+};
+use brig_swarm::{Control, InitRequest, JoinRequest, StoreSettings, Swarm, SwarmConfig};
+use brig_types::secret::SecretString;
+use common::*;
+
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A node, and the etcd that outlives its swarm's parts.
+struct Host {
+    dir: PathBuf,
+    machine: Machine,
+    settings: StoreSettings,
+    listen: String,
+    swarm: Swarm,
+}
+
+impl Host {
+    async fn new(dir: &Path) -> Self {
+        let machine = Machine::default();
+        let settings = StoreSettings { external: None, client_port: port(), peer_port: port() };
+        let listen = format!("127.0.0.1:{}", port());
+        let swarm = start(dir, &machine, &settings).await;
+        Self { dir: dir.to_owned(), machine, settings, listen, swarm }
+    }
+
+    fn init(&self) -> InitRequest {
+        InitRequest { listen_addr: self.listen.clone(), ..InitRequest::default() }
+    }
+
+    async fn join(&self, control: &Control, role: NodeRole) {
+        let cluster = control.cluster().unwrap();
+        let tokens = cluster.root_ca.as_ref().unwrap().join_tokens.clone().unwrap();
+        let token = if role == NodeRole::Manager { tokens.manager } else { tokens.worker };
+        let status = control.node("self").unwrap().manager_status.clone().unwrap();
+        let request = JoinRequest {
+            listen_addr: self.listen.clone(),
+            remote_addrs: vec![status.addr],
+            join_token: SecretString::new(token),
+            ..JoinRequest::default()
+        };
+        self.swarm.join(request).await.unwrap();
+    }
+
+    fn id(&self) -> String {
+        self.swarm.status().node_id
+    }
+
+    fn etcd(&self) -> Option<i32> {
+        let text = std::fs::read_to_string(self.dir.join("swarm/etcd/process.json")).ok()?;
+        let pid = text.split("\"pid\":").nth(1)?.split(',').next()?.parse().ok()?;
+        Path::new(&format!("/proc/{pid}/exe")).exists().then_some(pid)
+    }
+
+    /// What a power loss does, as far as one process can.
+    async fn die(&self) {
+        let etcd = self.etcd();
+        self.swarm.shutdown().await;
+        if let Some(pid) = etcd {
+            let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+            assert!(status.unwrap().success());
+        }
+    }
+
+    async fn boot(&mut self) {
+        self.swarm = start(&self.dir, &self.machine, &self.settings).await;
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(pid) = self.etcd() {
+            let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    }
+}
+
+async fn start(dir: &Path, machine: &Machine, settings: &StoreSettings) -> Swarm {
+    std::fs::create_dir_all(dir).unwrap();
+    Swarm::open(SwarmConfig {
+        state_dir: dir.join("swarm"),
+        executor: Arc::new(machine.clone()),
+        store: settings.clone(),
+    })
+    .await
+    .unwrap()
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < until, "{what} does not happen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn config(name: &str) -> ConfigSpec {
+    ConfigSpec { annotations: annotations(name), data: b"x".to_vec(), ..ConfigSpec::default() }
+}
+
+async fn write(control: &Control, name: &str) -> bool {
+    control.create_config(config(name)).await.is_ok()
+}
+
+fn has(control: &Control, name: &str) -> bool {
+    control.config(name).is_ok()
+}
+
+fn reaches(control: &Control, id: &str) -> Option<Reachability> {
+    Some(control.node(id).ok()?.manager_status.as_ref()?.reachability())
+}
+
+fn leader(control: &Control) -> Option<String> {
+    let leads = |node: &Arc<Node>| node.manager_status.as_ref().is_some_and(|s| s.leader);
+    control.nodes().iter().find(|node| leads(node)).map(|node| node.id.clone())
+}
+
+fn is_up(control: &Control, id: &str) -> bool {
+    control.node(id).is_ok_and(|node| {
+        node.status.as_ref().is_some_and(|s| s.state == node_status::State::Ready as i32)
+    })
+}
+
+async fn set_role(control: &Control, id: &str, role: NodeRole) {
+    loop {
+        let node = control.node(id).unwrap();
+        let mut spec = node.spec.clone().unwrap();
+        spec.set_desired_role(role);
+        let version = node.meta.as_ref().unwrap().version.unwrap().index;
+        match control.update_node(id, version, spec).await {
+            Ok(()) => return,
+            Err(error) => assert!(error.to_string().contains("out of sequence"), "{error}"),
+        }
+    }
+}
+
+/// The life of a real swarm: alone, three managers, one lost, one replaced, back to one. Nothing
+/// that was acknowledged is ever gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn managers_come_and_go_and_nothing_is_lost() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut first = Host::new(&temp.path().join("1")).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let worker = Host::new(&temp.path().join("w")).await;
+    worker.join(&control, NodeRole::Worker).await;
+    control.create_service(service("web", "img", 2)).await.unwrap();
+    assert!(write(&control, "alone").await);
+
+    // Writes go on while the store moves.
+    let writer = {
+        let control = control.clone();
+        tokio::spawn(async move {
+            let mut acknowledged = Vec::new();
+            for number in 0..100 {
+                let name = format!("moving{number}");
+                if write(&control, &name).await {
+                    acknowledged.push(name);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            acknowledged
+        })
+    };
+    let second = Host::new(&temp.path().join("2")).await;
+    second.join(&control, NodeRole::Manager).await;
+    let mut acknowledged = writer.await.unwrap();
+    assert_eq!(acknowledged.len(), 100, "no write was refused");
+    assert!(!temp.path().join("1/swarm/cluster.redb").exists());
+    let third = Host::new(&temp.path().join("3")).await;
+    third.join(&second.swarm.control().unwrap(), NodeRole::Manager).await;
+    let controls = [&first, &second, &third].map(|host| host.swarm.control().unwrap());
+    for (number, control) in controls.iter().enumerate() {
+        let name = format!("by{number}");
+        assert!(write(control, &name).await);
+        acknowledged.push(name);
+    }
+    for control in &controls {
+        for id in [first.id(), second.id(), third.id()] {
+            eventually("every manager is reachable", || {
+                reaches(control, &id) == Some(Reachability::Reachable)
+            })
+            .await;
+        }
+        eventually("everything is everywhere", || {
+            acknowledged.iter().all(|name| has(control, name))
+        })
+        .await;
+        assert_eq!(leader(control), Some(first.id()));
+    }
+    let known = worker.swarm.clone();
+    eventually("the worker knows all managers", || known.status().remote_managers.len() == 3).await;
+
+    // The leader is lost with its etcd.
+    first.die().await;
+    let control = second.swarm.control().unwrap();
+    let lost = Instant::now();
+    while !write(&control, "after").await {
+        assert!(lost.elapsed() < Duration::from_secs(20));
+    }
+    acknowledged.push("after".to_owned());
+    eventually("another one leads", || leader(&control).is_some_and(|id| id != first.id())).await;
+    eventually("the lost one is missed", || {
+        reaches(&control, &first.id()) == Some(Reachability::Unreachable)
+            && !is_up(&control, &first.id())
+    })
+    .await;
+    eventually("the worker is served by another", || is_up(&control, &worker.id())).await;
+
+    // It comes back.
+    first.boot().await;
+    let back = first.swarm.control().unwrap();
+    eventually("it has what it missed", || has(&back, "after")).await;
+    assert!(write(&back, "back").await);
+    eventually("it is there again", || {
+        reaches(&control, &first.id()) == Some(Reachability::Reachable)
+            && is_up(&control, &first.id())
+    })
+    .await;
+
+    // Back to one, by demotion.
+    for host in [&third, &first] {
+        set_role(&control, &host.id(), NodeRole::Worker).await;
+        eventually("it is a worker", || host.swarm.control().is_err() && host.etcd().is_none())
+            .await;
+        assert!(write(&control, &format!("without{}", host.id())).await);
+        eventually("it works on", || is_up(&control, &host.id())).await;
+    }
+    for name in &acknowledged {
+        assert!(has(&control, name), "{name} is lost");
+    }
+    assert!(!temp.path().join("3/swarm/etcd").exists());
+    // And up again.
+    set_role(&control, &third.id(), NodeRole::Manager).await;
+    eventually("it is a manager", || third.swarm.control().is_ok()).await;
+    let again = third.swarm.control().unwrap();
+    assert!(write(&again, "promoted").await);
+    eventually("both know", || has(&control, "promoted")).await;
+    for host in [&third, &second, &worker, &first] {
+        let _ = host.swarm.leave(true).await;
+    }
+    assert!(second.etcd().is_none() && third.etcd().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_quorum_reading_goes_on_and_one_can_begin_anew() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut first = Host::new(&temp.path().join("1")).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let second = Host::new(&temp.path().join("2")).await;
+    second.join(&control, NodeRole::Manager).await;
+    assert!(write(&control, "before").await);
+    second.die().await;
+    let refused = control.create_config(config("refused")).await.unwrap_err();
+    assert!(refused.to_string().contains("The swarm does not have a leader"), "{refused}");
+    assert!(has(&control, "before"));
+    eventually("it is told", || !control.is_current()).await;
+
+    // A restart without the others: reading goes on.
+    first.swarm.shutdown().await;
+    first.boot().await;
+    let control = first.swarm.control().unwrap();
+    assert!(has(&control, "before") && !control.is_current());
+
+    let request = InitRequest { force_new_cluster: true, ..first.init() };
+    assert_eq!(first.swarm.init(request).await.unwrap(), first.id());
+    let control = first.swarm.control().unwrap();
+    assert!(has(&control, "before"));
+    assert!(write(&control, "anew").await);
+    assert_eq!(control.node(&second.id()).map(|node| node.role()).ok(), Some(NodeRole::Worker));
+    first.swarm.leave(true).await.unwrap();
+}
