@@ -28,6 +28,8 @@ struct Host {
     settings: StoreSettings,
     listen: String,
     swarm: Swarm,
+    /// Once it is in a swarm.
+    id: std::sync::OnceLock<String>,
 }
 
 impl Host {
@@ -36,7 +38,14 @@ impl Host {
         let settings = StoreSettings { external: None, client_port: port(), peer_port: port() };
         let listen = format!("127.0.0.1:{}", port());
         let swarm = start(dir, &machine, &settings).await;
-        Self { dir: dir.to_owned(), machine, settings, listen, swarm }
+        Self {
+            dir: dir.to_owned(),
+            machine,
+            settings,
+            listen,
+            swarm,
+            id: std::sync::OnceLock::new(),
+        }
     }
 
     fn init(&self) -> InitRequest {
@@ -58,7 +67,7 @@ impl Host {
     }
 
     fn id(&self) -> String {
-        self.swarm.status().node_id
+        self.id.get_or_init(|| self.swarm.status().node_id).clone()
     }
 
     fn etcd(&self) -> Option<i32> {
@@ -69,6 +78,7 @@ impl Host {
 
     /// What a power loss does, as far as one process can.
     async fn die(&self) {
+        self.id();
         let etcd = self.etcd();
         self.swarm.shutdown().await;
         if let Some(pid) = etcd {

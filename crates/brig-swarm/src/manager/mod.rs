@@ -186,7 +186,7 @@ impl Manager {
     /// Takes this manager out of the replicated store, as far as the others are there to agree,
     /// and stops with everything it has of it.
     pub(crate) async fn leave(&self, node: &str) {
-        let others = self.store.view().managers().count() > 1;
+        let others = self.store.view().managers().any(|other| other.id != node);
         if others && self.replica.has_members() {
             let noted = self
                 .store
