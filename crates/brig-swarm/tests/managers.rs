@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use brig_proto::swarm::{
-    ConfigSpec, Node, NodeRole, node_status, raft_member_status::Reachability,
+    ConfigSpec, LogSelector, LogSubscriptionOptions, Node, NodeRole, TaskState, node_status,
+    raft_member_status::Reachability,
 };
 use brig_swarm::{Control, InitRequest, JoinRequest, StoreSettings, Swarm, SwarmConfig};
 use brig_types::secret::SecretString;
@@ -146,6 +147,13 @@ fn is_up(control: &Control, id: &str) -> bool {
     })
 }
 
+fn running(control: &Control, service: &str) -> usize {
+    let Ok(service) = control.service(service) else { return 0 };
+    let tasks = control.tasks();
+    let of = tasks.iter().filter(|task| task.service_id == service.id);
+    of.filter(|task| task.status.as_ref().is_some_and(|s| s.state() == TaskState::Running)).count()
+}
+
 async fn set_role(control: &Control, id: &str, role: NodeRole) {
     loop {
         let node = control.node(id).unwrap();
@@ -215,6 +223,22 @@ async fn managers_come_and_go_and_nothing_is_lost() {
     }
     let known = worker.swarm.clone();
     eventually("the worker knows all managers", || known.status().remote_managers.len() == 3).await;
+
+    // Logs come from the nodes of all managers, whichever manager is asked.
+    control.create_service(service("chatty", "img", 6)).await.unwrap();
+    let other = &controls[2];
+    eventually("all tasks run", || running(other, "chatty") == 6).await;
+    let selector = LogSelector {
+        service_ids: vec![other.service("chatty").unwrap().id.clone()],
+        ..LogSelector::default()
+    };
+    let mut lines = other.service_logs(selector, LogSubscriptionOptions::default()).unwrap();
+    assert!(lines.missing_nodes().is_empty(), "{:?}", lines.missing_nodes());
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some(line) = lines.next().await {
+        seen.insert(String::from_utf8(line.data).unwrap());
+    }
+    assert_eq!(seen.len(), 6, "{seen:?}");
 
     // The leader is lost with its etcd.
     first.die().await;

@@ -211,7 +211,7 @@ const NOTES: &[Note] = &[
     ),
     (Get, "/swarm/unlockkey", Differs, "no key: there is no autolock yet"),
     (Post, "/swarm/unlock", Differs, "409 `swarm is not locked`: there is no autolock yet"),
-    (Post, "/nodes/{id}/update", Differs, "promotion is refused: there is one manager yet"),
+    (Post, "/nodes/{id}/update", Differs, "a node that runs Docker Engine is not promoted"),
     (Post, "/services/create", Differs, "no overlay networks, routing mesh or jobs yet"),
     (Post, "/services/{id}/update", Differs, "as create"),
     (Post, "/secrets/create", Differs, WHOLE_SWARM),

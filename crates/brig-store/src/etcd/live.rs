@@ -55,6 +55,8 @@ struct Inner {
 
 #[derive(Default)]
 struct Own {
+    /// Since when the others have heard of this manager without a break.
+    steady_since: Option<Instant>,
     claims: LiveEntries,
     /// Who this is when it leads; empty while it does not want to.
     candidate: String,
@@ -151,6 +153,13 @@ impl Live {
         self.0.entries.borrow().get(key).cloned()
     }
 
+    /// Whether the others have heard of this manager without a break for that long.
+    #[must_use]
+    pub fn is_steady(&self, time: Duration) -> bool {
+        self.0.is_alone.load(Ordering::Acquire)
+            || self.own().steady_since.is_some_and(|since| since.elapsed() >= time)
+    }
+
     /// Who leads now.
     #[must_use]
     pub fn leader(&self) -> Option<String> {
@@ -185,7 +194,9 @@ impl Live {
 
     async fn run(&self, client: &EtcdClient, layout: &Layout, lease: &mut i64) {
         loop {
-            if let Err(error) = self.live(client, layout, lease).await {
+            let end = self.live(client, layout, lease).await;
+            self.own().steady_since = None;
+            if let Err(error) = end {
                 tracing::info!(error = %brig_types::error::chain(&error), "this manager is not heard of by the others");
             }
             self.0.leads.send_if_modified(|leads| std::mem::replace(leads, false));
@@ -227,6 +238,7 @@ impl Live {
         self.0.entries.send_replace(Arc::new(entries.clone()));
         let (_requests, mut stream) = watch::open(client, layout.live(), start).await?;
         let mut heard = Instant::now();
+        self.own().steady_since = Some(heard);
         let mut beats = tokio::time::interval(BEAT);
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

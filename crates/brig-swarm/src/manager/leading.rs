@@ -2,11 +2,15 @@
 //! agents. Two that take themselves for the leader for a moment do no harm, because every decision
 //! is a transaction on what is stored.
 
-use brig_proto::swarm::{Node, raft_member_status::Reachability};
+use std::time::Duration;
+
+use brig_proto::swarm::{Node, NodeRole, raft_member_status::Reachability};
 use brig_store::etcd::Live;
 use brig_store::{Store, StoreError};
-use std::time::Duration;
 use tokio::sync::watch;
+
+use super::dispatcher::OwnNode;
+use super::members;
 
 /// How often the managers' state is looked at when nothing seems to happen.
 const LOOK: Duration = Duration::from_secs(5);
@@ -36,6 +40,31 @@ where
                 return;
             },
         }
+    }
+}
+
+/// Says again that this node is a manager, where it was demoted and promoted before it took note.
+pub(crate) async fn announce(store: Store, own: OwnNode) {
+    loop {
+        let is_unsaid =
+            |node: &Node| node.role() == NodeRole::Manager && node.manager_status.is_none();
+        if store.view().get::<Node>(&own.id).is_some_and(|node| is_unsaid(&node)) {
+            let outcome = store
+                .update(|tx| -> Result<(), StoreError> {
+                    let Some(node) = tx.get::<Node>(&own.id) else { return Ok(()) };
+                    if is_unsaid(&node) {
+                        let mut next = (*node).clone();
+                        next.manager_status = Some(members::status(&own.id, own.address.clone()));
+                        tx.update(next)?;
+                    }
+                    Ok(())
+                })
+                .await;
+            if let Err(error) = outcome {
+                tracing::warn!(error = %brig_types::error::chain(&error), "cannot say that this node is a manager");
+            }
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -72,16 +72,20 @@ impl Members {
             .update(|tx| {
                 let Some(current) = tx.get::<Node>(node) else { return Ok(()) };
                 let mut next = (*current).clone();
-                let status = ManagerStatus {
-                    raft_id: raft_id(node),
-                    addr: advertised.to_string(),
-                    leader: false,
-                    reachability: Reachability::Unknown as i32,
-                };
-                next.manager_status = Some(status);
+                next.manager_status = Some(status(node, advertised.to_string()));
                 tx.update(next).map(drop)
             })
             .await
+    }
+}
+
+/// A manager that nobody has heard of yet.
+pub(crate) fn status(node: &str, addr: String) -> ManagerStatus {
+    ManagerStatus {
+        raft_id: raft_id(node),
+        addr,
+        leader: false,
+        reachability: Reachability::Unknown as i32,
     }
 }
 

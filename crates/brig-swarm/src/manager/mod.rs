@@ -18,6 +18,7 @@ pub(crate) mod leading;
 pub(crate) mod logbroker;
 pub(crate) mod members;
 pub(crate) mod orchestrator;
+pub(crate) mod other_logs;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
 
@@ -31,8 +32,8 @@ use brig_proto::managers::managers_server::ManagersServer;
 use brig_proto::swarm::{Node, NodeRole};
 use brig_proto::swarm::{
     ca_server::CaServer as CaService, dispatcher_server::DispatcherServer,
-    health_server::HealthServer, log_broker_server::LogBrokerServer, node_ca_server::NodeCaServer,
-    resource_allocator_server::ResourceAllocatorServer,
+    health_server::HealthServer, log_broker_server::LogBrokerServer, logs_server::LogsServer,
+    node_ca_server::NodeCaServer, resource_allocator_server::ResourceAllocatorServer,
 };
 use brig_store::{Store, StoreError};
 use tokio::net::TcpListener;
@@ -47,6 +48,7 @@ use self::dispatcher::{Dispatcher, OwnNode};
 use self::gate::Gate;
 use self::logbroker::LogBroker;
 use self::members::Members;
+use self::other_logs::{OtherLogs, OwnLogs};
 use self::resource::{Health, ResourceAllocator};
 use crate::grpc::authorize::AuthorizeLayer;
 use crate::grpc::clock::{ClockOffset, StampLayer};
@@ -104,8 +106,19 @@ impl Manager {
             dispatcher.take_over().await?;
         }
         let logs = LogBroker::new(tracker.clone(), stop.clone());
-        let control =
-            Control::new(store.clone(), logs.clone(), own.id.clone(), Arc::clone(&credentials));
+        let others = OtherLogs::new(
+            own.id.clone(),
+            live.clone(),
+            Arc::clone(&credentials),
+            tracker.clone(),
+            stop.clone(),
+        );
+        let control = Control::new(
+            store.clone(),
+            (logs.clone(), others),
+            own.id.clone(),
+            Arc::clone(&credentials),
+        );
         let members = Members::new(cluster.clone(), store.clone(), Arc::clone(&replica));
         let manager = Self {
             store: store.clone(),
@@ -120,9 +133,10 @@ impl Manager {
         manager.lead(&store, scheduler::run);
         manager.lead(&store, ca::reconciler::run);
         manager.lead(&store, {
-            let (live, own) = (live.clone(), own.id);
+            let (live, own) = (live.clone(), own.id.clone());
             move |store| leading::tell(store, live.clone(), own.clone())
         });
+        manager.spawn(leading::announce(store.clone(), own));
         manager.lead(&store, {
             let dispatcher = dispatcher.clone();
             move |_| dispatcher.clone().watch_unattended()
@@ -259,12 +273,18 @@ impl Manager {
         logs: LogBroker,
         members: Members,
     ) {
+        let own_logs = OwnLogs {
+            broker: logs.clone(),
+            tracker: self.tracker.clone(),
+            stop: self.stop.clone(),
+        };
         let router = tonic::transport::Server::builder()
             .layer(StampLayer)
             .layer(authorize)
             .add_service(CaService::new(ca.clone()))
             .add_service(NodeCaServer::new(ca))
             .add_service(DispatcherServer::new(dispatcher))
+            .add_service(LogsServer::new(own_logs))
             .add_service(LogBrokerServer::new(logs))
             .add_service(ResourceAllocatorServer::new(ResourceAllocator))
             .add_service(HealthServer::new(Health))

@@ -462,6 +462,20 @@ impl Swarm {
         }
     }
 
+    /// Whether this manager has lost the others, so that what it answers may be out of date.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        match &*self.0.membership.read().unwrap_or_else(PoisonError::into_inner) {
+            Membership::Running(running) => {
+                running.control().is_some_and(|control| !control.is_current())
+            }
+            Membership::None
+            | Membership::Joining(_)
+            | Membership::JoinFailed(_)
+            | Membership::Failed(_) => false,
+        }
+    }
+
     fn membership(&self) -> Membership {
         self.0.membership.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

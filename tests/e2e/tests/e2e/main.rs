@@ -15,6 +15,7 @@ mod image_transfer;
 mod images;
 mod lifecycle;
 mod logs;
+mod managers;
 mod networks;
 mod parity;
 mod registry;

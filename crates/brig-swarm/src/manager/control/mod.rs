@@ -24,6 +24,7 @@ pub use self::cluster::TokenRotation;
 pub use self::logs::LogStream;
 pub use self::services::{RegistryAuthFrom, UpdateOptions};
 use super::logbroker::LogBroker;
+use super::other_logs::OtherLogs;
 use crate::error::ControlError;
 use crate::validate::service::invalid;
 
@@ -32,6 +33,7 @@ use crate::validate::service::invalid;
 pub struct Control {
     store: Store,
     logs: LogBroker,
+    other_logs: OtherLogs,
     own_node: String,
     /// The manager's certificate, for the authorities that settings name.
     identity: Arc<TlsCredentials>,
@@ -44,13 +46,13 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         store: Store,
-        logs: LogBroker,
+        (logs, other_logs): (LogBroker, OtherLogs),
         own_node: String,
         identity: Arc<TlsCredentials>,
     ) -> Self {
-        Self { store, logs, own_node, identity }
+        Self { store, logs, other_logs, own_node, identity }
     }
 
     #[cfg(test)]

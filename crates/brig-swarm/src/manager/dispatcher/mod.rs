@@ -177,7 +177,7 @@ impl Inner {
 
     /// Waits for the nodes that no manager serves.
     fn expect_unattended(&self) {
-        let until = Instant::now() + self.period() * heartbeats::GRACE;
+        let until = Instant::now() + self.period() * heartbeats::GRACE_WITHOUT_MANAGER;
         let view = self.store.view();
         let is_down = |node: &Node| {
             let state = node.status.as_ref().map_or(0, |status| status.state);
@@ -268,6 +268,13 @@ impl Inner {
                     continue;
                 }
                 self.live.give_back(&claim);
+                let grace = self.period() * heartbeats::GRACE_AFTER_START;
+                if !self.live.is_steady(grace) {
+                    // It may have been this manager that was cut off: the leader waits for the
+                    // node to be heard of elsewhere.
+                    tracing::warn!(node, "no heartbeat, and this manager was away itself");
+                    continue;
+                }
                 tracing::warn!(node, "no heartbeat, the node is down");
                 match self.mark_down(&node).await {
                     Ok(()) => {
