@@ -285,6 +285,16 @@ async fn managers_come_and_go_and_nothing_is_lost() {
     let again = third.swarm.control().unwrap();
     assert!(write(&again, "promoted").await);
     eventually("both know", || has(&control, "promoted")).await;
+    // Demoted and promoted again before it took note.
+    set_role(&control, &third.id(), NodeRole::Worker).await;
+    set_role(&control, &third.id(), NodeRole::Manager).await;
+    eventually("it is a manager still", || {
+        third.swarm.control().is_ok()
+            && reaches(&control, &third.id()) == Some(Reachability::Reachable)
+    })
+    .await;
+    let again = third.swarm.control().unwrap();
+    again.create_config(config("promoted-twice")).await.unwrap();
     for host in [&third, &second, &worker, &first] {
         let _ = host.swarm.leave(true).await;
     }

@@ -27,7 +27,7 @@ const PAGE: i64 = 512;
 /// How long one page may take.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// How long one attempt to write may take. The leader may be gone; asking again is harmless.
-const ATTEMPT_PATIENCE: Duration = Duration::from_millis(1000);
+const ATTEMPT_PATIENCE: Duration = Duration::from_millis(700);
 /// Pause between two attempts.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long writing is tried. A new leader is there in less than half of it.

@@ -31,6 +31,8 @@ const MAX_FILE: u64 = 1 << 20;
 /// How often an idle connection is looked after; etcd ends connections that ask more often than
 /// every 5 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Silences of a member after which another one is asked.
+const UNANSWERED: usize = 3;
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The files that make a connection believed, PEM.
@@ -142,6 +144,7 @@ struct Inner {
     peers: RwLock<Vec<Arc<Peer>>>,
     /// The one that answered last.
     preferred: AtomicUsize,
+    unanswered: AtomicUsize,
     tls: EtcdTls,
 }
 
@@ -158,8 +161,12 @@ impl EtcdClient {
     /// # Errors
     /// [`EtcdError::Address`].
     pub fn new(endpoints: &[String], tls: EtcdTls) -> Result<Self, EtcdError> {
-        let client =
-            Self(Arc::new(Inner { peers: RwLock::default(), preferred: AtomicUsize::new(0), tls }));
+        let client = Self(Arc::new(Inner {
+            peers: RwLock::default(),
+            preferred: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
+            tls,
+        }));
         client.set_endpoints(endpoints)?;
         Ok(client)
     }
@@ -210,9 +217,21 @@ impl EtcdClient {
         self.0.preferred.store(0, Ordering::Relaxed);
     }
 
-    /// Prefers another member from now on.
-    pub(super) fn rotate(&self) {
-        self.0.preferred.fetch_add(1, Ordering::Relaxed);
+    /// Prefers another member from now on, if the one that failed is the reason. One that has lost
+    /// its leader is not: others have lost it too, or this one finds the new one as they do.
+    pub(super) fn failed(&self, error: &EtcdError) {
+        let is_gone = match error {
+            EtcdError::Refused(status) => {
+                !status.message().starts_with("etcdserver:") || status.message().contains("learner")
+            }
+            EtcdError::Unanswered(_) => {
+                self.0.unanswered.fetch_add(1, Ordering::Relaxed) % UNANSWERED == UNANSWERED - 1
+            }
+            EtcdError::BadAnswer(_) | EtcdError::Address(_) => true,
+        };
+        if is_gone {
+            self.0.preferred.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Calls the preferred member, and the others when it fails in a way that may pass.
@@ -234,7 +253,7 @@ impl EtcdClient {
             if !last.may_pass() {
                 return Err(last);
             }
-            self.rotate();
+            self.failed(&last);
         }
         Err(last)
     }
@@ -252,7 +271,7 @@ impl EtcdClient {
             Err(_) => EtcdError::Unanswered(self.endpoints().join(", ")),
         };
         if outcome.may_pass() {
-            self.rotate();
+            self.failed(&outcome);
         }
         Err(outcome)
     }

@@ -197,10 +197,10 @@ impl Live {
             let end = self.live(client, layout, lease).await;
             self.own().steady_since = None;
             if let Err(error) = end {
+                client.failed(&error);
                 tracing::info!(error = %brig_types::error::chain(&error), "this manager is not heard of by the others");
             }
             self.0.leads.send_if_modified(|leads| std::mem::replace(leads, false));
-            client.rotate();
             tokio::time::sleep(RETRY).await;
         }
     }

@@ -43,6 +43,7 @@ pub(super) async fn run(client: EtcdClient, shared: Arc<Shared>, sink: NewsSink)
         shared.current.send_if_modified(|current| std::mem::replace(current, false));
         match end {
             End::Failed(error) => {
+                client.failed(&error);
                 tracing::info!(error = %brig_types::error::chain(&error), "the watch of the store ended");
             }
             End::Canceled(reason) => tracing::info!(reason, "the watch of the store ended"),
@@ -51,7 +52,6 @@ pub(super) async fn run(client: EtcdClient, shared: Arc<Shared>, sink: NewsSink)
                 reload(&client, &shared, &sink).await;
             }
         }
-        client.rotate();
         tokio::time::sleep(RETRY).await;
     }
 }

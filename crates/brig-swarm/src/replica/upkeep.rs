@@ -44,6 +44,12 @@ pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
                 tracing::warn!(error = %brig_types::error::chain(&error), "cannot follow the store's members");
             }
         }
+        if let Some(client) = replica.client().filter(|_| replica.has_members())
+            && let Some(local) = client.endpoints().first()
+            && client.status_of(local, CALL).await.is_ok_and(|status| !status.is_learner)
+        {
+            client.prefer_first();
+        }
         if Instant::now() >= certificates {
             certificates = Instant::now() + CERTIFICATES_EVERY;
             if let Err(error) = replica.renew_certificates(&store).await {

@@ -212,7 +212,12 @@ fn three_managers_lose_hosts_and_the_network_but_no_write() {
     // One manager is replaced: out, its data gone, and in again.
     let judge = &managers[0];
     let _ = judge.ok(&["node", "demote", &ids[2]]);
-    eventually("it is a worker", PATIENCE, || standing(judge).len() == 2);
+    eventually("it is a worker", PATIENCE, || {
+        let info = http::get(&managers[2].socket(), "/v1.41/info");
+        info["Swarm"]["ControlAvailable"].as_bool() == Some(false)
+    });
+    assert_eq!(standing(judge).len(), 2);
+    assert!(!managers[2].data().join("swarm/etcd/data").exists());
     for writer in &mut writers {
         acknowledged.extend(writer.end());
     }
