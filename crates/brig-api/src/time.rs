@@ -99,6 +99,28 @@ pub fn unix_nanos(time: OffsetDateTime) -> String {
     format!("{}.{:09}", time.unix_timestamp(), time.nanosecond())
 }
 
+/// A length of time in docker's words (`Less than a second`, `About an hour`, `2 weeks`) and with
+/// its rounding, from seconds.
+#[must_use]
+pub fn in_words(seconds: i64) -> String {
+    let minutes = seconds / 60;
+    // Hours are rounded, everything else is cut.
+    let hours = seconds.saturating_add(1800) / 3600;
+    match () {
+        () if seconds < 1 => "Less than a second".to_owned(),
+        () if seconds == 1 => "1 second".to_owned(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".to_owned(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".to_owned(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", seconds / 3600 / 24 / 365),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +154,31 @@ mod tests {
             if nanos >= 0 {
                 proptest::prop_assert_eq!(parse_unix(&unix_nanos(t)).unwrap(), t);
             }
+        }
+    }
+
+    #[test]
+    fn lengths_of_time_read_like_dockers() {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (119, "About a minute"),
+            (120, "2 minutes"),
+            (3_599, "59 minutes"),
+            (3_600, "About an hour"),
+            (5_399, "About an hour"),
+            (5_400, "2 hours"),
+            (47 * 3_600, "47 hours"),
+            (48 * 3_600, "2 days"),
+            (13 * 86_400, "13 days"),
+            (14 * 86_400, "2 weeks"),
+            (60 * 86_400, "2 months"),
+            (729 * 86_400, "24 months"),
+            (730 * 86_400, "2 years"),
+        ] {
+            assert_eq!(in_words(seconds), text, "{seconds}");
         }
     }
 }

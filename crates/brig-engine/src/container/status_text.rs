@@ -1,35 +1,14 @@
 //! The `Status` text of listings (`Up 2 seconds`, `Exited (0) 3 minutes ago`), in docker's words.
 
-use time::{Duration, OffsetDateTime};
+use brig_api::time::in_words;
+use time::OffsetDateTime;
 
 use super::state::{State, Status};
-
-/// A length of time as people say it; docker's rounding.
-#[must_use]
-pub fn human_duration(length: Duration) -> String {
-    let seconds = length.whole_seconds();
-    let minutes = length.whole_minutes();
-    // Hours are rounded, everything else is cut.
-    let hours = (length + Duration::minutes(30)).whole_hours();
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", length.whole_hours() / 24 / 365),
-    }
-}
 
 /// The text for `state` at `now`; `health` is the health status, if there is a health check.
 #[must_use]
 pub fn status_text(state: &State, health: Option<&str>, now: OffsetDateTime) -> String {
-    let since = |at: Option<OffsetDateTime>| human_duration(now - at.unwrap_or(now));
+    let since = |at: Option<OffsetDateTime>| in_words((now - at.unwrap_or(now)).whole_seconds());
     match state.status {
         Status::Running => match health {
             Some("starting") => format!("Up {} (health: starting)", since(state.started_at)),
@@ -49,30 +28,9 @@ pub fn status_text(state: &State, health: Option<&str>, now: OffsetDateTime) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use time::Duration;
 
-    #[test]
-    fn durations_read_like_dockers() {
-        for (seconds, text) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (119, "About a minute"),
-            (120, "2 minutes"),
-            (3_599, "59 minutes"),
-            (3_600, "About an hour"),
-            (5_399, "About an hour"),
-            (5_400, "2 hours"),
-            (47 * 3_600, "47 hours"),
-            (48 * 3_600, "2 days"),
-            (14 * 86_400, "2 weeks"),
-            (60 * 86_400, "2 months"),
-            (730 * 86_400, "2 years"),
-        ] {
-            assert_eq!(human_duration(Duration::seconds(seconds)), text, "{seconds}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn states_read_like_dockers() {

@@ -1,31 +1,12 @@
 //! Sizes and times as people read them, in docker's words.
 
 use brig_api::progress::human_size_with_precision;
+use brig_api::time::in_words;
 use time::OffsetDateTime;
-
-/// `About an hour`, `2 weeks`.
-pub(crate) fn duration(seconds: i64) -> String {
-    let minutes = seconds / 60;
-    // Hours are rounded, everything else is cut.
-    let hours = (seconds + 1800) / 3600;
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", seconds / 3600 / 24 / 365),
-    }
-}
 
 /// `2 weeks ago`, from unix seconds.
 pub(crate) fn since_unix(unix: i64, now: OffsetDateTime) -> String {
-    format!("{} ago", duration(now.unix_timestamp() - unix))
+    format!("{} ago", in_words(now.unix_timestamp() - unix))
 }
 
 /// `2 weeks ago`, from RFC 3339; empty for the zero time.
@@ -143,30 +124,6 @@ pub(crate) fn natural_order(a: &str, b: &str) -> std::cmp::Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_dockers_words() {
-        for (seconds, text) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (119, "About a minute"),
-            (120, "2 minutes"),
-            (3599, "59 minutes"),
-            (3600, "About an hour"),
-            (5400, "2 hours"),
-            (47 * 3600, "47 hours"),
-            (48 * 3600, "2 days"),
-            (13 * 86400, "13 days"),
-            (14 * 86400, "2 weeks"),
-            (60 * 86400, "2 months"),
-            (729 * 86400, "24 months"),
-            (730 * 86400, "2 years"),
-        ] {
-            assert_eq!(duration(seconds), text, "{seconds}");
-        }
-    }
 
     #[test]
     fn sizes_have_three_or_four_digits() {

@@ -9,7 +9,6 @@ use crate::client::Call;
 use crate::commands::filters;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::output::human;
 use crate::output::list::{Listing, Row};
 use crate::parse::duration;
 
@@ -91,9 +90,9 @@ fn row(item: &Expiring, now: OffsetDateTime) -> Row {
     let left = time(&item.ends).map(|ends| {
         let seconds = (ends - now).whole_seconds();
         if seconds < 0 {
-            format!("{} ago", human::duration(-seconds))
+            format!("{} ago", brig_api::time::in_words(-seconds))
         } else {
-            human::duration(seconds)
+            brig_api::time::in_words(seconds)
         }
     });
     let renews = match (time(&item.renews_from), time(&item.renews_until)) {
@@ -124,7 +123,7 @@ fn status(item: &Expiring) -> String {
         Some(uses) => text.push_str(&format!(", {uses} uses left")),
     }
     if let Some(offset) = item.clock_offset.filter(|offset| offset.abs() > CLOCK_OFF) {
-        let size = human::duration(offset.abs() / 1_000_000_000).to_lowercase();
+        let size = brig_api::time::in_words(offset.abs() / 1_000_000_000).to_lowercase();
         let side = if offset < 0 { "behind" } else { "ahead" };
         text.push_str(&format!(", clock {size} {side}"));
     }

@@ -227,9 +227,5 @@ fn cluster_text(swarm: &SwarmInfo, cluster: &ClusterInfo) -> String {
 }
 
 fn words(nanos: i64) -> String {
-    if nanos == 0 {
-        duration::format(0)
-    } else {
-        crate::output::human::duration(nanos / 1_000_000_000)
-    }
+    if nanos == 0 { duration::format(0) } else { brig_api::time::in_words(nanos / 1_000_000_000) }
 }
