@@ -179,14 +179,15 @@ async fn a_store_moves_from_its_file_into_etcd_while_it_is_used() {
     }
     let revision = store.view().revision();
     let mut watcher = store.watch();
-    let writer = {
+    let mut writer = tokio::task::JoinSet::new();
+    writer.spawn({
         let store = store.clone();
-        tokio::spawn(async move {
+        async move {
             for number in 0..50 {
                 store.update(|tx| tx.create(service(&format!("new{number}")))).await.unwrap();
             }
-        })
-    };
+        }
+    });
     let target = backend(&etcd, &Handle::current());
     store
         .move_to(move |content| {
@@ -196,7 +197,7 @@ async fn a_store_moves_from_its_file_into_etcd_while_it_is_used() {
         })
         .await
         .unwrap();
-    writer.await.unwrap();
+    writer.join_all().await;
     let taken = store.update(|tx| tx.create(service("OLD7"))).await;
     assert!(matches!(taken, Err(StoreError::NameConflict { .. })), "{taken:?}");
     for next in 1..=50 {

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
+#[path = "../../brig-store/tests/common/etcd.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod etcd;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -14,9 +17,12 @@ use brig_proto::swarm::{
     ConfigSpec, LogSelector, LogSubscriptionOptions, Node, NodeRole, TaskState, node_status,
     raft_member_status::Reachability,
 };
-use brig_swarm::{Control, InitRequest, JoinRequest, StoreSettings, Swarm, SwarmConfig};
+use brig_swarm::{
+    Control, ExternalStore, InitRequest, JoinRequest, StoreSettings, Swarm, SwarmConfig,
+};
 use brig_types::secret::SecretString;
 use common::*;
+use etcd::Etcd;
 
 fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -181,9 +187,10 @@ async fn managers_come_and_go_and_nothing_is_lost() {
     assert!(write(&control, "alone").await);
 
     // Writes go on while the store moves.
-    let writer = {
+    let mut writer = tokio::task::JoinSet::new();
+    writer.spawn({
         let control = control.clone();
-        tokio::spawn(async move {
+        async move {
             let mut acknowledged = Vec::new();
             for number in 0..100 {
                 let name = format!("moving{number}");
@@ -193,11 +200,11 @@ async fn managers_come_and_go_and_nothing_is_lost() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             acknowledged
-        })
-    };
+        }
+    });
     let second = Host::new(&temp.path().join("2")).await;
     second.join(&control, NodeRole::Manager).await;
-    let mut acknowledged = writer.await.unwrap();
+    let mut acknowledged = writer.join_next().await.unwrap().unwrap();
     assert_eq!(acknowledged.len(), 100, "no write was refused");
     assert!(!temp.path().join("1/swarm/cluster.redb").exists());
     let third = Host::new(&temp.path().join("3")).await;
@@ -299,6 +306,48 @@ async fn managers_come_and_go_and_nothing_is_lost() {
         let _ = host.swarm.leave(true).await;
     }
     assert!(second.etcd().is_none() && third.etcd().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_of_somebody_else_keeps_the_swarm() {
+    let etcd = Etcd::start();
+    let temp = tempfile::tempdir().unwrap();
+    let mut first = Host::new(&temp.path().join("1")).await;
+    let mut second = Host::new(&temp.path().join("2")).await;
+    let external = ExternalStore { endpoints: vec![etcd.endpoint()], tls: etcd.tls() };
+    for host in [&mut first, &mut second] {
+        host.settings.external = Some(external.clone());
+        host.swarm.shutdown().await;
+        host.boot().await;
+    }
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    assert!(write(&control, "one").await);
+    control.create_service(service("web", "img", 2)).await.unwrap();
+    eventually("the tasks run", || running(&control, "web") == 2).await;
+    first.swarm.shutdown().await;
+    first.boot().await;
+    let control = first.swarm.control().unwrap();
+    assert!(has(&control, "one"), "it is there after a restart");
+    eventually("the tasks run on", || running(&control, "web") == 2).await;
+
+    second.join(&control, NodeRole::Manager).await;
+    let other = second.swarm.control().unwrap();
+    assert!(has(&other, "one") && write(&other, "two").await);
+    eventually("both see it", || has(&control, "two")).await;
+    assert!(first.etcd().is_none() && second.etcd().is_none(), "no etcd of its own");
+    let names = etcd.ctl(&["get", "/brig/", "--prefix", "--keys-only"]);
+    let names = String::from_utf8(names.stdout).unwrap();
+    assert!(names.contains("/s/o/config/"), "{names}");
+    assert_eq!(names.matches("/s/head").count(), 1);
+
+    // Without its settings the swarm is not taken up, and says why.
+    first.swarm.shutdown().await;
+    first.settings.external = None;
+    first.boot().await;
+    let status = first.swarm.status();
+    assert!(status.error.contains("--store"), "{}", status.error);
+    second.swarm.leave(true).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,7 @@ use brig_proto::etcd::{
 use tokio::runtime::Handle;
 use tokio::sync::watch as flag;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::client::{EtcdClient, EtcdError};
 use super::layout::{self, Head, Layout, Place};
@@ -63,6 +64,7 @@ pub struct EtcdBackend {
     runtime: Handle,
     limits: Limits,
     stop: CancellationToken,
+    tasks: TaskTracker,
     shared: Arc<Shared>,
 }
 
@@ -145,7 +147,14 @@ impl EtcdBackend {
             moved: Condvar::new(),
             current: flag::Sender::new(true),
         });
-        Self { client, runtime, limits, stop: CancellationToken::new(), shared }
+        Self {
+            client,
+            runtime,
+            limits,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            shared,
+        }
     }
 
     /// The connection, for those who look after the members.
@@ -277,7 +286,8 @@ impl EtcdBackend {
         first: Revision,
         group: &[Batch],
     ) -> Result<(Vec<RequestOp>, Next), BackendError> {
-        let mut objects: BTreeMap<(Kind, &str), Option<(Revision, &[u8])>> = BTreeMap::new();
+        type Staged<'a> = Option<(Revision, &'a [u8])>;
+        let mut objects: BTreeMap<(Kind, &str), Staged<'_>> = BTreeMap::new();
         let mut names: BTreeMap<BlindName, Option<&str>> = BTreeMap::new();
         let mut revision = first.wrapping_sub(1);
         for batch in group {
@@ -441,12 +451,13 @@ impl Backend for EtcdBackend {
     fn follow(&self, sink: NewsSink) {
         let (client, shared) = (self.client.clone(), Arc::clone(&self.shared));
         let stop = self.stop.clone();
-        self.runtime.spawn(async move {
+        let follow = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = watch::run(client, shared, sink) => {}
             }
-        });
+        };
+        self.tasks.spawn_on(follow, &self.runtime);
     }
 
     fn close(&self) {

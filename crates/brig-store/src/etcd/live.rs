@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::client::{EtcdClient, EtcdError};
 use super::layout::{self, Layout};
@@ -49,6 +50,7 @@ struct Inner {
     entries: flag::Sender<Arc<LiveEntries>>,
     leads: flag::Sender<bool>,
     stop: CancellationToken,
+    tasks: TaskTracker,
     /// Nobody else is there.
     is_alone: AtomicBool,
 }
@@ -80,6 +82,7 @@ impl Live {
             entries: flag::Sender::default(),
             leads: flag::Sender::new(false),
             stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             is_alone: AtomicBool::new(true),
         }))
     }
@@ -99,7 +102,7 @@ impl Live {
             return;
         }
         let (own, layout) = (self.clone(), Layout::new(cluster));
-        tokio::spawn(async move {
+        self.0.tasks.spawn(async move {
             let stop = own.0.stop.clone();
             let mut lease = 0;
             tokio::select! {
@@ -169,6 +172,12 @@ impl Live {
     /// Ends all claims.
     pub fn stop(&self) {
         self.0.stop.cancel();
+        self.0.tasks.close();
+    }
+
+    /// Waits until the others were told of the end.
+    pub async fn stopped(&self) {
+        self.0.tasks.wait().await;
     }
 
     fn own(&self) -> MutexGuard<'_, Own> {

@@ -7,6 +7,7 @@ use brig_proto::managers::{JoinRequest, JoinResponse, managers_server};
 use brig_proto::swarm::{ManagerStatus, Node, NodeRole, raft_member_status::Reachability};
 use brig_store::etcd::MemberInfo;
 use brig_store::{Store, StoreError};
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use super::dispatcher::status::store_failed;
@@ -23,11 +24,17 @@ pub(crate) struct Members {
     cluster: String,
     store: Store,
     replica: Arc<Replica>,
+    tracker: TaskTracker,
 }
 
 impl Members {
-    pub(crate) const fn new(cluster: String, store: Store, replica: Arc<Replica>) -> Self {
-        Self { cluster, store, replica }
+    pub(crate) const fn new(
+        cluster: String,
+        store: Store,
+        replica: Arc<Replica>,
+        tracker: TaskTracker,
+    ) -> Self {
+        Self { cluster, store, replica, tracker }
     }
 
     async fn admit(&self, node: &str, request: &JoinRequest) -> Result<JoinResponse, Status> {
@@ -140,7 +147,7 @@ impl managers_server::Managers for Members {
         let node = caller(&request)?.node.to_string();
         let (members, request) = (self.clone(), request.into_inner());
         // The store is not left half way when the caller goes away.
-        let admitted = tokio::spawn(async move { members.admit(&node, &request).await });
+        let admitted = self.tracker.spawn(async move { members.admit(&node, &request).await });
         let answer = admitted.await.map_err(|_| Status::internal("interrupted"))??;
         Ok(Response::new(answer))
     }

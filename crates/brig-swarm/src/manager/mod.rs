@@ -119,7 +119,8 @@ impl Manager {
             own.id.clone(),
             Arc::clone(&credentials),
         );
-        let members = Members::new(cluster.clone(), store.clone(), Arc::clone(&replica));
+        let members =
+            Members::new(cluster.clone(), store.clone(), Arc::clone(&replica), tracker.clone());
         let manager = Self {
             store: store.clone(),
             replica: Arc::clone(&replica),
@@ -189,6 +190,9 @@ impl Manager {
         self.tracker.close();
         if tokio::time::timeout(STOP_PATIENCE * 2, self.tracker.wait()).await.is_err() {
             tracing::warn!("parts of the manager did not stop in time");
+        }
+        if tokio::time::timeout(STOP_PATIENCE, self.replica.live.stopped()).await.is_err() {
+            tracing::info!("the other managers were not told that this one stops");
         }
         // Connections that end slowly have handlers, and those have the store.
         let store = self.store.clone();

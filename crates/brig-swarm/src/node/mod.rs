@@ -137,6 +137,8 @@ struct Inner {
     membership: RwLock<Membership>,
     /// Attempts to join; at most one at a time.
     joins: TaskTracker,
+    /// Those who look whether the node's role changes, and the changes.
+    roles: TaskTracker,
 }
 
 #[derive(Clone)]
@@ -194,6 +196,7 @@ impl Swarm {
             changing: Mutex::new(()),
             membership: RwLock::new(membership),
             joins: TaskTracker::new(),
+            roles: TaskTracker::new(),
         }));
         if let Some(running) = resumed {
             swarm.run(running);
@@ -257,7 +260,7 @@ impl Swarm {
     fn run(&self, running: Arc<Running>) {
         self.set(Membership::Running(Arc::clone(&running)));
         let swarm = Arc::downgrade(&self.0);
-        tokio::spawn(async move { follow_role(swarm, running).await });
+        self.0.roles.spawn(async move { follow_role(swarm, running).await });
     }
 
     /// Becomes a manager, or stops being one. Answers whether that is settled.
@@ -501,7 +504,8 @@ async fn follow_role(swarm: Weak<Inner>, running: Arc<Running>) {
         // Stopping the membership ends this task too, so the change has one of its own.
         let changing = {
             let running = Arc::clone(&running);
-            tokio::spawn(async move { Swarm(inner).change_role(&running).await })
+            let roles = inner.roles.clone();
+            roles.spawn(async move { Swarm(inner).change_role(&running).await })
         };
         if changing.await.unwrap_or(true) {
             return;

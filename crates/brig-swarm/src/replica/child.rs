@@ -8,13 +8,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use brig_pki::ca::STORE_MEMBER_NAME;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::record::Member;
 use super::{CA, MEMBER_CERT, MEMBER_KEY, OWN_LIMITS};
@@ -52,7 +52,7 @@ struct Process {
 pub(crate) struct Child {
     dir: PathBuf,
     stop: CancellationToken,
-    task: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    tasks: TaskTracker,
 }
 
 impl Child {
@@ -76,13 +76,15 @@ impl Child {
         let stop = CancellationToken::new();
         let work = supervise(dir.clone(), program, arguments, process);
         let stopping = stop.clone();
-        let task = tokio::spawn(async move {
+        let tasks = TaskTracker::new();
+        tasks.spawn(async move {
             tokio::select! {
                 () = stopping.cancelled() => {}
                 () = work => {}
             }
         });
-        Ok(Self { dir, stop, task: Mutex::new(Some(task)) })
+        tasks.close();
+        Ok(Self { dir, stop, tasks })
     }
 
     /// Looks after it no longer; it goes on.
@@ -93,11 +95,7 @@ impl Child {
     /// Ends it.
     pub(crate) async fn end(&self) {
         self.stop.cancel();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task {
-            // It only waits and starts processes.
-            let _ = task.await;
-        }
+        self.tasks.wait().await;
         if let Err(error) = Self::end_leftover(&self.dir).await {
             tracing::error!(error = %brig_types::error::chain(&error), "etcd was not ended");
         }
