@@ -161,6 +161,11 @@ pub enum SwarmError {
         "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
     )]
     LeaveManager,
+    /// One of several managers would leave.
+    #[error(
+        "You are attempting to leave the swarm on a node that is participating as a manager. {0}The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message."
+    )]
+    LeaveOneOfManagers(String),
     /// The request is wrong.
     #[error("{0}")]
     InvalidArgument(String),
@@ -240,6 +245,7 @@ impl Categorized for SwarmError {
             | Self::NotManager
             | Self::AlreadyInSwarm
             | Self::LeaveManager
+            | Self::LeaveOneOfManagers(_)
             | Self::Unreachable { .. }
             | Self::Unanswered(_)
             | Self::ExternalCa(_)

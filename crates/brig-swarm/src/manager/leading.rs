@@ -25,6 +25,14 @@ pub(crate) fn node_claim(node: &str) -> String {
     format!("n/{node}")
 }
 
+/// How many managers are reachable, and how many there are.
+pub(crate) fn managers<'a>(nodes: impl Iterator<Item = &'a Node>) -> (usize, usize) {
+    nodes.filter_map(|node| node.manager_status.as_ref()).fold((0, 0), |(there, all), status| {
+        let is_there = status.reachability() == Reachability::Reachable;
+        (there + usize::from(is_there), all + 1)
+    })
+}
+
 /// Runs work while this manager leads, from its beginning each time.
 pub(crate) async fn while_leading<F>(mut leads: watch::Receiver<bool>, work: impl Fn() -> F)
 where

@@ -50,6 +50,7 @@ use self::logbroker::LogBroker;
 use self::members::Members;
 use self::other_logs::{OtherLogs, OwnLogs};
 use self::resource::{Health, ResourceAllocator};
+use crate::error::SwarmError;
 use crate::grpc::authorize::AuthorizeLayer;
 use crate::grpc::clock::{ClockOffset, StampLayer};
 use crate::grpc::connections::Connections;
@@ -201,9 +202,13 @@ impl Manager {
         }
     }
 
-    /// Takes this manager out of the replicated store, as far as the others are there to agree,
-    /// and stops with everything it has of it.
-    pub(crate) async fn leave(&self, node: &str) {
+    /// Takes this manager out of the replicated store, if the others are there to agree, and stops
+    /// with everything it has of it. Where they are not it stays what it is, unless it is to go
+    /// `anyhow`: its member counts for their quorum.
+    ///
+    /// # Errors
+    /// [`SwarmError::Etcd`] when it stayed.
+    pub(crate) async fn leave(&self, node: &str, anyhow: bool) -> Result<(), SwarmError> {
         let others = self.store.view().managers().any(|other| other.id != node);
         if others && self.replica.has_members() {
             let noted = self
@@ -221,11 +226,15 @@ impl Manager {
                 tracing::warn!(error = %brig_types::error::chain(&error), "the other managers were not told");
             }
             if let Err(error) = self.replica.remove(node).await {
+                if !anyhow {
+                    return Err(error);
+                }
                 tracing::warn!(error = %brig_types::error::chain(&error), "this manager's member was not taken out of the store");
             }
         }
         self.stop().await;
         self.replica.end().await;
+        Ok(())
     }
 
     /// Makes all other managers workers.

@@ -28,6 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// that it stays what it is.
 pub(crate) async fn enter(config: &SwarmConfig) -> Result<(), SwarmError> {
     let layout = Layout(config.state_dir.clone());
+    if config.store.external.is_none() {
+        // Before anybody counts on this node's member.
+        Child::check_program()?;
+    }
     let (mut addresses, managers, stored) = blocking({
         let layout = layout.clone();
         move || read(&layout)

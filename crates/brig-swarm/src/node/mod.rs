@@ -289,7 +289,10 @@ impl Swarm {
                 }
             }
         } else {
-            running.step_down().await;
+            if let Err(error) = running.step_down().await {
+                tracing::warn!(error = %brig_types::error::chain(&error), "this manager was demoted and cannot go yet");
+                return false;
+            }
             if let Err(error) = enter::step_down(&config.state_dir).await {
                 tracing::error!(error = %brig_types::error::chain(&error), "what a manager has was not removed");
             }
@@ -385,7 +388,12 @@ impl Swarm {
             Membership::None | Membership::Joining(_) | Membership::JoinFailed(_) => {}
             Membership::Running(running) => {
                 if running.is_manager() && !force {
-                    return Err(SwarmError::LeaveManager);
+                    return Err(match running.managers() {
+                        (_, 0 | 1) => SwarmError::LeaveManager,
+                        (reachable, all) => {
+                            SwarmError::LeaveOneOfManagers(left_text(reachable, all))
+                        }
+                    });
                 }
                 running.leave().await;
             }
@@ -486,6 +494,17 @@ impl Swarm {
     fn set(&self, membership: Membership) {
         *self.0.membership.write().unwrap_or_else(PoisonError::into_inner) = membership;
     }
+}
+
+/// What leaving does to the others' quorum, in Docker's words; nothing if they keep it.
+fn left_text(reachable: usize, all: usize) -> String {
+    let left = reachable.saturating_sub(1);
+    if left > all / 2 {
+        return String::new();
+    }
+    format!(
+        "Removing this node leaves {left} managers out of {all}. Without a Raft quorum your swarm will be inaccessible. "
+    )
 }
 
 /// Waits until a node's certificate gives it another role than it works in. Ends with the

@@ -30,6 +30,7 @@ use crate::expiry::{self, Expiry, Facts};
 use crate::manager::control::{Control, cluster};
 use crate::manager::dispatcher::OwnNode;
 use crate::manager::keys::DataKeys;
+use crate::manager::leading;
 use crate::manager::{Manager, ManagerConfig};
 use crate::replica::{self, Place, Replica, StoreSettings};
 
@@ -316,6 +317,12 @@ impl Running {
         self.stop.cancelled().await;
     }
 
+    /// How many managers are reachable, and how many there are.
+    pub(crate) fn managers(&self) -> (usize, usize) {
+        let nodes = self.control().map(|control| control.nodes()).unwrap_or_default();
+        leading::managers(nodes.iter().map(AsRef::as_ref))
+    }
+
     /// Makes the other managers workers, after their part of the store was given up.
     pub(crate) async fn forget_other_managers(&self) -> Result<(), SwarmError> {
         let Some(manager) = &self.manager else { return Err(SwarmError::NotManager) };
@@ -335,19 +342,25 @@ impl Running {
     pub(crate) async fn leave(&self) {
         self.stop_renewals().await;
         self.agent.leave().await;
-        if let Some(manager) = &self.manager {
-            manager.leave(&self.node_id()).await;
+        if let Some(manager) = &self.manager
+            && let Err(error) = manager.leave(&self.node_id(), true).await
+        {
+            tracing::warn!(error = %brig_types::error::chain(&error), "the other managers were not told");
         }
     }
 
     /// Stops being a manager, after the others were told: the member of the store ends once it was
     /// taken out. Containers go on running.
-    pub(crate) async fn step_down(&self) {
+    ///
+    /// # Errors
+    /// [`SwarmError::Etcd`] when the others do not agree yet; everything goes on then.
+    pub(crate) async fn step_down(&self) -> Result<(), SwarmError> {
+        if let Some(manager) = &self.manager {
+            manager.leave(&self.node_id(), false).await?;
+        }
         self.stop_renewals().await;
         self.agent.stop().await;
-        if let Some(manager) = &self.manager {
-            manager.leave(&self.node_id()).await;
-        }
+        Ok(())
     }
 
     async fn stop_renewals(&self) {

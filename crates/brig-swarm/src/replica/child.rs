@@ -87,6 +87,11 @@ impl Child {
         Ok(Self { dir, stop, tasks })
     }
 
+    /// Whether there is an etcd to start.
+    pub(crate) fn check_program() -> Result<(), SwarmError> {
+        find().map(drop)
+    }
+
     /// Looks after it no longer; it goes on.
     pub(crate) fn leave_alone(&self) {
         self.stop.cancel();

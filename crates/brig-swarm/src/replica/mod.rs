@@ -155,7 +155,11 @@ impl Replica {
         let layout = self.layout.clone();
         let place = blocking(move || record::read(&layout)).await?;
         match (place, &self.settings.external) {
-            (Place::Embedded, None) => Ok(None),
+            (Place::Embedded, None) => {
+                // A move that was broken off may have left its member running.
+                Child::end_leftover(&self.layout.replica()).await?;
+                Ok(None)
+            }
             (Place::External, Some(external)) => {
                 let client = self.external(external)?;
                 self.set(client.clone(), None);
@@ -242,6 +246,7 @@ impl Replica {
         if self.client().is_some() {
             return Ok(());
         }
+        Child::check_program()?;
         tracing::info!("moving the cluster's store into etcd, for another manager");
         let (client_port, peer_port) = self.settings.ports();
         let mut member = Member {
@@ -257,6 +262,7 @@ impl Replica {
         let authority = self.make_authority(store).await?;
         let dir = self.layout.replica();
         let ip = self.ip;
+        Child::end_leftover(&dir).await?;
         blocking({
             let dir = dir.clone();
             move || {
@@ -375,10 +381,14 @@ impl Replica {
         let client = self.client().ok_or(SwarmError::NotManager)?;
         let until = Instant::now() + CHANGE_PATIENCE;
         loop {
+            let is_late = Instant::now() + CHANGE_PATIENCE / 2 > until;
             let attempt = async {
                 let members = client.members(CALL).await?;
                 let earlier = members.iter().find(|member| {
-                    member.name == node || member.peer_urls.iter().any(|url| url == peer_url)
+                    let is_same =
+                        member.name == node || member.peer_urls.iter().any(|url| url == peer_url);
+                    // There is room for one learner, and this one's manager never started it.
+                    is_same || (is_late && member.is_learner && member.name.is_empty())
                 });
                 if let Some(earlier) = earlier {
                     client.remove(earlier.id, CALL).await?;

@@ -5,13 +5,14 @@ use std::time::SystemTime;
 
 use brig_proto::swarm::{
     Cluster, Node, NodeRole, NodeSpec, issuance_status::State as IssuanceState, node_spec,
-    node_status,
+    node_status, raft_member_status::Reachability,
 };
 use brig_store::Tx;
 
 use super::{Control, check_version, find};
 use crate::error::ControlError;
 use crate::manager::dispatcher::status::orphan_tasks;
+use crate::manager::leading;
 use crate::validate::service::invalid;
 use crate::wire_time;
 
@@ -105,6 +106,18 @@ fn change_role(tx: &Tx<'_>, node: &mut Node, wanted: NodeRole) -> Result<(), Con
             if managers < 2 {
                 return Err(ControlError::FailedPrecondition(
                     "attempting to demote the last manager of the swarm".to_owned(),
+                ));
+            }
+            let (there, all) = leading::managers(tx.all::<Node>().map(AsRef::as_ref));
+            let is_there = node
+                .manager_status
+                .as_ref()
+                .is_some_and(|status| status.reachability() == Reachability::Reachable);
+            let (there, all) = (there - usize::from(is_there), all.saturating_sub(1));
+            if node.manager_status.is_some() && there <= all / 2 {
+                return Err(ControlError::FailedPrecondition(
+                    "can't remove member from the raft: this would result in a loss of quorum"
+                        .to_owned(),
                 ));
             }
             node.manager_status = None;
