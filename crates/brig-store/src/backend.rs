@@ -136,6 +136,9 @@ pub trait Backend: Send + Sync + 'static {
     /// revision. After any error but [`BackendError::Fatal`] nothing has changed.
     fn commit(&self, first: Revision, group: &[Batch]) -> Result<(), BackendError>;
 
+    /// Others were first with what the caller was about to commit.
+    fn overtaken(&self) {}
+
     /// How many of these transactions, from the first on, can be committed at a time; at least 1.
     fn fits(&self, group: &[Batch]) -> usize {
         group.len().max(1)

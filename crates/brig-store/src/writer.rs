@@ -20,6 +20,24 @@ use crate::watch::{Change, Commit};
 /// How long the news that explain a conflict may take.
 const NEWS_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long transactions that were overtaken may take to come again, all of them together.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// When to write after others were first.
+#[derive(Default)]
+struct Pace {
+    /// How many transactions were overtaken, and when.
+    overtaken: Option<(usize, Instant)>,
+}
+
+impl Pace {
+    /// Until when to wait with so many transactions in the queue.
+    fn wait_until(&self, queued: usize) -> Option<Instant> {
+        let (count, at) = self.overtaken?;
+        Some(at + GATHER).filter(|until| queued < count && *until > Instant::now())
+    }
+}
+
 /// What there is to do.
 enum Work {
     News(News),
@@ -30,22 +48,36 @@ enum Work {
 
 /// Runs until the store closes and the queue is empty.
 pub(crate) fn run(shared: &Arc<Shared>) {
-    while let Some(work) = next_work(shared) {
+    let mut pace = Pace::default();
+    while let Some(work) = next_work(shared, &pace) {
         match work {
-            Work::News(news) => take_in(shared, news),
+            Work::News(news) => {
+                let overtaken = take_in(shared, news);
+                if overtaken > 0 {
+                    shared.backend().overtaken();
+                    pace.overtaken = Some((overtaken, Instant::now()));
+                }
+            }
             Work::Move(wanted) => {
                 let outcome = move_to(shared, wanted.fill);
                 // Whoever asked may have stopped waiting.
                 let _ = wanted.done.send(outcome);
             }
-            Work::Group(group, after) => write(shared, group, after),
+            Work::Group(group, after) => {
+                let count = group.len();
+                pace.overtaken = None;
+                if !write(shared, group, after) {
+                    shared.backend().overtaken();
+                    pace.overtaken = Some((count, Instant::now()));
+                }
+            }
         }
     }
 }
 
 /// Waits for something to do. What others wrote comes first: nothing can be written before it is
 /// known.
-fn next_work(shared: &Shared) -> Option<Work> {
+fn next_work(shared: &Shared, pace: &Pace) -> Option<Work> {
     let mut head = shared.lock_head();
     loop {
         if let Some(news) = head.news.pop_front() {
@@ -53,6 +85,15 @@ fn next_work(shared: &Shared) -> Option<Work> {
         }
         if let Some(wanted) = head.moving.take() {
             return Some(Work::Move(wanted));
+        }
+        if !head.queue.is_empty()
+            && !head.closing
+            && let Some(until) = pace.wait_until(head.queue.len())
+        {
+            let left = until.saturating_duration_since(Instant::now());
+            (head, _) =
+                shared.wake.wait_timeout(head, left).unwrap_or_else(PoisonError::into_inner);
+            continue;
         }
         if !head.queue.is_empty() {
             return Some(Work::Group(std::mem::take(&mut head.queue), head.state.clone()));
@@ -64,11 +105,15 @@ fn next_work(shared: &Shared) -> Option<Work> {
     }
 }
 
-fn write(shared: &Arc<Shared>, mut group: Vec<Staged>, after: State) {
+/// Answers whether others were not first.
+fn write(shared: &Arc<Shared>, mut group: Vec<Staged>, after: State) -> bool {
     while !group.is_empty() {
         let before = shared.read_committed();
         match persist(shared, &before, &group) {
-            Ok(count) if count == group.len() => return publish(shared, &before, after, group),
+            Ok(count) if count == group.len() => {
+                publish(shared, &before, after, group);
+                return true;
+            }
             Ok(count) => {
                 let rest = group.split_off(count);
                 let between = following(&before, &group);
@@ -78,6 +123,7 @@ fn write(shared: &Arc<Shared>, mut group: Vec<Staged>, after: State) {
             Err(error) => return not_written(shared, &before, group, error),
         }
     }
+    true
 }
 
 /// The state after some transactions.
@@ -95,7 +141,13 @@ fn following(before: &State, group: &[Staged]) -> State {
     state
 }
 
-fn not_written(shared: &Arc<Shared>, before: &State, group: Vec<Staged>, error: StoreError) {
+/// Answers whether that was for another reason than that others were first.
+fn not_written(
+    shared: &Arc<Shared>,
+    before: &State,
+    group: Vec<Staged>,
+    error: StoreError,
+) -> bool {
     let backend = shared.backend();
     match error {
         StoreError::Commit(error)
@@ -103,6 +155,7 @@ fn not_written(shared: &Arc<Shared>, before: &State, group: Vec<Staged>, error: 
         {
             catch_up(shared, before.revision());
             refuse(shared, group, || Refused::Overtaken);
+            return false;
         }
         StoreError::Commit(error) if matches!(*error, BackendError::Unavailable(_)) => {
             let error = StoreError::NoQuorum(error);
@@ -119,6 +172,7 @@ fn not_written(shared: &Arc<Shared>, before: &State, group: Vec<Staged>, error: 
             refuse(shared, group, || Refused::Because(error.clone()));
         }
     }
+    true
 }
 
 fn tell(error: &StoreError) {
@@ -256,7 +310,9 @@ fn catch_up(shared: &Arc<Shared>, revision: u64) {
             head.news.pop_front()
         };
         match news {
-            Some(news) => take_in(shared, news),
+            Some(news) => {
+                take_in(shared, news);
+            }
             None if shared.lock_head().closing => return,
             None => {
                 reload(shared);
@@ -266,46 +322,48 @@ fn catch_up(shared: &Arc<Shared>, revision: u64) {
     }
 }
 
-fn take_in(shared: &Arc<Shared>, news: News) {
+/// Answers how many transactions were overtaken.
+fn take_in(shared: &Arc<Shared>, news: News) -> usize {
     let before = shared.read_committed();
     match news {
-        News::Committed { last, .. } if last <= before.revision() => {}
+        News::Committed { last, .. } if last <= before.revision() => 0,
         News::Committed { first, .. } if first != before.revision() + 1 => {
             tracing::warn!(first, known = before.revision(), "missed what other managers wrote");
-            reload(shared);
+            reload(shared)
         }
         News::Committed { last, changes, .. } => {
             let outcome = apply(shared.sealer.as_ref(), &before, last, changes);
-            adopt(shared, outcome);
+            adopt(shared, outcome)
         }
-        News::Reloaded(loaded) if loaded.revision <= before.revision() => {}
+        News::Reloaded(loaded) if loaded.revision <= before.revision() => 0,
         News::Reloaded(loaded) => {
-            adopt(shared, differences(shared.sealer.as_ref(), &before, loaded));
+            adopt(shared, differences(shared.sealer.as_ref(), &before, loaded))
         }
     }
 }
 
-fn reload(shared: &Arc<Shared>) {
+fn reload(shared: &Arc<Shared>) -> usize {
     match shared.backend().load() {
         Ok(loaded) => take_in(shared, News::Reloaded(loaded)),
         Err(error) => {
             tracing::error!(error = %brig_types::error::chain(&error), "cannot read the cluster store");
+            0
         }
     }
 }
 
-/// Makes a state that others wrote the present one.
-fn adopt(shared: &Shared, outcome: Result<(State, Vec<Change>), StoreError>) {
+/// Makes a state that others wrote the present one; answers how many transactions that overtook.
+fn adopt(shared: &Shared, outcome: Result<(State, Vec<Change>), StoreError>) -> usize {
     let (after, changes) = match outcome {
         Ok(outcome) => outcome,
         Err(error) => {
             let text = brig_types::error::chain(&error);
             tracing::error!(error = text, "what another manager wrote cannot be read");
             shared.lock_head().failed = Some(Arc::new(BackendError::Fatal(Box::new(error))));
-            return;
+            return 0;
         }
     };
-    {
+    let overtaken = {
         let mut head = shared.lock_head();
         head.state = after.clone();
         let overtaken = std::mem::take(&mut head.queue);
@@ -315,11 +373,13 @@ fn adopt(shared: &Shared, outcome: Result<(State, Vec<Change>), StoreError>) {
         if !changes.is_empty() {
             announce(shared, Commit { revision, changes });
         }
-        drop((committed, head));
-        for staged in overtaken {
-            let _ = staged.done.send(Err(Refused::Overtaken));
-        }
+        overtaken
+    };
+    let count = overtaken.len();
+    for staged in overtaken {
+        let _ = staged.done.send(Err(Refused::Overtaken));
     }
+    count
 }
 
 fn apply(

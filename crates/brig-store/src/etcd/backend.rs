@@ -33,6 +33,10 @@ const ATTEMPT_PATIENCE: Duration = Duration::from_millis(700);
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long writing is tried. A new leader is there in less than half of it.
 const WRITE_PATIENCE: Duration = Duration::from_secs(6);
+/// How often a writer is overtaken before it asks to be let go first, and how long the others do
+/// nothing then.
+const LOSSES: u32 = 3;
+const COURTESY: Duration = Duration::from_millis(60);
 /// Heads that are remembered to find an own one among them.
 const HEADS: usize = 4096;
 
@@ -52,7 +56,7 @@ impl Limits {
     /// Room for the head, and for what surrounds the values.
     const fn usable(self) -> Self {
         Self {
-            operations: self.operations.saturating_sub(2),
+            operations: self.operations.saturating_sub(3),
             bytes: self.bytes.saturating_sub(16 << 10),
         }
     }
@@ -66,6 +70,9 @@ pub struct EtcdBackend {
     stop: CancellationToken,
     tasks: TaskTracker,
     shared: Arc<Shared>,
+    /// This writer among the others.
+    name: String,
+    luck: Mutex<Luck>,
 }
 
 /// What the backend and its watch both know.
@@ -87,6 +94,16 @@ pub(super) struct Known {
     heads: VecDeque<Head>,
     objects: BTreeMap<(Kind, String), Revision>,
     names: BTreeMap<BlindName, String>,
+    /// Writers that asked to be let go first: etcd's revision, and when that was heard of.
+    pub(super) waiting: BTreeMap<String, (i64, Instant)>,
+}
+
+/// How often this writer was overtaken in a row, and what it did about it.
+#[derive(Default)]
+struct Luck {
+    losses: u32,
+    /// etcd's revision of the request to be let go first.
+    asked: Option<i64>,
 }
 
 impl Shared {
@@ -154,6 +171,8 @@ impl EtcdBackend {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             shared,
+            name: brig_types::id::random_swarm_id(),
+            luck: Mutex::default(),
         }
     }
 
@@ -246,6 +265,7 @@ impl EtcdBackend {
 
     /// Commits transactions that fit into one request.
     fn commit_part(&self, first: Revision, group: &[Batch]) -> Result<(), BackendError> {
+        self.let_others_go_first(first);
         let (base, request, next) = {
             let known = self.shared.lock();
             if known.head.last.checked_add(1) != Some(first) {
@@ -257,6 +277,9 @@ impl EtcdBackend {
         let head_key = self.shared.layout.head();
         let mut success = request;
         success.push(layout::put(head_key.clone(), next.head.to_bytes(), 0));
+        if self.luck().asked.is_some() {
+            success.push(layout::delete(self.shared.layout.waiting(&self.name)));
+        }
         let read = RangeRequest { key: head_key.clone(), ..RangeRequest::default() };
         let request = TxnRequest {
             // The first commit of all has nothing to compare with.
@@ -269,6 +292,7 @@ impl EtcdBackend {
             failure: vec![RequestOp { request: Some(request_op::Request::RequestRange(read)) }],
         };
         self.send(&request, next.head)?;
+        *self.luck() = Luck::default();
         let mut known = self.shared.lock();
         // The watch may have told of it already, and of what came after.
         if known.head == base {
@@ -277,6 +301,33 @@ impl EtcdBackend {
         drop(known);
         self.shared.notify();
         Ok(())
+    }
+
+    fn luck(&self) -> MutexGuard<'_, Luck> {
+        self.luck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits a moment while there is somebody who asked for it before this writer did, unless they
+    /// have been first by now.
+    fn let_others_go_first(&self, first: Revision) {
+        let asked = self.luck().asked.unwrap_or(i64::MAX);
+        let mut known = self.shared.lock();
+        loop {
+            let until = known
+                .waiting
+                .iter()
+                .filter(|(name, (at, _))| **name != self.name && *at < asked)
+                .map(|(_, (_, heard))| *heard + COURTESY)
+                .max();
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            match left {
+                Some(left) if !left.is_zero() && known.head.last + 1 == first => {
+                    let waited = self.shared.moved.wait_timeout(known, left);
+                    known = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                Some(_) | None => return,
+            }
+        }
     }
 
     /// The operations of a group, after its expectations were found to hold.
@@ -436,6 +487,24 @@ impl Backend for EtcdBackend {
         Err(BackendError::TooLarge(format!("{operations} changes of {bytes} bytes at a time")))
     }
 
+    fn overtaken(&self) {
+        {
+            let mut luck = self.luck();
+            luck.losses += 1;
+            if luck.losses < LOSSES || luck.asked.is_some() {
+                return;
+            }
+        }
+        let key = self.shared.layout.waiting(&self.name);
+        let request =
+            TxnRequest { success: vec![layout::put(key, Vec::new(), 0)], ..TxnRequest::default() };
+        // Whoever is not heard goes on as before.
+        if let Ok(answer) = self.runtime.block_on(self.client.txn_once(&request, ATTEMPT_PATIENCE))
+        {
+            self.luck().asked = answer.header.map(|header| header.revision);
+        }
+    }
+
     fn fits(&self, group: &[Batch]) -> usize {
         let limits = self.limits.usable();
         let (mut operations, mut bytes) = (0, 0);
@@ -515,6 +584,7 @@ pub(super) async fn read(
                 Some(Place::Head) => {
                     known.head = Head::parse(&kv.value).ok_or_else(|| wrong("its head"))?;
                 }
+                Some(Place::Waiting(_)) => {}
                 Some(Place::Name(name)) => {
                     known.names.insert(name, layout::text(&kv));
                 }

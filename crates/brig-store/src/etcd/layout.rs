@@ -24,6 +24,8 @@ pub(super) enum Place {
     Head,
     Object(Kind, String),
     Name(BlindName),
+    /// A manager that others overtook again and again.
+    Waiting(String),
 }
 
 /// The last commit.
@@ -75,6 +77,10 @@ impl Layout {
         format!("{}s/o/{kind}/{id}", self.root).into_bytes()
     }
 
+    pub(super) fn waiting(&self, writer: &str) -> Vec<u8> {
+        format!("{}s/w/{writer}", self.root).into_bytes()
+    }
+
     pub(super) fn name(&self, name: &BlindName) -> Vec<u8> {
         let mut key = format!("{}s/n/", self.root);
         for byte in name {
@@ -89,6 +95,9 @@ impl Layout {
         let key = key.strip_prefix("s/")?;
         if key == "head" {
             return Some(Place::Head);
+        }
+        if let Some(writer) = key.strip_prefix("w/") {
+            return Some(Place::Waiting(writer.to_owned()));
         }
         if let Some(hex) = key.strip_prefix("n/") {
             return parse_name(hex).map(Place::Name);
@@ -188,6 +197,8 @@ mod tests {
         assert_eq!(layout.parse(&layout.head()), Some(Place::Head));
         let name = [0xab; 32];
         assert_eq!(layout.parse(&layout.name(&name)), Some(Place::Name(name)));
+        let waiting = Some(Place::Waiting("x".to_owned()));
+        assert_eq!(layout.parse(&layout.waiting("x")), waiting);
         for kind in Kind::ALL {
             let key = layout.object(kind, "x.y");
             assert_eq!(layout.parse(&key), Some(Place::Object(kind, "x.y".to_owned())));

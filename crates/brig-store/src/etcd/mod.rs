@@ -5,6 +5,7 @@
 //! | `s/head` | first and last revision of the last commit, and a random number that is its alone |
 //! | `s/o/<kind>/<id>` | revision (8 bytes, big endian) and the sealed value |
 //! | `s/n/<keyed hash in hex>` | id of the object that has the name |
+//! | `s/w/<writer>` | nothing: this writer was overtaken again and again, the others let it go first |
 //! | `l/…` | what ends with a manager's lease: who leads, who is there, whose agents it serves |
 //!
 //! Every commit is one etcd transaction that compares `s/head` with what the writer last saw and

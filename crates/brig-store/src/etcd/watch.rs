@@ -1,7 +1,7 @@
 //! Follows what all managers write.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use brig_proto::etcd::watch_client::WatchClient;
 use brig_proto::etcd::{
@@ -162,6 +162,7 @@ fn revision(event: &Event) -> i64 {
 
 fn commit(shared: &Shared, sink: &NewsSink, at: i64, events: Vec<Event>) {
     let mut head = None;
+    let mut is_request = false;
     let mut changes = Vec::new();
     let mut names = Names::new();
     for event in events {
@@ -178,8 +179,22 @@ fn commit(shared: &Shared, sink: &NewsSink, at: i64, events: Vec<Event>) {
                 }
                 changes.push(Foreign { kind, id, value });
             }
+            Some(Place::Waiting(writer)) => {
+                let mut known = shared.lock();
+                if is_put {
+                    known.waiting.insert(writer, (at, Instant::now()));
+                } else {
+                    known.waiting.remove(&writer);
+                }
+                known.heard = known.heard.max(at);
+                is_request = true;
+            }
             Some(Place::Head) | None => {}
         }
+    }
+    if head.is_none() && is_request && changes.is_empty() {
+        shared.notify();
+        return;
     }
     let Some(head) = head else {
         tracing::error!(revision = at, "something else than brig writes to the replicated store");

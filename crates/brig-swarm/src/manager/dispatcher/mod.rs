@@ -337,11 +337,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         request: Request<SessionRequest>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let node = caller(&request)?.node;
-        let address = request
-            .extensions()
-            .get::<CallerAddress>()
-            .map(|address| address.0.ip().to_canonical().to_string())
-            .unwrap_or_default();
+        let address = caller_address(&request);
         let stream = self.0.open_session(node.as_str(), &address, request.into_inner()).await?;
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -358,6 +354,17 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         }
         if let Some(there) = clock::read(request.metadata()) {
             self.0.see_clock(node.as_str(), there);
+        }
+        // A manager that did not know of this session yet may have written down something else.
+        let is_ready = |node: &Node| {
+            let state = node.status.as_ref().map_or(0, |status| status.state);
+            state == node_status::State::Ready as i32
+        };
+        let stored = self.0.store.view().get::<Node>(node.as_str());
+        if stored.is_some_and(|stored| !is_ready(&stored)) {
+            let address = caller_address(&request);
+            let marked = self.0.mark_ready(node.as_str(), &address, None).await;
+            marked.map_err(|error| status::store_failed(&error))?;
         }
         Ok(Response::new(HeartbeatResponse { period: Some(wire_time::wire(period)) }))
     }
@@ -393,6 +400,12 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let stream = assignments::stream(&self.0, node.to_string(), session);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+}
+
+/// Where a node calls from.
+fn caller_address<T>(request: &Request<T>) -> String {
+    let address = request.extensions().get::<CallerAddress>();
+    address.map(|address| address.0.ip().to_canonical().to_string()).unwrap_or_default()
 }
 
 impl Inner {

@@ -64,7 +64,7 @@ impl Inner {
         Ok(receiver)
     }
 
-    async fn mark_ready(
+    pub(super) async fn mark_ready(
         &self,
         id: &str,
         from: &str,
