@@ -220,7 +220,7 @@ const NOTES: &[Note] = &[
     (Post, "/swarm/init", Differs, "heartbeats every 2 s; an external CA keeps its root"),
     (Post, "/swarm/join", Differs, "as a worker; a definite refusal is told at once"),
     (Post, "/swarm/update", Differs, "tokens take limits, CAs that can't be reached are refused"),
-    (Post, "/nodes/{id}/update", Differs, "promotion is refused: there is one manager yet"),
+    (Post, "/nodes/{id}/update", Differs, "a node that runs Docker Engine is not promoted"),
     (Post, "/services/create", Differs, "no overlay networks, routing mesh or jobs yet"),
     (Post, "/services/{id}/update", Differs, "as create"),
     (Post, "/secrets/create", Differs, WHOLE_SWARM),
