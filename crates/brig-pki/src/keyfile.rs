@@ -16,6 +16,11 @@
 //! the key that wraps them. With autolock the latter is the unlock key and absent, and the node's
 //! key is sealed with it: `BRIG ENCRYPTED PRIVATE KEY`.
 //!
+//! Nobody is locked out by a key that nobody has seen: until the unlock key was read for the first
+//! time, what it replaced still opens the file. That is the same `brig-kek` beside a locked key when
+//! autolock was off before, else `brig-previous-kek`: for each unlock key since the last one that was
+//! read, the next one, wrapped by it.
+//!
 //! Whenever the key file is replaced, the old one is overwritten before its blocks are given back:
 //! it may hold the key that autolock takes off the disk. It gets a second name first, so that a
 //! crash does not leave it behind.
@@ -49,9 +54,26 @@ const KEK_VERSION: &str = "kek-version";
 const WRAPPED_KEYS: &str = "brig-dek";
 const WRAPPED_CLUSTER_KEYS: &str = "brig-cluster-dek";
 const WRAPPING_KEY: &str = "brig-kek";
+const PREVIOUS_KEYS: &str = "brig-previous-kek";
+const PREVIOUS_PLACE: Place<'static> = Place { kind: "next-unlock-key", id: "" };
+/// Unlock keys that nobody read and that are still led to.
+const MAX_PREVIOUS: usize = 16;
 const PUBLIC_MODE: u32 = 0o644;
 const PRIVATE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o755;
+
+/// What opens a locked file besides its unlock key, until that was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Escrow {
+    /// Nothing.
+    #[default]
+    None,
+    /// The unlock key itself, beside what it protects: autolock was off before.
+    Beside,
+    /// Unlock keys before, from the oldest on; each record has the next key, sealed by the one
+    /// before.
+    Previous(Vec<Vec<u8>>),
+}
 
 /// The keys of what a node stores, as the key file carries them.
 #[derive(Clone)]
@@ -60,6 +82,8 @@ pub struct StoreKeys {
     pub kek: KeyEncryptionKey,
     /// Whether `kek` is the unlock key, which is not on disk.
     pub locked: bool,
+    /// What opens a locked file besides the unlock key.
+    pub escrow: Escrow,
     /// Data keys of what the node remembers for itself.
     pub node: Arc<KeyRing>,
     /// Data keys of the cluster's store, on managers.
@@ -75,6 +99,7 @@ impl StoreKeys {
         Ok(Self {
             kek: KeyEncryptionKey::generate()?,
             locked: false,
+            escrow: Escrow::None,
             node: Arc::new(KeyRing::generate()?),
             cluster: None,
         })
@@ -86,6 +111,37 @@ impl StoreKeys {
     /// [`PkiError::Random`].
     pub fn generate_for_manager() -> Result<Self, PkiError> {
         Ok(Self { cluster: Some(Arc::new(KeyRing::generate()?)), ..Self::generate()? })
+    }
+
+    /// The same keys under an unlock key, or without one under a key on the disk. While the unlock
+    /// key was not `shown` to anybody, what opened the file before still does.
+    ///
+    /// # Errors
+    /// [`PkiError::Random`], [`PkiError::Sealed`].
+    pub fn rewrapped(
+        &self,
+        unlock: Option<KeyEncryptionKey>,
+        shown: bool,
+    ) -> Result<Self, PkiError> {
+        let Some(kek) = unlock else {
+            let kek = KeyEncryptionKey::generate()?;
+            return Ok(Self { kek, locked: false, escrow: Escrow::None, ..self.clone() });
+        };
+        let escrow = match (&self.escrow, shown) {
+            (_, true) => Escrow::None,
+            (escrow, false) if self.locked && self.kek == kek => escrow.clone(),
+            (Escrow::Beside, false) => Escrow::Beside,
+            _ if !self.locked => Escrow::Beside,
+            (escrow, false) => {
+                let mut records = match escrow {
+                    Escrow::Previous(records) if records.len() < MAX_PREVIOUS => records.clone(),
+                    _ => Vec::new(),
+                };
+                records.push(self.kek.seal(PREVIOUS_PLACE, kek.expose_secret())?);
+                Escrow::Previous(records)
+            }
+        };
+        Ok(Self { kek, locked: true, escrow, ..self.clone() })
     }
 }
 
@@ -154,10 +210,22 @@ impl KeyFile {
         let beside =
             decode(WRAPPING_KEY)?.map(|kek| KeyEncryptionKey::from_bytes(&kek)).transpose()?;
         let (wrapped, wrapped_cluster) = (decode(WRAPPED_KEYS)?, decode(WRAPPED_CLUSTER_KEYS)?);
+        let previous = match other.remove(PREVIOUS_KEYS) {
+            Some(text) => text
+                .split(',')
+                .map(|record| STANDARD.decode(record).map_err(|_| BROKEN))
+                .collect::<Result<Vec<_>, _>>()?,
+            None => Vec::new(),
+        };
+        let escrow = match (locked, &beside) {
+            (false, _) => Escrow::None,
+            (true, Some(_)) => Escrow::Beside,
+            (true, None) if previous.is_empty() => Escrow::None,
+            (true, None) => Escrow::Previous(previous.clone()),
+        };
         let kek = match (locked, beside) {
-            (true, None) => Some(unlock.ok_or(PkiError::Locked)?.clone()),
-            (true, Some(_)) => return Err(BROKEN),
-            (false, beside) => beside,
+            (true, None) => Some(follow(unlock.ok_or(PkiError::Locked)?, &previous)?),
+            (_, beside) => beside,
         };
         let content = Zeroizing::new(block.into_contents());
         let content = match kek.as_ref().filter(|_| locked) {
@@ -173,6 +241,7 @@ impl KeyFile {
                     .transpose()?,
                 kek,
                 locked,
+                escrow,
             }),
             (None, None) => None,
             // Written by versions that only knew the keys without their key.
@@ -204,7 +273,11 @@ impl KeyFile {
         let mut add = |name: &str, value: &str| headers.add(name, value).map_err(|_| BROKEN);
         add(KEK_VERSION, &self.kek_version.to_string())?;
         if let Some(keys) = &self.store_keys {
-            if !keys.locked {
+            if let Escrow::Previous(records) = &keys.escrow {
+                let records: Vec<String> = records.iter().map(|r| STANDARD.encode(r)).collect();
+                add(PREVIOUS_KEYS, &records.join(","))?;
+            }
+            if !keys.locked || keys.escrow == Escrow::Beside {
                 let kek = Zeroizing::new(STANDARD.encode(keys.kek.expose_secret()));
                 add(WRAPPING_KEY, &kek)?;
             }
@@ -219,6 +292,19 @@ impl KeyFile {
         let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
         Ok(Zeroizing::new(pem::encode_config(&block, config)))
     }
+}
+
+/// The newest key that an unlock key leads to.
+fn follow(unlock: &KeyEncryptionKey, previous: &[Vec<u8>]) -> Result<KeyEncryptionKey, PkiError> {
+    let mut key = unlock.clone();
+    for record in previous {
+        match key.open(PREVIOUS_PLACE, record) {
+            Ok(next) => key = KeyEncryptionKey::from_bytes(&next)?,
+            Err(PkiError::WrongUnlockKey) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(key)
 }
 
 /// The directory `<data-root>/swarm/certificates`.

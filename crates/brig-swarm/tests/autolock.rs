@@ -25,8 +25,9 @@ async fn set_autolock(control: &Control, on: bool, rotate: bool) {
     control.update_cluster(version, spec, rotation).await.unwrap();
 }
 
-fn key(control: &Control) -> String {
-    control.unlock_key().unwrap().unwrap().expose_secret().to_owned()
+/// The unlock key as somebody reads it.
+async fn key(control: &Control) -> String {
+    control.show_unlock_key().await.unwrap().unwrap().expose_secret().to_owned()
 }
 
 /// The daemon is started again; what it was before is shut down.
@@ -56,7 +57,7 @@ async fn a_locked_manager_does_nothing_until_it_is_unlocked() {
     let swarm = open(temp.path(), &machine).await;
     swarm.init(InitRequest { spec: locked(), ..on_loopback() }).await.unwrap();
     let control = swarm.control().unwrap();
-    let unlock = key(&control);
+    let unlock = key(&control).await;
     assert!(unlock.starts_with("SWMKEY-1-") && unlock.len() == 52, "{unlock}");
     assert!(matches!(swarm.unlock(&unlock).await, Err(SwarmError::NotLocked)));
     let file = key_file(temp.path());
@@ -77,7 +78,7 @@ async fn a_locked_manager_does_nothing_until_it_is_unlocked() {
     swarm.unlock(&unlock).await.unwrap();
     assert_eq!(swarm.status().local_node_state, LocalNodeState::Active);
     let control = swarm.control().unwrap();
-    assert_eq!(key(&control), unlock);
+    assert_eq!(key(&control).await, unlock);
     assert_eq!(running_tasks(&control, &id).len(), 1);
     assert_eq!(machine.running().len(), 1);
     assert_eq!(machine.running()[0].1.starts, 1, "it was not started again");
@@ -103,7 +104,11 @@ async fn autolock_comes_changes_and_goes() {
     assert!(control.unlock_key().unwrap().is_none());
 
     set_autolock(&control, true, false).await;
-    let first = key(&control);
+    drop(control);
+    let swarm = restart(swarm, temp.path(), &machine).await;
+    assert_eq!(swarm.status().local_node_state, LocalNodeState::Active, "nobody has the key");
+    let control = swarm.control().unwrap();
+    let first = key(&control).await;
     let file = key_file(temp.path());
     assert!(header(&file, "brig-kek: ").is_none() && !file.contains(&on_disk));
     // The keys that lay beside what they protect are replaced.
@@ -120,7 +125,7 @@ async fn autolock_comes_changes_and_goes() {
     assert_ne!(keys.current, data_key);
     assert_eq!(keys.reason, "autolock was turned on");
     set_autolock(&control, true, false).await;
-    assert_eq!(key(&control), first, "it stays on");
+    assert_eq!(key(&control).await, first, "it stays on");
     drop(control);
 
     let swarm = restart(swarm, temp.path(), &machine).await;
@@ -128,7 +133,12 @@ async fn autolock_comes_changes_and_goes() {
     swarm.unlock(&first).await.unwrap();
     let control = swarm.control().unwrap();
     set_autolock(&control, true, true).await;
-    let second = key(&control);
+    drop(control);
+    // Nobody has seen the new key when the daemon is started again: the old one does.
+    let swarm = restart(swarm, temp.path(), &machine).await;
+    swarm.unlock(&first).await.unwrap();
+    let control = swarm.control().unwrap();
+    let second = key(&control).await;
     assert_ne!(second, first);
     drop(control);
 

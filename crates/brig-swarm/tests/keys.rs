@@ -130,22 +130,23 @@ async fn victim() {
     let swarm = open(Path::new(&dir), &machine).await;
     let control = swarm.control().unwrap();
     println!("\nready");
-    let writes = {
+    let mut writes = tokio::task::JoinSet::new();
+    {
         let control = control.clone();
-        tokio::spawn(async move {
+        writes.spawn(async move {
             for number in 0.. {
                 let name = format!("late-{}-{number}", std::process::id());
                 control.create_secret(secret(&name, name.as_bytes())).await.unwrap();
                 println!("\nstored {name}");
             }
-        })
-    };
+        });
+    }
     for round in 0.. {
         control.rotate_data_key(&format!("round {round}")).await.unwrap();
         println!("\nasked");
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
-    writes.abort();
+    writes.abort_all();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -232,7 +233,7 @@ async fn a_stolen_directory_says_nothing() {
     spec.encryption_config.get_or_insert_default().auto_lock_managers = true;
     let version = cluster.meta.as_ref().unwrap().version.as_ref().unwrap().index;
     control.update_cluster(version, spec, Default::default()).await.unwrap();
-    let unlock = control.unlock_key().unwrap().unwrap().expose_secret().to_owned();
+    let unlock = control.show_unlock_key().await.unwrap().unwrap().expose_secret().to_owned();
     settled(&control, 1).await;
     drop(control);
     swarm.shutdown().await;

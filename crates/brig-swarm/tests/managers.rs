@@ -18,7 +18,8 @@ use brig_proto::swarm::{
     raft_member_status::Reachability,
 };
 use brig_swarm::{
-    Control, ExternalStore, InitRequest, JoinRequest, StoreSettings, Swarm, SwarmConfig,
+    Control, ExternalStore, InitRequest, JoinRequest, LocalNodeState, StoreSettings, Swarm,
+    SwarmConfig, TokenRotation,
 };
 use brig_types::secret::SecretString;
 use common::*;
@@ -377,5 +378,70 @@ async fn without_quorum_reading_goes_on_and_one_can_begin_anew() {
     assert!(has(&control, "before"));
     assert!(write(&control, "anew").await);
     assert_eq!(control.node(&second.id()).map(|node| node.role()).ok(), Some(NodeRole::Worker));
+    first.swarm.leave(true).await.unwrap();
+}
+
+async fn settled(control: &Control, generation: u64) -> String {
+    let until = Instant::now() + Duration::from_secs(40);
+    loop {
+        let keys = control.data_keys().await.unwrap();
+        if !keys.rotating && keys.generation >= generation && keys.records.len() == 1 {
+            return keys.current;
+        }
+        assert!(Instant::now() < until, "{keys:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Every manager has a data key before anything is sealed with it, and the cluster's unlock key
+/// locks each of them. Who is demoted keeps neither.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_change_on_all_managers() {
+    let temp = tempfile::tempdir().unwrap();
+    let first = Host::new(&temp.path().join("1")).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let mut second = Host::new(&temp.path().join("2")).await;
+    second.join(&control, NodeRole::Manager).await;
+    let other = second.swarm.control().unwrap();
+    assert!(write(&control, "before").await);
+    let old = settled(&control, 0).await;
+    assert_eq!(settled(&other, 0).await, old);
+
+    other.rotate_data_key("a test").await.unwrap();
+    let new = settled(&control, 1).await;
+    assert_ne!(new, old);
+    assert_eq!(settled(&other, 1).await, new);
+    assert!(write(&control, "one").await && write(&other, "other").await);
+    eventually("both know both", || has(&control, "other") && has(&other, "one")).await;
+
+    let cluster = control.cluster().unwrap();
+    let mut spec = cluster.spec.clone().unwrap();
+    spec.encryption_config.get_or_insert_default().auto_lock_managers = true;
+    let version = cluster.meta.as_ref().unwrap().version.unwrap().index;
+    control.update_cluster(version, spec, TokenRotation::default()).await.unwrap();
+    let unlock = control.show_unlock_key().await.unwrap().unwrap();
+    settled(&other, 2).await;
+    let file = second.dir.join("swarm/certificates/swarm-node.key");
+    let is_locked = || {
+        let file = std::fs::read_to_string(&file).unwrap();
+        file.contains("BRIG ENCRYPTED PRIVATE KEY") && !file.contains("brig-kek")
+    };
+    let is_sealed = || is_locked() && !std::fs::read_to_string(&file).unwrap().contains("escrow");
+    eventually("the other one is locked", is_sealed).await;
+    drop(other);
+    second.id();
+    second.swarm.shutdown().await;
+    second.boot().await;
+    assert_eq!(second.swarm.status().local_node_state, LocalNodeState::Locked);
+    second.swarm.unlock(unlock.expose_secret()).await.unwrap();
+    assert!(has(&second.swarm.control().unwrap(), "before"));
+
+    set_role(&control, &second.id(), NodeRole::Worker).await;
+    eventually("it is a worker", || second.swarm.control().is_err()).await;
+    eventually("it is not locked any more", || !is_locked()).await;
+    assert!(!std::fs::read_to_string(&file).unwrap().contains("brig-cluster-dek"));
+    settled(&control, 3).await;
+    second.swarm.leave(false).await.unwrap();
     first.swarm.leave(true).await.unwrap();
 }

@@ -172,6 +172,44 @@ fn files_of_managers_before_they_had_two_rings_are_read() {
 }
 
 #[test]
+fn a_key_that_nobody_has_seen_locks_nobody_out() {
+    let (_, key) = world().pair();
+    let keys = StoreKeys::generate_for_manager().unwrap();
+    let id = keys.node.current_id();
+    let plain = KeyFile::new(key, Some(keys.clone()));
+    let unlock = || KeyEncryptionKey::generate().unwrap();
+    let opens = |keys: &StoreKeys, with: Option<&KeyEncryptionKey>| {
+        let file = KeyFile { store_keys: Some(keys.clone()), ..plain.clone() };
+        let read = KeyFile::parse(file.to_pem().unwrap().as_bytes(), with)?;
+        let read = read.store_keys.unwrap();
+        assert_eq!((read.node.current_id(), read.escrow), (id, keys.escrow.clone()));
+        Ok::<_, PkiError>(())
+    };
+    let (first, second, third) = (unlock(), unlock(), unlock());
+    let unseen = keys.rewrapped(Some(first.clone()), false).unwrap();
+    assert!(unseen.locked && unseen.escrow == Escrow::Beside);
+    opens(&unseen, None).unwrap();
+    let seen = unseen.rewrapped(Some(first.clone()), true).unwrap();
+    assert!(matches!(opens(&seen, None), Err(PkiError::Locked)));
+    opens(&seen, Some(&first)).unwrap();
+
+    let rotated = seen.rewrapped(Some(second.clone()), false).unwrap();
+    let again = rotated.rewrapped(Some(third.clone()), false).unwrap();
+    for key in [&first, &second, &third] {
+        opens(&again, Some(key)).unwrap();
+    }
+    assert!(matches!(opens(&again, Some(&unlock())), Err(PkiError::WrongUnlockKey)));
+    let seen = again.rewrapped(Some(third.clone()), true).unwrap();
+    for key in [&first, &second] {
+        assert!(matches!(opens(&seen, Some(key)), Err(PkiError::WrongUnlockKey)));
+    }
+    opens(&seen, Some(&third)).unwrap();
+    let off = seen.rewrapped(None, false).unwrap();
+    assert!(!off.locked);
+    opens(&off, None).unwrap();
+}
+
+#[test]
 fn headers_that_could_not_be_written_again_are_refused() {
     let mut file = KeyFile::new(NodeKey::generate().unwrap(), None);
     file.other.insert("raft-dek".into(), "EiA=".into());

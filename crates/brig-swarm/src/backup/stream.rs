@@ -3,8 +3,10 @@
 //! | tag | content |
 //! | --- | --- |
 //! | 0 | the preface, JSON; the first frame |
-//! | 1 to 7 | an object: node, service, task, secret, config, network, cluster, as protobuf |
-//! | 255 | the manifest, the last frame: how many objects of each kind (8 bytes each, in this order), and the SHA-256 of everything before it |
+//! | 1 to 8 | an object: node, service, task, secret, config, network, cluster, access, as protobuf |
+//! | 255 | the manifest, the last frame: tag and number (8 bytes) of each kind that is in it, in this order, and the SHA-256 of everything before it |
+//!
+//! A kind's tag is its place in [`Kind::ALL`] and never changes: new kinds come at the end.
 //!
 //! Lengths are four bytes, big endian. Later versions may add tags; an unknown one is an error.
 
@@ -68,11 +70,7 @@ impl<W: Write> StreamWriter<W> {
     }
 
     pub(super) fn finish(mut self) -> io::Result<W> {
-        let mut manifest = Vec::with_capacity(8 * KINDS + 32);
-        for count in self.counts {
-            manifest.extend_from_slice(&count.to_be_bytes());
-        }
-        manifest.extend_from_slice(&self.digest.clone().finish());
+        let manifest = manifest(self.counts, self.digest.clone());
         self.frame(MANIFEST, &manifest)?;
         Ok(self.out)
     }
@@ -141,12 +139,7 @@ impl<R: Read> StreamReader<R> {
     }
 
     fn check_manifest(&mut self, content: &[u8], before: Sha256) -> Result<(), BackupError> {
-        let mut wanted = Vec::with_capacity(content.len());
-        for count in self.counts {
-            wanted.extend_from_slice(&count.to_be_bytes());
-        }
-        wanted.extend_from_slice(&before.finish());
-        if content != wanted {
+        if content != manifest(self.counts, before) {
             return Err(damaged("its manifest says something else than what is in it"));
         }
         let mut rest = [0; 1];
@@ -178,6 +171,18 @@ impl<R: Read> StreamReader<R> {
         self.digest.update(&content);
         Ok((tag, content, before))
     }
+}
+
+/// What the last frame says. Kinds that are not there are left out, so that versions that know more
+/// kinds read it too.
+fn manifest(counts: [u64; KINDS], before: Sha256) -> Vec<u8> {
+    let mut manifest = Vec::with_capacity(9 * KINDS + 32);
+    for (kind, count) in Kind::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
+        manifest.push(tag(kind));
+        manifest.extend_from_slice(&count.to_be_bytes());
+    }
+    manifest.extend_from_slice(&before.finish());
+    manifest
 }
 
 fn damaged(what: &str) -> BackupError {

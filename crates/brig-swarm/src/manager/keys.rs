@@ -17,11 +17,13 @@ use brig_pki::PkiError;
 use brig_pki::seal::{KeyEncryptionKey, KeyId, KeyRing, Place};
 use brig_pki::token::UnlockKey;
 use brig_proto::swarm::{Cluster, DataKeyRotation};
-use brig_store::{BlindName, KeyTag, Object, SealError, Sealer, Store, StoreError, Tx};
+use brig_store::{
+    BlindName, KeyTag, Object, SealError, Sealer, Store, StoreError, StoreObject, Tx,
+};
 use brig_types::secret::SecretBytes;
 
 use crate::manager::changes::{self, Wake};
-use crate::node::keys::NodeKeys;
+use crate::node::keys::{NodeKeys, Wanted};
 use crate::wire_time;
 
 /// Subsystem of the managers' unlock key in the cluster object.
@@ -197,14 +199,18 @@ impl KeyManager {
             let mut damaged = None;
             let changed = inner.node.follow_unlock_key(|| {
                 let cluster = inner.store.view().all::<Cluster>().next().cloned();
-                let version =
-                    cluster.as_ref().map_or(0, |c| brig_store::StoreObject::version(c.as_ref()));
-                match cluster.as_ref().map(|cluster| unlock_key(cluster)).transpose() {
-                    Ok(key) => (key.flatten().as_ref().map(KeyEncryptionKey::from), version),
+                let cluster = cluster.as_deref();
+                let unlock = match cluster.map(unlock_key).transpose() {
+                    Ok(key) => key.flatten().as_ref().map(KeyEncryptionKey::from),
                     Err(error) => {
                         damaged = Some(error);
-                        (None, version)
+                        None
                     }
+                };
+                Wanted {
+                    unlock,
+                    shown: cluster.is_some_and(|cluster| cluster.unlock_key_shown),
+                    version: cluster.map_or(0, StoreObject::version),
                 }
             });
             match (damaged, changed) {

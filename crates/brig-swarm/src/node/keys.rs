@@ -7,8 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brig_pki::PkiError;
 use brig_pki::csr::NodeKey;
-use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys};
+use brig_pki::keyfile::{CertificateDir, Escrow, KeyFile, StoreKeys};
 use brig_pki::seal::{KeyEncryptionKey, KeyRing};
+
+/// How a manager's keys are to be wrapped.
+pub(crate) struct Wanted {
+    /// The unlock key; none while autolock is off.
+    pub(crate) unlock: Option<KeyEncryptionKey>,
+    /// Whether anybody has read it.
+    pub(crate) shown: bool,
+    /// Version of the cluster object that says so.
+    pub(crate) version: u64,
+}
 
 /// The key file of this node. Changing it writes to the disk and blocks.
 #[derive(Debug)]
@@ -61,28 +71,28 @@ impl NodeKeys {
     }
 
     /// Wraps the data keys with the unlock key, or with one that is on the disk when there is no
-    /// unlock key. `wanted` is asked while nobody else can change the file, and answers the unlock
-    /// key and the version of the cluster object that has it. Answers whether anything changed.
+    /// unlock key. `wanted` is asked while nobody else can change the file. Answers whether anything
+    /// changed.
     pub(crate) fn follow_unlock_key(
         &self,
-        wanted: impl FnOnce() -> (Option<KeyEncryptionKey>, u64),
+        wanted: impl FnOnce() -> Wanted,
     ) -> Result<bool, PkiError> {
         let mut file = self.lock();
-        let (unlock, version) = wanted();
+        let Wanted { unlock, shown, version } = wanted();
         let Some(keys) = &file.store_keys else {
             return Ok(false);
         };
         let is_so = match &unlock {
-            Some(unlock) => keys.locked && keys.kek == *unlock,
+            Some(unlock) => {
+                let is_due = shown && keys.escrow != Escrow::None;
+                keys.locked && keys.kek == *unlock && !is_due
+            }
             None => !keys.locked,
         };
         if is_so {
             return Ok(false);
         }
-        let locked = unlock.is_some();
-        let kek = unlock.map_or_else(KeyEncryptionKey::generate, Ok)?;
-        let keys = StoreKeys { kek, locked, ..keys.clone() };
-        let mut changed = with_keys(&file, keys);
+        let mut changed = with_keys(&file, keys.rewrapped(unlock, shown)?);
         changed.kek_version = version;
         self.replace(&mut file, changed)?;
         Ok(true)
@@ -135,8 +145,8 @@ impl NodeKeys {
     pub(crate) fn leave_cluster(&self) -> Result<(), PkiError> {
         self.change_rings(|keys| {
             keys.cluster = None;
-            if std::mem::take(&mut keys.locked) {
-                keys.kek = KeyEncryptionKey::generate()?;
+            if keys.locked {
+                *keys = keys.rewrapped(None, false)?;
             }
             Ok(())
         })

@@ -98,7 +98,7 @@ pub(super) async fn update(mut call: Call) -> Answer {
 
 /// `GET /swarm/unlockkey`; an empty key means that managers are not locked.
 pub(super) async fn unlock_key(call: Call) -> Answer {
-    let key = local::control(&call.state)?.unlock_key()?;
+    let key = local::control(&call.state)?.show_unlock_key().await?;
     let unlock_key = key.map(brig_api::data::SecretText).unwrap_or_default();
     body::ok(&UnlockKey { unlock_key })
 }

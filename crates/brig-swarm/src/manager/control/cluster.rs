@@ -126,6 +126,29 @@ impl Control {
         Snapshot { state: (*self.store.view()).clone(), node: self.own_node.clone() }
     }
 
+    /// The key that unlocks managers, to be shown to somebody; `None` while autolock is off. From
+    /// the first time on nothing else opens a manager's keys.
+    ///
+    /// # Errors
+    /// [`ControlError::Pki`] when the stored key is damaged; [`ControlError::Keys`].
+    pub async fn show_unlock_key(
+        &self,
+    ) -> Result<Option<brig_types::secret::SecretString>, ControlError> {
+        let key = self
+            .store
+            .update(|tx| {
+                let cluster = tx.all::<Cluster>().next().cloned().ok_or_else(missing)?;
+                let key = keys::unlock_key(&cluster).map_err(ControlError::Pki)?;
+                if key.is_some() && !cluster.unlock_key_shown {
+                    tx.update(Cluster { unlock_key_shown: true, ..(*cluster).clone() })?;
+                }
+                Ok::<_, ControlError>(key)
+            })
+            .await?;
+        self.keys.follow_unlock_key().await.map_err(|error| ControlError::Keys(Box::new(error)))?;
+        Ok(key.map(|key| key.to_secret_string()))
+    }
+
     /// The key that unlocks managers; `None` while autolock is off.
     ///
     /// # Errors
@@ -183,6 +206,7 @@ pub(crate) fn set_unlock_key(cluster: &mut Cluster, rotate: bool) -> Result<bool
         return Ok(false);
     }
     cluster.unlock_keys.retain(|key| !is_managers(key));
+    cluster.unlock_key_shown = false;
     if is_wanted {
         let key = UnlockKey::generate().map_err(ControlError::Pki)?;
         cluster.unlock_keys.push(EncryptionKey {

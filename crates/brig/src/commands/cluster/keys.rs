@@ -45,7 +45,7 @@ async fn keys(context: &Context, args: KeysArgs) -> Result<()> {
 async fn show(context: &Context, format: Option<&str>) -> Result<()> {
     let keys: ClusterKeys = context.client.json(Call::get("/brig/cluster/keys")).await?;
     let known = keys.records.iter().any(|usage| usage.key == keys.current);
-    let unused = (!known).then(|| (keys.current.as_str(), 0));
+    let unused = (!known).then_some((keys.current.as_str(), 0));
     let used = keys.records.iter().map(|usage| (usage.key.as_str(), usage.records));
     let rows: Vec<Row> = unused
         .into_iter()
