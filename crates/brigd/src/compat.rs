@@ -218,7 +218,7 @@ const NOTES: &[Note] = &[
         "`RootCA` besides: the root that nodes are to have, and who has not followed why",
     ),
     (Post, "/swarm/init", Differs, "heartbeats every 2 s; an external CA keeps its root"),
-    (Post, "/swarm/join", Differs, "as a worker; a definite refusal is told at once"),
+    (Post, "/swarm/join", Differs, "a definite refusal is told at once"),
     (Post, "/swarm/update", Differs, "tokens take limits, CAs that can't be reached are refused"),
     (Post, "/nodes/{id}/update", Differs, "a node that runs Docker Engine is not promoted"),
     (Post, "/services/create", Differs, "no overlay networks, routing mesh or jobs yet"),
