@@ -64,8 +64,9 @@ lint: ## formatting, clippy with warnings denied, house rules
 	 else echo "cargo-deny is not installed: 'cargo install cargo-deny --locked' adds the licence and ban check"; fi
 
 .PHONY: stress
-stress: setup-test ## a thousand containers and ten kills of brigd: nothing may be left of them
+stress: setup-test ## ten thousand idle connections; a thousand containers and ten kills of brigd: nothing may be left
 	cargo build --workspace --all-targets --locked
+	BRIG_IDLE=10000 cargo nextest run --locked -p brig-e2e --no-capture idle_connections
 	BRIG_STORM=1000x10 cargo nextest run --locked -p brig-e2e --no-capture nothing_is_left
 
 .PHONY: bench

@@ -23,6 +23,9 @@ pub(crate) enum Error {
         /// The daemon's text.
         message: String,
     },
+    /// The context in use names no endpoint.
+    #[error("Failed to initialize: unable to resolve docker endpoint: {0}")]
+    Endpoint(String),
     /// There is no daemon at the address.
     #[error(
         "Cannot connect to the brig daemon at {address}: {reason}. Is the brig daemon running? Start it with: systemctl start brig"

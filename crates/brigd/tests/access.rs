@@ -9,7 +9,7 @@ mod image;
 mod rights;
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{BRIGD, Daemon, Ran, clis};
@@ -240,96 +240,6 @@ fn a_full_disk_stops_changes_and_nothing_else() {
     let report = daemon.get("GET", "/brig/audit/verify");
     let report: serde_json::Value = serde_json::from_str(rest(&report).trim()).unwrap();
     assert_eq!(report["Intact"], true, "{report}");
-}
-
-/// Deployer, viewer and operator on a cluster of one node, through the real docker CLI.
-#[test]
-fn a_deployer_updates_its_service_and_nothing_else() {
-    let Some(&cli) = clis().first() else { return };
-    let daemon = daemon(BINDINGS, &[]);
-    daemon.must(
-        cli,
-        &["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:0"],
-    );
-    for secret in ["key", "db"] {
-        let file = daemon.dir.join(secret);
-        std::fs::write(&file, "s3cr3t").unwrap();
-        daemon.must(cli, &["secret", "create", secret, file.to_str().unwrap()]);
-    }
-    for name in ["web", "bank"] {
-        let create = ["service", "create", "--detach", "--no-resolve-image", "--replicas", "0"];
-        let more = ["--env", "PASSWORD=hunter2", "--secret", "key", "--name", name, "busybox:1"];
-        daemon.must(cli, &[&create[..], &more[..]].concat());
-    }
-    let run = |uid: u32, arguments: &[&str]| -> Ran {
-        let id = uid.to_string();
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid", &id, "--regid", &id, "--clear-groups", cli])
-            .args(arguments)
-            .env("DOCKER_HOST", format!("unix://{}", daemon.socket.display()))
-            .env("HOME", "/nonexistent")
-            .stdin(Stdio::null());
-        Ran::of(command.output().unwrap())
-    };
-    let update = |more: &[&str]| {
-        run(DEPLOYER, &[&["service", "update", "--detach", "--no-resolve-image"], more].concat())
-    };
-    let done = update(&["--image", "busybox:2", "web"]);
-    assert_eq!(done.code, 0, "{done:?}\n{}", daemon.log());
-    let image =
-        ["service", "inspect", "--format", "{{.Spec.TaskTemplate.ContainerSpec.Image}}", "web"];
-    assert_eq!(daemon.must(cli, &image).trim(), "busybox:2");
-    for (rule, more) in [
-        ("deployer/no-host-mounts", &["--mount-add", "type=bind,source=/etc,target=/x", "web"][..]),
-        ("deployer/no-capabilities", &["--cap-add", "SYS_ADMIN", "web"]),
-        ("base/secret-use", &["--secret-add", "db", "web"]),
-    ] {
-        let refused = update(more);
-        // The CLI looks the other secret up first, and does not find it among its own.
-        let expected = if rule == "base/secret-use" { "db" } else { rule };
-        assert!(refused.code == 1 && refused.err.contains(expected), "{rule}: {refused:?}");
-    }
-    for (text, arguments) in [
-        (
-            "deployer/only-named",
-            &["service", "update", "--detach", "--no-resolve-image", "--image", "x:1", "bank"][..],
-        ),
-        ("deployer/only-named", &["service", "rm", "bank"]),
-        ("deployer/default", &["node", "ls"]),
-        ("deployer/only-named", &["exec", "x", "id"]),
-        ("deployer/default", &["swarm", "leave"]),
-        ("deployer/default", &["create", "busybox:1"]),
-    ] {
-        let refused = run(DEPLOYER, arguments);
-        assert!(refused.code != 0 && refused.err.contains(text), "{arguments:?}: {refused:?}");
-    }
-    // Lists show what may be inspected.
-    let names = |uid| run(uid, &["service", "ls", "--format", "{{.Name}}"]).out;
-    assert_eq!(names(DEPLOYER).trim(), "web");
-    assert_eq!(
-        names(VIEWER).split_whitespace().collect::<std::collections::BTreeSet<_>>().len(),
-        2
-    );
-    assert_eq!(run(DEPLOYER, &["secret", "ls", "--format", "{{.Name}}"]).out.trim(), "key");
-    // Environments and secrets' names are for those who may see them.
-    let seen = run(VIEWER, &["service", "inspect", "web"]).out;
-    assert!(seen.contains("PASSWORD=***") && !seen.contains("hunter2"), "{seen}");
-    assert!(!seen.contains("\"key\""), "{seen}");
-    assert!(run(DEPLOYER, &["service", "inspect", "web"]).out.contains("hunter2"));
-    // A rollback is judged by what it brings back, not by the body beside it.
-    daemon.must(
-        cli,
-        &["service", "update", "--detach", "--no-resolve-image", "--cap-add", "SYS_ADMIN", "web"],
-    );
-    daemon.must(
-        cli,
-        &["service", "update", "--detach", "--no-resolve-image", "--cap-drop", "SYS_ADMIN", "web"],
-    );
-    let refused = run(DEPLOYER, &["service", "rollback", "--detach", "web"]);
-    assert!(refused.code == 1 && refused.err.contains("deployer/no-capabilities"), "{refused:?}");
-    daemon.must(cli, &["swarm", "leave", "--force"]);
-    forget(daemon);
 }
 
 /// Whoever may do nearly everything still does not get at a secret by way of its container.

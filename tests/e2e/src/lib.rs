@@ -14,6 +14,7 @@ pub mod http;
 pub mod image;
 pub mod registry;
 pub mod remote;
+pub mod rights;
 pub mod rpc;
 
 pub use client::{Client, Output};

@@ -73,9 +73,7 @@ impl Endpoint {
     /// Opens a connection.
     pub(crate) async fn connect(&self) -> Result<Connection> {
         match (&self.way, &self.address) {
-            (Way::Unusable(reason), _) => Err(message(format!(
-                "Failed to initialize: unable to resolve docker endpoint: {reason}"
-            ))),
+            (Way::Unusable(reason), _) => Err(Error::Endpoint(reason.clone())),
             (Way::Ssh(tunnel), _) => tunnel.connect().map(Connection::new),
             (Way::Tls(tls), Some(Address::Tcp { host, port })) => {
                 let stream = self.tcp(host, *port).await?;

@@ -174,3 +174,126 @@ fn what_one_cli_exports_the_other_imports() {
         let _ = from.run(&["context", "rm", "mine"]).ok();
     }
 }
+
+/// What docker takes and writes none of: made by Python's module, as people's tools make them.
+fn zip(file: &Path, members: &[(&str, &[u8])], method: &str) {
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    for (number, (_, content)) in members.iter().enumerate() {
+        std::fs::write(folder.path().join(number.to_string()), content).unwrap();
+    }
+    let script = "import sys, zipfile\n\
+        made = zipfile.ZipFile(sys.argv[1], 'w', getattr(zipfile, sys.argv[2]))\n\
+        for number, name in enumerate(sys.argv[4:]):\n    \
+        made.write(f'{sys.argv[3]}/{number}', name)\n\
+        made.close()\n";
+    let made = std::process::Command::new("python3")
+        .args(["-c", script])
+        .args([file.as_os_str(), method.as_ref(), folder.path().as_os_str()])
+        .args(members.iter().map(|(name, _)| name))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
+#[test]
+fn a_zip_is_taken_as_docker_takes_it() {
+    let Some((brig, docker)) = pair() else { return };
+    let pki = Pki::new();
+    let read = |name: &str| std::fs::read(pki.path(name)).unwrap();
+    let (ca, cert, key) = (read("ca.pem"), read("cert.pem"), read("key.pem"));
+    let meta: &[u8] = br#"{"Name":"mine","Metadata":{"Description":"d"},"Endpoints":{"docker":{"Host":"tcp://h:2376","SkipTLSVerify":false}}}"#;
+    let whole: Vec<(&str, &[u8])> = vec![
+        ("meta.json", meta),
+        ("tls/docker/ca.pem", &ca),
+        ("tls/docker/cert.pem", &cert),
+        ("tls/docker/key.pem", &key),
+    ];
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    for (number, (members, method, good)) in [
+        (whole.clone(), "ZIP_STORED", true),
+        (whole.clone(), "ZIP_DEFLATED", true),
+        (whole[..1].to_vec(), "ZIP_DEFLATED", true),
+        (whole[1..].to_vec(), "ZIP_DEFLATED", false),
+        (vec![("meta.json", meta), ("tls/../../x", b"x")], "ZIP_DEFLATED", false),
+        (vec![("meta.json", meta), ("more.txt", b"x")], "ZIP_DEFLATED", false),
+        (vec![("meta.json", b"no json")], "ZIP_STORED", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let file = folder.path().join(format!("{number}.zip"));
+        zip(&file, &members, method);
+        let name = format!("got{number}");
+        let ran = [&docker, &brig]
+            .map(|user| user.run(&["context", "import", &name, file.to_str().unwrap()]));
+        for one in &ran {
+            assert_eq!(one.code == 0, good, "{one:?}");
+        }
+        assert_eq!(ran[0].code, ran[1].code, "{ran:?}");
+        assert_eq!(ran[0].stdout, ran[1].stdout, "{ran:?}");
+        if good {
+            assert_eq!(ran[0].stderr, ran[1].stderr, "{ran:?}");
+            let shown = [&docker, &brig].map(|user| {
+                let shown = user.run(&["context", "inspect", &name]);
+                shown.ok().replace(user.home().to_str().unwrap(), "HOME")
+            });
+            assert_eq!(shown[0], shown[1]);
+            assert!(shown[0].contains("tcp://h:2376"), "{}", shown[0]);
+            assert_eq!(shown[0].contains("key.pem"), members.len() > 1, "{}", shown[0]);
+        } else {
+            // Docker leaves the half of it that it had read; brig nothing.
+            assert!(!ran[1].stderr.is_empty());
+            assert!(brig.run(&["context", "inspect", &name]).code != 0, "{name}");
+            let _ = docker.run(&["context", "rm", "-f", &name]).ok();
+        }
+    }
+    // The files are the same, too, byte by byte, and nothing lies outside of them.
+    let files = [&docker, &brig].map(|user| tree(&user.home().join("config")));
+    assert_eq!(files[0], files[1]);
+    assert_eq!(files[0].iter().filter(|(name, ..)| name.ends_with("meta.json")).count(), 3);
+}
+
+#[test]
+fn a_context_that_is_gone_is_missed_in_dockers_words() {
+    let Some((brig, docker)) = pair() else { return };
+    let create = ["context", "create", "gone", "--docker", "host=tcp://127.0.0.1:1"];
+    for user in [&docker, &brig] {
+        let _ = user.run(&create).ok();
+        let _ = user.run(&["context", "use", "gone"]).ok();
+        // In use, and removed all the same: as somebody else's shell would do it.
+        for folder in ["meta", "tls"] {
+            let _ = std::fs::remove_dir_all(user.home().join("config/contexts").join(folder));
+        }
+    }
+    let none: &[(&str, &str)] = &[];
+    let by_name: &[(&str, &str)] = &[("DOCKER_CONTEXT", "gone")];
+    let elsewhere: &[(&str, &str)] = &[("DOCKER_HOST", "unix:///nonexistent.sock")];
+    let commands: Vec<Command<'_>> = vec![
+        (none, vec!["ps"]),
+        (none, vec!["run", "busybox"]),
+        (none, vec!["create", "busybox"]),
+        (none, vec!["start", "-a", "box"]),
+        (none, vec!["--context", "gone", "ps"]),
+        (by_name, vec!["ps"]),
+        (none, vec!["context", "use", "gone"]),
+        (none, vec!["context", "inspect", "gone"]),
+        (none, vec!["context", "inspect"]),
+        (none, vec!["context", "show"]),
+        (none, vec!["context", "ls", "-q"]),
+        (none, vec!["context", "export", "gone"]),
+        (none, vec!["context", "update", "gone", "--description", "x"]),
+        (none, vec!["context", "rm", "gone"]),
+        (none, vec!["context", "rm", "-f", "gone"]),
+        (none, vec!["context", "use", "default"]),
+        (none, vec!["context", "show"]),
+        (elsewhere, vec!["context", "show"]),
+    ];
+    for (env, args) in commands {
+        let seen = [&docker, &brig].map(|user| {
+            let ran = user.run_env(env, &args);
+            let own = user.home().to_str().unwrap();
+            (ran.code, ran.stdout.replace(own, "HOME"), ran.stderr.replace(own, "HOME"))
+        });
+        assert_eq!(seen[0], seen[1], "{env:?} {args:?}");
+    }
+}

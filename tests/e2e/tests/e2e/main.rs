@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod access;
+mod access_commands;
 mod attach;
 mod autolock;
 mod backup;
 mod build;
 mod compose;
 mod contexts;
+mod deployer;
 mod disk_usage;
 mod dual_stack;
 mod errors;

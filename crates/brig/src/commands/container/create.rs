@@ -38,7 +38,7 @@ async fn create(context: &Context, args: CreateArgs) -> Result<()> {
     };
     match run.await {
         Ok(id) => crate::output::line(&id),
-        Err(Error::BrokenPipe) => Err(Error::BrokenPipe),
+        Err(error @ (Error::BrokenPipe | Error::Endpoint(_))) => Err(error),
         Err(error) => Err(with_hint(&context.path, &error, error.run_status())),
     }
 }

@@ -118,7 +118,7 @@ async fn start(context: &Context, args: StartArgs) -> Result<()> {
     match start_attached(context, &args, checked("container", name)?).await {
         Ok(0) => Ok(()),
         Ok(status) => Err(Error::Status(status)),
-        Err(error @ (Error::Status(_) | Error::BrokenPipe)) => Err(error),
+        Err(error @ (Error::Status(_) | Error::BrokenPipe | Error::Endpoint(_))) => Err(error),
         Err(error) => Err(Error::Failed { status: error.run_status(), text: error.text() }),
     }
 }

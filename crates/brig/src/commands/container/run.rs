@@ -67,7 +67,7 @@ async fn run(context: &Context, args: RunArgs) -> Result<()> {
     match run_container(context, args).await {
         Ok(0) | Err(Error::BrokenPipe) => Ok(()),
         Ok(status) => Err(Error::Status(status)),
-        Err(error @ (Error::Status(_) | Error::Failed { .. })) => Err(error),
+        Err(error @ (Error::Status(_) | Error::Failed { .. } | Error::Endpoint(_))) => Err(error),
         Err(error) => Err(with_hint(&context.path, &error, error.run_status())),
     }
 }

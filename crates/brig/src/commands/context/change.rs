@@ -240,9 +240,6 @@ fn remove(context: &Context, name: &str, force: bool, is_current: bool) -> Resul
         return Err(message("context \"default\" cannot be removed"));
     }
     let store = store(context);
-    if !force && !store.exists(name) {
-        return Err(message(format!("context {name:?} does not exist")));
-    }
     if is_current {
         if !force {
             return Err(message(format!(
@@ -251,6 +248,9 @@ fn remove(context: &Context, name: &str, force: bool, is_current: bool) -> Resul
         }
         // First, so that no command finds a context that is not there.
         ConfigFile::load(&context.globals.config_dir()).set_text("currentContext", None)?;
+    }
+    if !force && !store.exists(name) {
+        return Err(message(format!("context {name:?} does not exist")));
     }
     store.remove(name)
 }
