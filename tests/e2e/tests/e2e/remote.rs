@@ -282,8 +282,9 @@ fn idle_connections() -> usize {
 
 #[test]
 fn thousands_of_idle_connections_take_little_and_others_are_served() {
-    /// Most memory that a connection may take, buffers and TLS included.
-    const EACH: u64 = 24 << 10;
+    /// Most memory that connections may take, however many there are: those beyond the places
+    /// wait, or take the place of one that idles.
+    const MOST: u64 = 100 << 20;
     let idle_each = idle_connections() / 2;
     const PING: &[u8] = b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n";
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -312,19 +313,17 @@ fn thousands_of_idle_connections_take_little_and_others_are_served() {
     let grown = resident(daemon.pid()).saturating_sub(before);
     let count = half_open.len() + idle.len();
     let held = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
-    let most = count as u64 * EACH;
     let since = Instant::now();
     drop(ping());
     let user = User::all().pop().unwrap();
     let _ = user.run(&with(&tls_flags(&pki, &host, ""), &["ps"])).ok();
     let served = since.elapsed();
     eprintln!(
-        "{count} idle connections in {opened:?}, {held} files open in the daemon: {} KiB before, {} KiB more, {} bytes each; a ping and a ps beside them in {served:?}",
+        "{count} idle connections in {opened:?}, {held} files open in the daemon: {} KiB before, {} KiB more; a ping and a ps beside them in {served:?}",
         before >> 10,
         grown >> 10,
-        grown / count as u64,
     );
-    assert!(grown < most, "{grown} bytes more for {count} connections");
+    assert!(grown < MOST, "{grown} bytes more for {count} connections");
     assert!(served < Duration::from_secs(10), "{served:?}");
     drop((half_open, idle));
 }
