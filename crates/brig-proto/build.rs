@@ -1,8 +1,9 @@
-//! Generates the messages and gRPC stubs of `docker.swarmkit.v1` without `protoc`.
+//! Generates the messages and gRPC stubs of `docker.swarmkit.v1`, of `brig.v1` and of etcd's client
+//! protocol, without `protoc`.
 
 use std::error::Error;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "docker/swarmkit/v1/types.proto",
     "docker/swarmkit/v1/specs.proto",
     "docker/swarmkit/v1/objects.proto",
@@ -11,6 +12,7 @@ const FILES: [&str; 8] = [
     "docker/swarmkit/v1/logbroker.proto",
     "docker/swarmkit/v1/resource.proto",
     "docker/swarmkit/v1/health.proto",
+    "etcd/v3.proto",
 ];
 
 /// Messages with a field that must not be printed; `src/redact.rs` writes their `Debug`.
@@ -29,8 +31,9 @@ const REDACTED: [&str; 11] = [
 ];
 
 /// What is ours beside it, in a package of its own.
-const OWN_FILES: [&str; 1] = ["brig/v1/access.proto"];
-const OWN_REDACTED: [&str; 1] = [".brig.v1.Access"];
+const OWN_FILES: [&str; 2] = ["brig/v1/access.proto", "brig/v1/managers.proto"];
+const OWN_REDACTED: [&str; 3] =
+    [".brig.v1.Access", ".brig.v1.AdoptKeysRequest", ".brig.v1.JoinResponse"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

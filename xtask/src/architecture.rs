@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("brig-sys", &[]),
     ("brig-pki", &[]),
     ("brig-archive", &["brig-sys"]),
-    ("brig-store", &["brig-proto"]),
+    ("brig-store", &["brig-proto", "brig-pki"]),
     ("brig-access", &[]),
     ("brig-image", &["brig-pki", "brig-sys"]),
     ("brig-runtime", &["brig-sys"]),
@@ -67,7 +67,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("reqwest", &["brig-image"]),
     ("rtnetlink", &["brig-network"]),
     ("rustls", &["brig-pki"]),
-    ("tonic", &["brig-proto", "brig-swarm"]),
+    ("tonic", &["brig-proto", "brig-store", "brig-swarm"]),
     ("x509-parser", &["brig-pki"]),
 ];
 

@@ -9,12 +9,14 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use brig_types::secret::SecretBytes;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -271,6 +273,27 @@ impl Connector {
         let roots = Arc::new(root_store(roots_pem)?);
         let mut config =
             client_builder()?.with_webpki_verifier(server_verifier(roots)?).with_no_client_auth();
+        finish_client(&mut config);
+        Ok(Self { config: Arc::new(config), name: name(server_name)? })
+    }
+
+    /// Trusts `roots_pem` and shows this certificate: a client of the replicated store.
+    ///
+    /// # Errors
+    /// [`PkiError::NoRoots`], [`PkiError::Pem`], [`PkiError::ServerName`], [`PkiError::Tls`].
+    pub fn mutual(
+        roots_pem: &[u8],
+        chain_pem: &[u8],
+        key_pem: &SecretBytes,
+        server_name: &str,
+    ) -> Result<Self, PkiError> {
+        let roots = Arc::new(root_store(roots_pem)?);
+        let key = PrivateKeyDer::from_pem_slice(key_pem.expose_secret())
+            .map_err(|_| PkiError::Pem { expected: "private key" })?;
+        let mut config = client_builder()?
+            .with_webpki_verifier(server_verifier(roots)?)
+            .with_client_auth_cert(x509::certificates(chain_pem)?, key)
+            .map_err(PkiError::Tls)?;
         finish_client(&mut config);
         Ok(Self { config: Arc::new(config), name: name(server_name)? })
     }

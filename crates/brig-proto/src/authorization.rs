@@ -50,6 +50,7 @@ impl Access {
 }
 
 const PACKAGE: &str = "/docker.swarmkit.v1.";
+const OWN_PACKAGE: &str = "/brig.v1.";
 
 const ANYONE: Rule = Rule { access: Access::Anyone, validity: Validity::Now };
 const RENEWAL: Rule = Rule { access: Access::Anyone, validity: Validity::Renewable };
@@ -75,12 +76,18 @@ const TABLE: [(&str, Rule); 16] = [
     ("Health/Check", MANAGERS),
 ];
 
-/// The rule of the method with this path (`/docker.swarmkit.v1.Service/Method`); `None` for a
-/// method that is not known, which nobody may call. What managers offer to nobody but the daemon
-/// they run in (`Control`, `Watch`) and what comes with several managers (`Raft`,
-/// `RaftMembership`) is not known here.
+const OWN_TABLE: [(&str, Rule); 2] =
+    [("Managers/Join", MANAGERS), ("Managers/AdoptKeys", MANAGERS)];
+
+/// The rule of the method with this path (`/docker.swarmkit.v1.Service/Method`, or
+/// `/brig.v1.Service/Method`); `None` for a method that is not known, which nobody may call. What
+/// managers offer to nobody but the daemon they run in (`Control`, `Watch`) and what Docker's
+/// managers keep their own store with (`Raft`, `RaftMembership`) is not known here.
 #[must_use]
 pub fn rule(path: &str) -> Option<Rule> {
+    if let Some(method) = path.strip_prefix(OWN_PACKAGE) {
+        return OWN_TABLE.iter().find(|(name, _)| *name == method).map(|(_, rule)| *rule);
+    }
     let method = path.strip_prefix(PACKAGE)?;
     TABLE.iter().find(|(name, _)| *name == method).map(|(_, rule)| *rule)
 }

@@ -42,11 +42,25 @@ redacted! {
     swarm::VolumeSecret { key ; secret }
     swarm::MaybeEncryptedRecord { algorithm ; data, nonce }
     brig::Access { id, meta, identities ; ca_certificate, ca_key }
+    brig::AdoptKeysRequest { ; data_keys }
+    brig::JoinResponse { member, initial_cluster, endpoints, name ; store_ca, member_certificate, client_certificate, data_keys }
 }
 
 impl Drop for brig::Access {
     fn drop(&mut self) {
         self.ca_key.zeroize();
+    }
+}
+
+impl Drop for brig::AdoptKeysRequest {
+    fn drop(&mut self) {
+        self.data_keys.zeroize();
+    }
+}
+
+impl Drop for brig::JoinResponse {
+    fn drop(&mut self) {
+        self.data_keys.zeroize();
     }
 }
 

@@ -63,8 +63,64 @@ pub struct Batch {
     pub names: Vec<NameClaim>,
 }
 
+/// What somebody else did to one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Kind of the object.
+    pub kind: Kind,
+    /// Its id.
+    pub id: String,
+    /// Revision of the transaction that wrote it, and the sealed value; `None`: it is gone.
+    pub value: Option<(Revision, Vec<u8>)>,
+}
+
+/// What a shared backend tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Transactions that became durable together, whoever wrote them.
+    Committed {
+        /// Revision of the first one.
+        first: Revision,
+        /// Revision of the last one.
+        last: Revision,
+        /// What they left, each object once.
+        changes: Vec<Foreign>,
+    },
+    /// Some were missed: this is everything now.
+    Reloaded(Loaded),
+}
+
+/// Takes news in; quick, and called from one task at a time.
+pub type NewsSink = Box<dyn Fn(News) + Send + Sync>;
+
+/// Everything that is stored, to be put elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// The objects.
+    pub loaded: Loaded,
+    /// The names and who has them.
+    pub names: Vec<(BlindName, String)>,
+}
+
 /// Keeps sealed records. Every implementation passes the same tests.
 pub trait Backend: Send + Sync + 'static {
+    /// Whether others write to it as well. [`BackendError::Conflict`] then means that the caller
+    /// has to take their [`News`] in and try again.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Tells of every transaction after what was loaded, in order and the caller's own ones too,
+    /// until it is closed. Only a shared backend does.
+    fn follow(&self, sink: NewsSink) {
+        drop(sink);
+    }
+
+    /// Whether what it knows is what is stored now. One that is cut off does not know.
+    fn is_current(&self) -> bool {
+        true
+    }
+
     /// Reads everything.
     ///
     /// # Errors
@@ -105,6 +161,14 @@ pub trait Backend: Send + Sync + 'static {
         Err(BackendError::Unsupported("sealing records anew"))
     }
 
+    /// Others were first with what the caller was about to commit.
+    fn overtaken(&self) {}
+
+    /// How many of these transactions, from the first on, can be committed at a time; at least 1.
+    fn fits(&self, group: &[Batch]) -> usize {
+        group.len().max(1)
+    }
+
     /// Lets go of what it holds, so that somebody else can open it. What comes after fails.
     fn close(&self);
 }
@@ -142,6 +206,16 @@ pub enum BackendError {
     /// The backend has no such operation.
     #[error("this store does not support {0}")]
     Unsupported(&'static str),
+    /// A transaction has more parts or bytes than the backend takes at a time.
+    #[error("the transaction is too large for the cluster store: {0}")]
+    TooLarge(String),
+    /// The quota of the replicated store is used up; nothing has changed.
+    #[error("the replicated store is full: its quota is used up")]
+    Quota,
+    /// The replicated store does not answer, or has lost its quorum. It is unknown whether the
+    /// transaction becomes durable once it does.
+    #[error("the replicated store takes no writes: {0}")]
+    Unavailable(String),
     /// It is unknown what is durable; only a restart can tell.
     #[error("the store's file failed")]
     Fatal(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -73,6 +73,15 @@ pub enum StoreError {
     /// The backend cannot be read.
     #[error("cannot open the cluster store")]
     Open(#[source] Arc<BackendError>),
+    /// Too few managers are there; it may be that the change is made once they are back. The text
+    /// is Docker's.
+    #[error(
+        "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online."
+    )]
+    NoQuorum(#[source] Arc<BackendError>),
+    /// Other managers wrote at the same time, again and again.
+    #[error("the cluster store is busy: other managers' changes came first each time")]
+    Contended,
     /// An earlier failure made the store read-only until the daemon is restarted.
     #[error("the cluster store failed and takes no more changes until brigd is restarted")]
     Failed(#[source] Arc<BackendError>),
@@ -111,7 +120,9 @@ impl Categorized for StoreError {
             | Self::NameConflict { .. }
             | Self::SequenceConflict { .. } => ErrorKind::Conflict,
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Failed(_) | Self::Closed => ErrorKind::Unavailable,
+            Self::NoQuorum(_) | Self::Contended | Self::Failed(_) | Self::Closed => {
+                ErrorKind::Unavailable
+            }
             Self::Commit(_) | Self::Seal { .. } | Self::Damaged { .. } | Self::Open(_) => {
                 ErrorKind::System
             }

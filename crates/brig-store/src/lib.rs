@@ -4,7 +4,8 @@
 //! Three parts that know little of each other:
 //!
 //! - [`Backend`] keeps opaque records durable: one file ([`RedbBackend`]) while there is one
-//!   manager. It sees ids, sizes and keyed hashes of names, never a value.
+//!   manager, etcd ([`etcd::EtcdBackend`]) once there are several. It sees ids, sizes and keyed
+//!   hashes of names, never a value.
 //! - [`Sealer`] is the port through which values are encrypted; its implementation holds the keys.
 //! - [`Store`] holds every object in memory with its indexes. Reads are snapshots and never wait.
 //!   Writes are transactions with optimistic checks, durable before they are acknowledged or
@@ -17,6 +18,7 @@
 
 mod backend;
 mod error;
+pub mod etcd;
 mod object;
 mod redb_backend;
 mod reseal;
@@ -27,7 +29,10 @@ mod tx;
 mod watch;
 mod writer;
 
-pub use backend::{Backend, BackendError, Batch, Loaded, NameClaim, Revision, SealedRecord, Write};
+pub use backend::{
+    Backend, BackendError, Batch, Content, Foreign, Loaded, NameClaim, News, NewsSink, Revision,
+    SealedRecord, Write,
+};
 pub use error::StoreError;
 pub use object::{Index, Kind, Object, StoreObject};
 pub use redb_backend::RedbBackend;

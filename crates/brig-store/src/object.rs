@@ -287,6 +287,23 @@ macro_rules! objects {
                     $( .chain(state.all::<$type>().cloned().map(Self::$type)) )+
             }
 
+            pub(crate) fn find(state: &State, kind: Kind, id: &str) -> Option<Self> {
+                match kind {
+                    $( Kind::$type => {
+                        let table = <$type as sealed::Stored>::table(state);
+                        table.get(id).map(|object| Self::$type(Arc::clone(object)))
+                    } )+
+                }
+            }
+
+            pub(crate) fn all(state: &State, kind: Kind) -> Vec<Self> {
+                match kind {
+                    $( Kind::$type => {
+                        state.all::<$type>().map(|object| Self::$type(Arc::clone(object))).collect()
+                    } )+
+                }
+            }
+
             pub(crate) fn insert_into(&self, state: &mut State) {
                 match self {
                     $( Self::$type(object) => {

@@ -49,7 +49,7 @@ impl Store {
                 .collect::<Result<Vec<_>, StoreError>>()?;
             if !fresh.is_empty() {
                 replaced += shared
-                    .backend
+                    .backend()
                     .reseal(&fresh)
                     .map_err(|error| StoreError::Commit(Arc::new(error)))?;
             }
@@ -85,7 +85,7 @@ impl Store {
         loop {
             let page = self
                 .shared()
-                .backend
+                .backend()
                 .page(last.as_ref(), PAGE)
                 .map_err(|error| StoreError::Open(Arc::new(error)))?;
             each(&page)?;

@@ -1,5 +1,6 @@
 //! The store's handle: views, transactions, watchers.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -7,7 +8,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{broadcast, oneshot};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, BackendError, Content, Loaded, News, SealedRecord};
 use crate::error::{SealSource, StoreError};
 use crate::object::Object;
 use crate::sealer::Sealer;
@@ -18,6 +19,39 @@ use crate::writer;
 
 /// Objects that are restored in one transaction.
 const RESTORED_AT_ONCE: usize = 1000;
+/// How often a transaction is run again because others were first.
+const MAX_ATTEMPTS: usize = 1000;
+
+/// Opens the records and puts them together.
+pub(crate) fn read_state(sealer: &dyn Sealer, loaded: Loaded) -> Result<State, StoreError> {
+    let mut state = State { revision: loaded.revision, ..State::default() };
+    for record in loaded.records {
+        let object = read_record(sealer, &record)?;
+        if object.conflicts_in(&state) {
+            let source = SealSource::new("it is not what its place says");
+            return Err(StoreError::Damaged { kind: record.kind, id: record.id, source });
+        }
+        object.insert_into(&mut state);
+    }
+    Ok(state)
+}
+
+pub(crate) fn read_record(
+    sealer: &dyn Sealer,
+    record: &SealedRecord,
+) -> Result<Object, StoreError> {
+    let damaged = |source| StoreError::Damaged { kind: record.kind, id: record.id.clone(), source };
+    let plain = sealer
+        .open(record.kind.as_str(), &record.id, &record.value)
+        .map_err(|error| damaged(SealSource::new(error)))?;
+    let mut object = Object::decode(record.kind, plain.expose_secret())
+        .map_err(|error| damaged(SealSource::new(error)))?;
+    object.set_version(record.revision);
+    if object.id() != record.id {
+        return Err(damaged(SealSource::new("it is not what its place says")));
+    }
+    Ok(object)
+}
 
 /// The cluster store. Clones share it; the last one closes it.
 #[derive(Clone)]
@@ -29,7 +63,7 @@ struct Handle {
 }
 
 pub(crate) struct Shared {
-    pub(crate) backend: Box<dyn Backend>,
+    backend: RwLock<Arc<dyn Backend>>,
     pub(crate) sealer: Arc<dyn Sealer>,
     pub(crate) head: Mutex<Head>,
     pub(crate) wake: Condvar,
@@ -43,13 +77,35 @@ pub(crate) struct Shared {
 pub(crate) struct Head {
     pub(crate) state: State,
     pub(crate) queue: Vec<Staged>,
-    pub(crate) failed: Option<Arc<crate::backend::BackendError>>,
+    /// What a shared backend told of and nobody looked at yet.
+    pub(crate) news: VecDeque<News>,
+    /// A backend that is to take the place of the present one.
+    pub(crate) moving: Option<Move>,
+    pub(crate) failed: Option<Arc<BackendError>>,
     pub(crate) closing: bool,
 }
 
 /// A transaction that waits to become durable.
 pub(crate) struct Staged {
     pub(crate) changes: Vec<Change>,
+    pub(crate) done: oneshot::Sender<Result<(), Refused>>,
+}
+
+/// Why a transaction did not become durable.
+pub(crate) enum Refused {
+    /// Somebody else's came first: what it read is not true any more.
+    Overtaken,
+    /// It cannot.
+    Because(StoreError),
+}
+
+/// Fills another backend and answers it.
+pub(crate) type Fill =
+    Box<dyn FnOnce(Content) -> Result<Arc<dyn Backend>, BackendError> + Send + 'static>;
+
+/// The way into another backend.
+pub(crate) struct Move {
+    pub(crate) fill: Fill,
     pub(crate) done: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -61,6 +117,26 @@ impl Shared {
 
     pub(crate) fn lock_node_watchers(&self) -> MutexGuard<'_, NodeWatchers> {
         self.node_watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn backend(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.backend.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_backend(&self, backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        let mut place = self.backend.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *place, backend)
+    }
+
+    /// Has the backend tell of what others write.
+    pub(crate) fn follow(self: &Arc<Self>, backend: &dyn Backend) {
+        let shared = Arc::downgrade(self);
+        backend.follow(Box::new(move |news| {
+            if let Some(shared) = shared.upgrade() {
+                shared.lock_head().news.push_back(news);
+                shared.wake.notify_one();
+            }
+        }));
     }
 
     /// A snapshot of what is durable.
@@ -88,28 +164,16 @@ impl Store {
     /// [`StoreError::Open`]; [`StoreError::Damaged`] when a value does not open or makes no sense.
     pub fn open(backend: impl Backend, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
         let loaded = backend.load().map_err(|error| StoreError::Open(Arc::new(error)))?;
-        let mut state = State { revision: loaded.revision, ..State::default() };
-        for record in loaded.records {
-            let damaged =
-                |source| StoreError::Damaged { kind: record.kind, id: record.id.clone(), source };
-            let plain = sealer
-                .open(record.kind.as_str(), &record.id, &record.value)
-                .map_err(|error| damaged(SealSource::new(error)))?;
-            let mut object = Object::decode(record.kind, plain.expose_secret())
-                .map_err(|error| damaged(SealSource::new(error)))?;
-            object.set_version(record.revision);
-            if object.id() != record.id || object.conflicts_in(&state) {
-                return Err(damaged(SealSource::new("it is not what its place says")));
-            }
-            object.insert_into(&mut state);
-        }
+        let state = read_state(sealer.as_ref(), loaded)?;
         let (commits, _) = broadcast::channel(WATCH_BACKLOG);
         let shared = Arc::new(Shared {
-            backend: Box::new(backend),
+            backend: RwLock::new(Arc::new(backend)),
             sealer,
             head: Mutex::new(Head {
                 state: state.clone(),
                 queue: Vec::new(),
+                news: VecDeque::new(),
+                moving: None,
                 failed: None,
                 closing: false,
             }),
@@ -118,6 +182,7 @@ impl Store {
             commits,
             node_watchers: Mutex::default(),
         });
+        shared.follow(shared.backend().as_ref());
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -145,23 +210,79 @@ impl Store {
         View(self.0.shared.read_committed())
     }
 
+    /// Whether the state is what is stored now, as far as anybody can know. A manager that is cut
+    /// off from the others goes on reading what it last saw.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.0.shared.backend().is_current()
+    }
+
     /// Runs a transaction and returns when it is durable.
     ///
     /// `f` sees everything that was accepted before it, also what is not durable yet; if that
     /// fails, so does this. An error of `f` undoes what it wrote. It runs on the caller's thread
-    /// while other writers wait, so it must be short.
+    /// while other writers wait, so it must be short. Where other managers write to the same store
+    /// and were first, a copy of it runs again on what they left.
     ///
-    /// Cancel-safe in this sense: once `f` has run, the transaction takes its course.
+    /// Cancel-safe in this sense: once `f` has run, the transaction takes its course, unless
+    /// somebody else's comes first.
     ///
     /// # Errors
-    /// What `f` returns; [`StoreError::Commit`], [`StoreError::Failed`], [`StoreError::Closed`].
-    pub async fn update<R, E>(&self, f: impl FnOnce(&mut Tx<'_>) -> Result<R, E>) -> Result<R, E>
+    /// What `f` returns; [`StoreError::Commit`], [`StoreError::NoQuorum`], [`StoreError::Failed`],
+    /// [`StoreError::Closed`].
+    pub async fn update<R, E>(
+        &self,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<R, E> + Clone,
+    ) -> Result<R, E>
     where
         E: From<StoreError>,
     {
-        let (result, durable) = self.stage(f)?;
-        durable.await.unwrap_or(Err(StoreError::Closed))?;
-        Ok(result)
+        self.update_with(|tx| f.clone()(tx)).await
+    }
+
+    /// The same for an `f` that can be run any number of times.
+    ///
+    /// # Errors
+    /// As [`Store::update`].
+    pub async fn update_with<R, E>(
+        &self,
+        mut f: impl FnMut(&mut Tx<'_>) -> Result<R, E>,
+    ) -> Result<R, E>
+    where
+        E: From<StoreError>,
+    {
+        for _ in 0..MAX_ATTEMPTS {
+            let (result, durable) = self.stage(&mut f)?;
+            match durable.await {
+                Ok(Ok(())) => return Ok(result),
+                Ok(Err(Refused::Overtaken)) => {}
+                Ok(Err(Refused::Because(error))) => return Err(error.into()),
+                Err(_) => return Err(StoreError::Closed.into()),
+            }
+        }
+        Err(StoreError::Contended.into())
+    }
+
+    /// Moves everything into another backend: `fill` gets what is stored and answers the backend
+    /// that has it. Writers wait meanwhile, readers do not; nobody who watches notices. When it
+    /// fails the present backend stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Commit`] with what `fill` failed with, [`StoreError::Closed`].
+    pub async fn move_to(
+        &self,
+        fill: impl FnOnce(Content) -> Result<Arc<dyn Backend>, BackendError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let (done, moved) = oneshot::channel();
+        {
+            let mut head = self.0.shared.lock_head();
+            if head.closing {
+                return Err(StoreError::Closed);
+            }
+            head.moving = Some(Move { fill: Box::new(fill), done });
+            self.0.shared.wake.notify_one();
+        }
+        moved.await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Adds objects of another store, of a backup for example, in as many transactions as is good
@@ -189,7 +310,7 @@ impl Store {
     fn stage<R, E>(
         &self,
         f: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
-    ) -> Result<(R, oneshot::Receiver<Result<(), StoreError>>), E>
+    ) -> Result<(R, oneshot::Receiver<Result<(), Refused>>), E>
     where
         E: From<StoreError>,
     {
@@ -251,7 +372,7 @@ impl Handle {
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the store's writing thread panicked");
         }
-        self.shared.backend.close();
+        self.shared.backend().close();
     }
 }
 

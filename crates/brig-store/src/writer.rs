@@ -1,52 +1,189 @@
-//! The thread that makes transactions durable, as many as wait with one sync.
+//! The thread that makes transactions durable, as many as wait with one sync, and that takes in
+//! what other managers wrote. All changes of the committed state happen here.
 
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use brig_types::secret::SecretBytes;
 
-use crate::backend::{BackendError, Batch, NameClaim, Revision, Write};
+use crate::backend::{
+    BackendError, Batch, Content, Foreign, Loaded, NameClaim, News, Revision, SealedRecord, Write,
+};
 use crate::error::{SealSource, StoreError};
-use crate::object::Object;
+use crate::object::{Kind, Object};
 use crate::sealer::Sealer;
-use crate::state::folded;
-use crate::store::{Shared, Staged};
+use crate::state::{State, folded};
+use crate::store::{Head, Move, Refused, Shared, Staged, read_record, read_state};
 use crate::tx::remaining;
 use crate::watch::{Change, Commit};
 
+/// How long the news that explain a conflict may take.
+const NEWS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long transactions that were overtaken may take to come again, all of them together.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// When to write after others were first.
+#[derive(Default)]
+struct Pace {
+    /// How many transactions were overtaken, and when.
+    overtaken: Option<(usize, Instant)>,
+}
+
+impl Pace {
+    /// Until when to wait with so many transactions in the queue.
+    fn wait_until(&self, queued: usize) -> Option<Instant> {
+        let (count, at) = self.overtaken?;
+        Some(at + GATHER).filter(|until| queued < count && *until > Instant::now())
+    }
+}
+
+/// What there is to do.
+enum Work {
+    News(News),
+    Move(Move),
+    /// Transactions.
+    Group(Vec<Staged>),
+}
+
 /// Runs until the store closes and the queue is empty.
-pub(crate) fn run(shared: &Shared) {
-    while let Some(group) = next_group(shared) {
-        // No snapshot is kept meanwhile: it would have every table copied that changes.
-        let before = shared.read_committed().revision();
-        match persist(shared, before, &group) {
-            Ok(()) => publish(shared, before, group),
-            Err(error) => refuse(shared, group, &error),
+pub(crate) fn run(shared: &Arc<Shared>) {
+    let mut pace = Pace::default();
+    while let Some(work) = next_work(shared, &pace) {
+        match work {
+            Work::News(news) => {
+                let overtaken = take_in(shared, news);
+                if overtaken > 0 {
+                    shared.backend().overtaken();
+                    pace.overtaken = Some((overtaken, Instant::now()));
+                }
+            }
+            Work::Move(wanted) => {
+                let outcome = move_to(shared, wanted.fill);
+                // Whoever asked may have stopped waiting.
+                let _ = wanted.done.send(outcome);
+            }
+            Work::Group(group) => {
+                let count = group.len();
+                pace.overtaken = None;
+                if !write(shared, group) {
+                    shared.backend().overtaken();
+                    pace.overtaken = Some((count, Instant::now()));
+                }
+            }
         }
     }
 }
 
-/// Waits for transactions and takes all of them.
-fn next_group(shared: &Shared) -> Option<Vec<Staged>> {
+/// Waits for something to do. What others wrote comes first: nothing can be written before it is
+/// known.
+fn next_work(shared: &Shared, pace: &Pace) -> Option<Work> {
     let mut head = shared.lock_head();
-    while head.queue.is_empty() {
+    loop {
+        if let Some(news) = head.news.pop_front() {
+            return Some(Work::News(news));
+        }
+        if let Some(wanted) = head.moving.take() {
+            return Some(Work::Move(wanted));
+        }
+        if !head.queue.is_empty()
+            && !head.closing
+            && let Some(until) = pace.wait_until(head.queue.len())
+        {
+            let left = until.saturating_duration_since(Instant::now());
+            (head, _) =
+                shared.wake.wait_timeout(head, left).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        }
+        if !head.queue.is_empty() {
+            return Some(Work::Group(std::mem::take(&mut head.queue)));
+        }
         if head.closing {
             return None;
         }
         head = shared.wake.wait(head).unwrap_or_else(PoisonError::into_inner);
     }
-    Some(std::mem::take(&mut head.queue))
 }
 
-fn persist(shared: &Shared, before: Revision, group: &[Staged]) -> Result<(), StoreError> {
+/// Answers whether others were not first.
+fn write(shared: &Arc<Shared>, mut group: Vec<Staged>) -> bool {
+    while !group.is_empty() {
+        // No snapshot is kept meanwhile: it would have every table copied that changes.
+        let before = shared.read_committed().revision();
+        match persist(shared, before, &group) {
+            Ok(count) => {
+                let rest = group.split_off(count.min(group.len()));
+                publish(shared, before, group);
+                group = rest;
+            }
+            Err(error) => return not_written(shared, before, group, error),
+        }
+    }
+    true
+}
+
+/// Answers whether that was for another reason than that others were first.
+fn not_written(
+    shared: &Arc<Shared>,
+    before: Revision,
+    group: Vec<Staged>,
+    error: StoreError,
+) -> bool {
+    let backend = shared.backend();
+    match error {
+        StoreError::Commit(error)
+            if backend.is_shared() && matches!(*error, BackendError::Conflict) =>
+        {
+            catch_up(shared, before);
+            refuse(shared, group, || Refused::Overtaken);
+            return false;
+        }
+        StoreError::Commit(error) if matches!(*error, BackendError::Unavailable(_)) => {
+            let error = StoreError::NoQuorum(error);
+            tell(&error);
+            refuse(shared, group, || Refused::Because(error.clone()));
+        }
+        error => {
+            tell(&error);
+            if let StoreError::Commit(source) = &error
+                && matches!(**source, BackendError::Fatal(_))
+            {
+                shared.lock_head().failed = Some(Arc::clone(source));
+            }
+            refuse(shared, group, || Refused::Because(error.clone()));
+        }
+    }
+    true
+}
+
+fn tell(error: &StoreError) {
+    tracing::error!(
+        error = %brig_types::error::chain(error),
+        "the cluster store could not write"
+    );
+}
+
+/// Makes as many transactions durable as the backend takes at a time; answers how many.
+fn persist(shared: &Shared, before: Revision, group: &[Staged]) -> Result<usize, StoreError> {
     let batches = group
         .iter()
         .filter(|staged| !staged.changes.is_empty())
         .map(|staged| batch(shared.sealer.as_ref(), &staged.changes))
         .collect::<Result<Vec<_>, _>>()?;
     if batches.is_empty() {
-        return Ok(());
+        return Ok(group.len());
     }
-    shared.backend.commit(before + 1, &batches).map_err(|error| StoreError::Commit(Arc::new(error)))
+    let backend = shared.backend();
+    let fitting = backend.fits(&batches).clamp(1, batches.len());
+    backend
+        .commit(before + 1, batches.get(..fitting).unwrap_or(&batches))
+        .map_err(|error| StoreError::Commit(Arc::new(error)))?;
+    let is_write = |staged: &Staged| !staged.changes.is_empty();
+    let last = group.iter().enumerate().filter(|(_, staged)| is_write(staged)).nth(fitting - 1);
+    Ok(match last {
+        Some((at, _)) if fitting < batches.len() => at + 1,
+        Some(_) | None => group.len(),
+    })
 }
 
 fn batch(sealer: &dyn Sealer, changes: &[Change]) -> Result<Batch, StoreError> {
@@ -109,10 +246,7 @@ fn publish(shared: &Shared, before: Revision, group: Vec<Staged>) {
             if !staged.changes.is_empty() {
                 revision += 1;
                 committed.follow(revision, &staged.changes);
-                let commit = Arc::new(Commit { revision, changes: staged.changes });
-                shared.lock_node_watchers().send(&commit);
-                // Nobody watching is fine.
-                let _ = shared.commits.send(commit);
+                announce(shared, Commit { revision, changes: staged.changes });
             }
             acknowledged.push(staged.done);
         }
@@ -123,24 +257,212 @@ fn publish(shared: &Shared, before: Revision, group: Vec<Staged>) {
     }
 }
 
+fn announce(shared: &Shared, commit: Commit) {
+    let commit = Arc::new(commit);
+    shared.lock_node_watchers().send(&commit);
+    // Nobody watching is fine.
+    let _ = shared.commits.send(commit);
+}
+
 /// Refuses the group and everything that was built on it since.
-fn refuse(shared: &Shared, group: Vec<Staged>, error: &StoreError) {
-    tracing::error!(
-        error = %brig_types::error::chain(error),
-        "the cluster store could not write"
-    );
+fn refuse(shared: &Shared, group: Vec<Staged>, reason: impl Fn() -> Refused) {
     let mut head = shared.lock_head();
     head.state = shared.read_committed();
-    if let StoreError::Commit(source) = error
-        && matches!(**source, BackendError::Fatal(_))
-    {
-        head.failed = Some(Arc::clone(source));
-    }
     let late = std::mem::take(&mut head.queue);
     drop(head);
     for staged in group.into_iter().chain(late) {
-        let _ = staged.done.send(Err(error.clone()));
+        let _ = staged.done.send(Err(reason()));
     }
+}
+
+/// Takes in what others wrote until there is something that was not known at `revision`.
+fn catch_up(shared: &Arc<Shared>, revision: u64) {
+    let until = Instant::now() + NEWS_PATIENCE;
+    while shared.read_committed().revision() == revision {
+        let left = until.saturating_duration_since(Instant::now());
+        let news = {
+            let head = shared.lock_head();
+            let waits = |head: &mut Head| head.news.is_empty() && !head.closing;
+            let (mut head, _) = shared
+                .wake
+                .wait_timeout_while(head, left, waits)
+                .unwrap_or_else(PoisonError::into_inner);
+            head.news.pop_front()
+        };
+        match news {
+            Some(news) => {
+                take_in(shared, news);
+            }
+            None if shared.lock_head().closing => return,
+            None => {
+                reload(shared);
+                return;
+            }
+        }
+    }
+}
+
+/// Answers how many transactions were overtaken.
+fn take_in(shared: &Arc<Shared>, news: News) -> usize {
+    let before = shared.read_committed();
+    match news {
+        News::Committed { last, .. } if last <= before.revision() => 0,
+        News::Committed { first, .. } if first != before.revision() + 1 => {
+            tracing::warn!(first, known = before.revision(), "missed what other managers wrote");
+            reload(shared)
+        }
+        News::Committed { last, changes, .. } => {
+            match apply(shared.sealer.as_ref(), &before, last, changes) {
+                Ok(outcome) => adopt(shared, Ok(outcome)),
+                // It may be of before the last change of keys: what is stored now is not.
+                Err(error) => {
+                    let error = brig_types::error::chain(&error);
+                    tracing::info!(
+                        error,
+                        "reading all of the store, for a commit that does not open"
+                    );
+                    drop(before);
+                    reload(shared)
+                }
+            }
+        }
+        News::Reloaded(loaded) if loaded.revision <= before.revision() => 0,
+        News::Reloaded(loaded) => {
+            adopt(shared, differences(shared.sealer.as_ref(), &before, loaded))
+        }
+    }
+}
+
+fn reload(shared: &Arc<Shared>) -> usize {
+    match shared.backend().load() {
+        Ok(loaded) => take_in(shared, News::Reloaded(loaded)),
+        Err(error) => {
+            tracing::error!(error = %brig_types::error::chain(&error), "cannot read the cluster store");
+            0
+        }
+    }
+}
+
+/// Makes a state that others wrote the present one; answers how many transactions that overtook.
+fn adopt(shared: &Shared, outcome: Result<(State, Vec<Change>), StoreError>) -> usize {
+    let (after, changes) = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            let text = brig_types::error::chain(&error);
+            tracing::error!(error = text, "what another manager wrote cannot be read");
+            shared.lock_head().failed = Some(Arc::new(BackendError::Fatal(Box::new(error))));
+            return 0;
+        }
+    };
+    let overtaken = {
+        let mut head = shared.lock_head();
+        head.state = after.clone();
+        let overtaken = std::mem::take(&mut head.queue);
+        let mut committed = shared.committed.write().unwrap_or_else(PoisonError::into_inner);
+        let revision = after.revision();
+        *committed = after;
+        if !changes.is_empty() {
+            announce(shared, Commit { revision, changes });
+        }
+        overtaken
+    };
+    let count = overtaken.len();
+    for staged in overtaken {
+        let _ = staged.done.send(Err(Refused::Overtaken));
+    }
+    count
+}
+
+fn apply(
+    sealer: &dyn Sealer,
+    before: &State,
+    last: u64,
+    foreign: Vec<Foreign>,
+) -> Result<(State, Vec<Change>), StoreError> {
+    let mut state = before.clone();
+    let mut changes = Vec::with_capacity(foreign.len());
+    // A name may go from one object to another: whoever gives it comes first.
+    for Foreign { kind, id, .. } in &foreign {
+        if let Some(old) = Object::find(&state, *kind, id) {
+            old.remove_from(&mut state);
+        }
+    }
+    for Foreign { kind, id, value } in foreign {
+        let old = Object::find(before, kind, &id);
+        let new = value
+            .map(|(revision, value)| {
+                read_record(sealer, &SealedRecord { kind, id: id.clone(), revision, value })
+            })
+            .transpose()?;
+        if let Some(new) = &new {
+            check_place(new, &state)?;
+            new.insert_into(&mut state);
+        }
+        changes.extend(change(old, new));
+    }
+    state.revision = last;
+    Ok((state, changes))
+}
+
+fn check_place(object: &Object, state: &State) -> Result<(), StoreError> {
+    if !object.conflicts_in(state) {
+        return Ok(());
+    }
+    let source = SealSource::new("it is not what its place says");
+    Err(StoreError::Damaged { kind: object.kind(), id: object.id().to_owned(), source })
+}
+
+fn change(old: Option<Object>, new: Option<Object>) -> Option<Change> {
+    match (old, new) {
+        (None, None) => None,
+        (None, Some(new)) => Some(Change::Created(new)),
+        (Some(old), None) => Some(Change::Removed(old)),
+        (Some(old), Some(new)) if old.version() == new.version() => None,
+        (Some(old), Some(new)) => Some(Change::Updated { old, new }),
+    }
+}
+
+/// What happened between a state and everything that is stored now.
+fn differences(
+    sealer: &dyn Sealer,
+    before: &State,
+    loaded: Loaded,
+) -> Result<(State, Vec<Change>), StoreError> {
+    let after = read_state(sealer, loaded)?;
+    let mut changes = Vec::new();
+    for kind in Kind::ALL {
+        for old in Object::all(before, kind) {
+            let new = Object::find(&after, kind, old.id());
+            changes.extend(change(Some(old), new));
+        }
+        for new in Object::all(&after, kind) {
+            if Object::find(before, kind, new.id()).is_none() {
+                changes.push(Change::Created(new));
+            }
+        }
+    }
+    Ok((after, changes))
+}
+
+/// Puts everything into another backend and goes on with that one.
+fn move_to(shared: &Arc<Shared>, fill: crate::store::Fill) -> Result<(), StoreError> {
+    let failed = |error| StoreError::Commit(Arc::new(error));
+    let loaded = shared.backend().load().map_err(failed)?;
+    let state = shared.read_committed();
+    let names = Kind::ALL
+        .into_iter()
+        .flat_map(|kind| Object::all(&state, kind))
+        .filter(|object| !object.unique_name().is_empty())
+        .map(|object| {
+            let name = folded(object.unique_name());
+            (shared.sealer.blind(object.kind().as_str(), &name), object.id().to_owned())
+        })
+        .collect();
+    let backend = fill(Content { loaded, names }).map_err(failed)?;
+    let old = shared.set_backend(Arc::clone(&backend));
+    shared.follow(backend.as_ref());
+    old.close();
+    Ok(())
 }
 
 #[cfg(test)]

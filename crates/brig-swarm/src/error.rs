@@ -56,6 +56,9 @@ pub enum ControlError {
         /// The network.
         name: String,
     },
+    /// Too few managers are there.
+    #[error(transparent)]
+    NoQuorum(brig_store::StoreError),
     /// The cluster's store did not take the change.
     #[error("the cluster's store failed")]
     Store(#[source] brig_store::StoreError),
@@ -82,6 +85,7 @@ impl Categorized for ControlError {
             Self::AlreadyExists { .. } => ErrorKind::Conflict,
             Self::Unsupported(_) | Self::NotImplemented(_) => ErrorKind::NotImplemented,
             Self::Predefined { .. } => ErrorKind::Forbidden,
+            Self::NoQuorum(_) => ErrorKind::Unavailable,
             Self::OutOfSequence
             | Self::Store(_)
             | Self::Keys(_)
@@ -188,6 +192,11 @@ pub enum SwarmError {
         "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
     )]
     LeaveManager,
+    /// One of several managers would leave.
+    #[error(
+        "You are attempting to leave the swarm on a node that is participating as a manager. {0}The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message."
+    )]
+    LeaveOneOfManagers(String),
     /// The request is wrong.
     #[error("{0}")]
     InvalidArgument(String),
@@ -239,6 +248,20 @@ pub enum SwarmError {
     /// The restored cluster did not give this node a certificate.
     #[error("the restored cluster's authority did not sign this node's certificate")]
     Restore(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The node was admitted, but no manager took it into the store.
+    #[error(
+        "node {node} was admitted but did not become a manager; before the next attempt run \"docker node demote {node}\" and \"docker node rm --force {node}\" on a manager"
+    )]
+    NotAManager {
+        /// The node's id.
+        node: String,
+        /// Why.
+        #[source]
+        source: Box<SwarmError>,
+    },
+    /// The replicated store cannot be set up or reached.
+    #[error("the replicated store: {0}")]
+    Etcd(String),
     /// The cluster's store cannot be used.
     #[error("the cluster's store failed")]
     Store(#[source] brig_store::StoreError),
@@ -258,9 +281,11 @@ impl Categorized for SwarmError {
             | Self::LeaveLocked
             | Self::AlreadyInSwarm
             | Self::LeaveManager
+            | Self::LeaveOneOfManagers(_)
             | Self::Unreachable { .. }
             | Self::Unanswered(_)
             | Self::ExternalCa(_)
+            | Self::Etcd(_)
             | Self::JoinTimeout
             | Self::JoinStopped => ErrorKind::Unavailable,
             Self::NotLocked => ErrorKind::Conflict,
@@ -279,6 +304,7 @@ impl Categorized for SwarmError {
             },
             Self::NotImplemented(_) => ErrorKind::NotImplemented,
             Self::Control(source) => source.kind(),
+            Self::NotAManager { source, .. } => source.kind(),
             Self::WrongClock { .. }
             | Self::BadAnswer(_)
             | Self::Damaged { .. }

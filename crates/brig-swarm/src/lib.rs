@@ -20,6 +20,7 @@ mod expiry;
 mod grpc;
 mod manager;
 mod node;
+mod replica;
 mod task;
 mod validate;
 mod wire_time;
@@ -41,3 +42,4 @@ pub use manager::keys::DataKeyStatus;
 pub use node::{
     InitRequest, JoinRequest, LocalNodeState, RestoreRequest, Swarm, SwarmConfig, SwarmStatus,
 };
+pub use replica::{ExternalStore, StoreSettings};

@@ -316,7 +316,7 @@ async fn certificates_are_renewed_and_tokens_checked() {
     }
     let manager = token(&control, NodeRole::Manager);
     let refused = ca.issue_node_certificate(request(&key, &manager)).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
+    assert_eq!(refused.code(), Code::FailedPrecondition);
     let garbage = IssueNodeCertificateRequest {
         csr: b"x".to_vec(),
         token: old.clone(),

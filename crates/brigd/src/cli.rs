@@ -145,6 +145,18 @@ pub struct Flags {
     /// Name or address in that certificate, besides those of this host
     #[arg(long = "tlsname", value_name = "NAME")]
     tlsnames: Vec<String>,
+    /// Keep the swarm's store in this etcd, etcd://HOST:PORT,HOST:PORT [default: a file, and etcd on every manager once there are several]
+    #[arg(long, value_name = "ADDRESS")]
+    store: Option<String>,
+    /// Authority of the certificates of that etcd
+    #[arg(long, value_name = "FILE")]
+    store_cacert: Option<PathBuf>,
+    /// Certificate that opens that etcd
+    #[arg(long, value_name = "FILE")]
+    store_cert: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE")]
+    store_key: Option<PathBuf>,
 }
 
 impl Flags {
@@ -197,6 +209,10 @@ impl Flags {
             tlsrevoked: self.tlsrevoked.clone(),
             tlsauto: self.tlsauto.then_some(true),
             tlsnames: some(&self.tlsnames),
+            store: self.store.clone(),
+            store_cacert: self.store_cacert.clone(),
+            store_cert: self.store_cert.clone(),
+            store_key: self.store_key.clone(),
         }
     }
 }

@@ -8,7 +8,7 @@ use brig_engine::EngineConfig;
 use brig_image::{OpenOptions, RegistrySettings};
 use brig_network::{AddressPool, Ipv4Net, Ipv6Net, NetworkConfig};
 use brig_runtime::RuntimeConfig;
-use brig_swarm::{Executor, SwarmConfig};
+use brig_swarm::{Executor, StoreSettings, SwarmConfig};
 
 use crate::config::{Cidr, Config};
 use crate::instance::Instance;
@@ -110,7 +110,11 @@ fn net(cidr: Cidr) -> anyhow::Result<Ipv4Net> {
 /// How the cluster's part is opened.
 #[must_use]
 pub fn swarm_config(config: &Config, executor: Arc<dyn Executor>) -> SwarmConfig {
-    SwarmConfig { state_dir: config.data_root.join("swarm"), executor }
+    SwarmConfig {
+        state_dir: config.data_root.join("swarm"),
+        executor,
+        store: StoreSettings { external: config.store.clone(), ..StoreSettings::default() },
+    }
 }
 
 #[cfg(test)]

@@ -34,6 +34,21 @@ pub fn get(socket: &Path, path: &str) -> Value {
     }
 }
 
+/// One GET; the whole answer as it came, head included, and nothing if there was none.
+#[must_use]
+pub fn get_raw(socket: &Path, path: &str) -> String {
+    let mut answer = String::new();
+    let mut asked = || -> std::io::Result<usize> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: e2e\r\n\r\n").as_bytes())?;
+        stream.read_to_string(&mut answer)
+    };
+    // What was read before a failure is an answer that is cut off.
+    let _ = asked();
+    answer
+}
+
 /// One DELETE.
 ///
 /// # Errors

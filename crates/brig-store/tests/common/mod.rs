@@ -3,6 +3,8 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod etcd;
+
 use std::sync::Arc;
 
 use brig_proto::swarm::{

@@ -22,6 +22,8 @@ use crate::wire_time;
 
 /// How long the first message of a session may take, and every short call.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The least that a heartbeat may take.
+const MIN_HEARTBEAT_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the node's description is looked at.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
 /// A manager that asks for no pause at all between heartbeats gets this one.
@@ -185,11 +187,12 @@ async fn heartbeats(
     mut dispatcher: DispatcherClient<Channel>,
     session: &str,
 ) -> SessionError {
+    let mut patience = PATIENCE;
     loop {
         let mut request = tonic::Request::new(HeartbeatRequest { session_id: session.to_owned() });
         clock::stamp(request.metadata_mut());
         let sent = SystemTime::now();
-        let answer = tokio::time::timeout(PATIENCE, dispatcher.heartbeat(request)).await;
+        let answer = tokio::time::timeout(patience, dispatcher.heartbeat(request)).await;
         let period = match answer {
             Ok(Ok(answer)) => {
                 if let Some(there) = clock::read(answer.metadata()) {
@@ -201,6 +204,8 @@ async fn heartbeats(
             Err(_) => return SessionError::Timeout,
         };
         let period = wire_time::duration(period.as_ref(), MIN_PERIOD).max(MIN_PERIOD);
+        // There has to be time to find another manager before this node is missed.
+        patience = (period * 3 / 2).clamp(MIN_HEARTBEAT_PATIENCE, PATIENCE);
         tokio::time::sleep(period).await;
     }
 }

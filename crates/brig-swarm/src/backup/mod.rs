@@ -30,7 +30,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use self::stream::{StreamReader, StreamWriter};
-use crate::manager::keys::DataKeys;
+use crate::manager::keys::{DataKeys, UNLOCK_SUBSYSTEM};
 
 const MAGIC: &str = "brig-cluster-backup ";
 /// The newest format, and the only one so far.
@@ -247,7 +247,7 @@ impl Backup {
             node: preface.node,
             revision: preface.revision,
             objects: counts,
-            autolock: !cluster.unlock_keys.is_empty(),
+            autolock: cluster.unlock_keys.iter().any(|key| key.subsystem == UNLOCK_SUBSYSTEM),
         };
         Ok(Self { summary, state, cluster })
     }

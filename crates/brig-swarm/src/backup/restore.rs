@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use brig_proto::swarm::{Cluster, Node, NodeRole, TaskState};
 use brig_store::{Object, State};
 
+use crate::replica::AUTHORITY;
 use crate::{task, wire_time};
 
 /// The objects as they are after their managers are lost: those are taken out, as if an operator
@@ -33,6 +34,8 @@ pub(crate) fn without_managers(state: &State, now: SystemTime) -> Vec<Object> {
                 let mut cluster: Cluster = Arc::unwrap_or_clone(old);
                 // Data keys are counted anew, they are new ones.
                 cluster.data_key_rotation = None;
+                // What the lost managers hold of the replicated store opens no other one.
+                cluster.unlock_keys.retain(|key| key.subsystem != AUTHORITY);
                 Some(Object::Cluster(Arc::new(cluster)))
             }
             other => Some(other),

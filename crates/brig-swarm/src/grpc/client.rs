@@ -18,6 +18,8 @@ use tower::service_fn;
 pub(crate) const MANAGER_NAME: &str = "swarm-manager";
 /// TLS name of a manager that issues certificates.
 pub(crate) const CA_NAME: &str = "swarm-ca";
+/// How brig's nodes introduce themselves.
+pub(crate) const OWN_AGENT: &str = "brig/";
 /// Longest time until a connection is there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -9,7 +9,7 @@
 //!   random key beside it; with autolock it is the cluster's unlock key and not on the disk:
 //!   [`KeyManager::follow_unlock_key`].
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -86,17 +86,6 @@ pub(crate) trait KeyPeers: Send + Sync + 'static {
     async fn adopt(&self, ring: &KeyRing) -> Result<(), KeyError>;
 }
 
-/// A manager that is alone.
-#[derive(Debug)]
-pub(crate) struct NoPeers;
-
-#[async_trait]
-impl KeyPeers for NoPeers {
-    async fn adopt(&self, _: &KeyRing) -> Result<(), KeyError> {
-        Ok(())
-    }
-}
-
 /// Why keys were not changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyError {
@@ -114,8 +103,10 @@ pub(crate) enum KeyError {
     Outdated(usize),
     /// Another manager has not followed.
     #[error("manager {0} does not have the new data key yet")]
-    #[allow(dead_code)] // for clusters of several managers
     Peer(String),
+    /// Another manager offers keys of before the last change.
+    #[error("these data keys are older than the present ones")]
+    Older,
     /// The work was interrupted.
     #[error("interrupted")]
     Interrupted,
@@ -149,6 +140,10 @@ struct Inner {
     data: Arc<DataKeys>,
     store: Store,
     peers: Box<dyn KeyPeers>,
+    /// Held while the ring changes, and while it must not.
+    changing: tokio::sync::Mutex<()>,
+    /// Held while records are sealed anew.
+    resealing: Mutex<()>,
 }
 
 impl std::fmt::Debug for KeyManager {
@@ -165,21 +160,35 @@ impl KeyManager {
         store: Store,
         peers: Box<dyn KeyPeers>,
     ) -> Self {
-        Self(Arc::new(Inner { node, data, store, peers }))
+        let (changing, resealing) = (tokio::sync::Mutex::new(()), Mutex::new(()));
+        Self(Arc::new(Inner { node, data, store, peers, changing, resealing }))
     }
 
     /// The ring, for a manager that may have it: one whose certificate says that it is one.
-    #[allow(dead_code)] // for clusters of several managers
     pub(crate) fn export_ring(&self) -> SecretBytes {
         self.0.data.ring().export()
     }
 
     /// Takes over the ring of the manager that leads, and returns when it is in the key file and
     /// nothing is on the way that was sealed before.
-    #[allow(dead_code)] // for clusters of several managers
     pub(crate) async fn import_ring(&self, plain: SecretBytes) -> Result<(), KeyError> {
         let ring = KeyRing::import(plain.expose_secret()).map_err(KeyError::Pki)?;
-        self.adopt(Arc::new(ring)).await
+        if ring.generation() < self.0.data.ring().generation() {
+            return Err(KeyError::Older);
+        }
+        self.adopt(Arc::new(ring)).await?;
+        // Whoever led before may still be sealing with the keys of before.
+        let inner = Arc::clone(&self.0);
+        blocking(move || {
+            drop(inner.resealing.lock().unwrap_or_else(PoisonError::into_inner));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Keeps the ring as it is for as long as the guard is held.
+    pub(crate) async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.changing.lock().await
     }
 
     /// Wraps the data keys the way the cluster object says: with the unlock key, or with a key of
@@ -243,7 +252,13 @@ impl KeyManager {
                     None
                 }
                 Err(error) => {
-                    tracing::error!(error = %brig_types::error::chain(&error), "{failed}");
+                    let text = brig_types::error::chain(&error);
+                    // That comes to an end without anybody's doing, most often.
+                    if matches!(error, KeyError::Peer(_)) {
+                        tracing::warn!(error = text, "{failed}");
+                    } else {
+                        tracing::error!(error = text, "{failed}");
+                    }
                     backoff = (backoff * 2).clamp(FIRST_BACKOFF, MAX_BACKOFF);
                     Some(SystemTime::now() + backoff)
                 }
@@ -268,6 +283,7 @@ impl KeyManager {
     /// next call goes on from what the ring in the key file says.
     async fn rotate(&self) -> Result<(), KeyError> {
         loop {
+            let _changing = self.hold().await;
             let ring = self.0.data.ring();
             let wanted = wanted(&self.0.store);
             // Older keys first: a ring has room for a few only.
@@ -297,8 +313,10 @@ impl KeyManager {
     async fn retire_older(&self, ring: &KeyRing) -> Result<(), KeyError> {
         self.0.peers.adopt(ring).await?;
         self.0.store.settle().await.map_err(KeyError::Store)?;
-        let store = self.0.store.clone();
+        let inner = Arc::clone(&self.0);
         let resealed = blocking(move || {
+            let store = &inner.store;
+            let _resealing = inner.resealing.lock().unwrap_or_else(PoisonError::into_inner);
             let resealed = store.reseal().map_err(KeyError::Store)?;
             match store.usage().map_err(KeyError::Store)?.outdated {
                 0 => Ok(resealed),

@@ -13,9 +13,13 @@ pub(crate) mod dispatcher;
 pub(crate) mod gate;
 pub(crate) mod issued;
 pub(crate) mod join_tokens;
+pub(crate) mod key_peers;
 pub(crate) mod keys;
+pub(crate) mod leading;
 pub(crate) mod logbroker;
+pub(crate) mod members;
 pub(crate) mod orchestrator;
+pub(crate) mod other_logs;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
 
@@ -25,10 +29,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brig_pki::tls::TlsCredentials;
+use brig_proto::brig::managers_server::ManagersServer;
+use brig_proto::swarm::{Node, NodeRole};
 use brig_proto::swarm::{
     ca_server::CaServer as CaService, dispatcher_server::DispatcherServer,
-    health_server::HealthServer, log_broker_server::LogBrokerServer, node_ca_server::NodeCaServer,
-    resource_allocator_server::ResourceAllocatorServer,
+    health_server::HealthServer, log_broker_server::LogBrokerServer, logs_server::LogsServer,
+    node_ca_server::NodeCaServer, resource_allocator_server::ResourceAllocatorServer,
 };
 use brig_store::{Store, StoreError};
 use tokio::net::TcpListener;
@@ -44,12 +50,16 @@ use self::dispatcher::{Dispatcher, OwnNode};
 use self::gate::Gate;
 use self::keys::KeyManager;
 use self::logbroker::LogBroker;
+use self::members::Members;
+use self::other_logs::{OtherLogs, OwnLogs};
 use self::resource::{Health, ResourceAllocator};
+use crate::error::SwarmError;
 use crate::grpc::authorize::AuthorizeLayer;
 use crate::grpc::clock::{ClockOffset, StampLayer};
 use crate::grpc::connections::Connections;
 use crate::grpc::refusals::Refusals;
 use crate::grpc::server::{self, Door};
+use crate::replica::{Replica, upkeep};
 
 /// How long connections get to end by themselves when the manager stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -68,11 +78,14 @@ pub(crate) struct ManagerConfig {
     pub(crate) own: OwnNode,
     /// The keys of the store.
     pub(crate) keys: KeyManager,
+    /// This manager's part of the store.
+    pub(crate) replica: Arc<Replica>,
 }
 
 /// A running manager.
 pub(crate) struct Manager {
     store: Store,
+    replica: Arc<Replica>,
     control: Control,
     dispatcher: Dispatcher,
     signers: Arc<Signers>,
@@ -83,34 +96,81 @@ pub(crate) struct Manager {
 impl Manager {
     /// Starts the loops and serves.
     pub(crate) async fn start(config: ManagerConfig) -> Result<Self, StoreError> {
-        let ManagerConfig { store, credentials, listener, cluster, own, keys } = config;
+        let ManagerConfig { store, credentials, listener, cluster, own, keys, replica } = config;
         let tracker = TaskTracker::new();
         let stop = CancellationToken::new();
-        let dispatcher =
-            Dispatcher::new(store.clone(), own.clone(), tracker.clone(), stop.clone()).await?;
+        let live = replica.live.clone();
+        live.claim(&leading::manager_claim(&own.id), &own.address);
+        live.campaign(&own.id);
+        let dispatcher = Dispatcher::new(
+            store.clone(),
+            own.clone(),
+            live.clone(),
+            tracker.clone(),
+            stop.clone(),
+        );
+        if *live.leads().borrow() {
+            dispatcher.take_over().await?;
+        }
         let logs = LogBroker::new(tracker.clone(), stop.clone());
+        let others = OtherLogs::new(
+            own.id.clone(),
+            live.clone(),
+            Arc::clone(&credentials),
+            tracker.clone(),
+            stop.clone(),
+        );
         let control = Control::new(
             store.clone(),
-            logs.clone(),
-            own.id,
+            (logs.clone(), others),
+            own.id.clone(),
             Arc::clone(&credentials),
             keys.clone(),
+        );
+        let members = Members::new(
+            cluster.clone(),
+            store.clone(),
+            Arc::clone(&replica),
+            keys.clone(),
+            tracker.clone(),
         );
         let signers = Arc::new(Signers::new(Arc::clone(&credentials)));
         let manager = Self {
             store: store.clone(),
+            replica: Arc::clone(&replica),
             control,
             dispatcher: dispatcher.clone(),
-            signers,
+            signers: Arc::clone(&signers),
             tracker,
             stop,
         };
-        manager.spawn(orchestrator::run(store.clone()));
-        manager.spawn(allocator::run(store.clone()));
-        manager.spawn(scheduler::run(store.clone()));
+        manager.lead(&store, orchestrator::run);
+        manager.lead(&store, allocator::run);
+        manager.lead(&store, scheduler::run);
+        manager.lead(&store, {
+            let signers = Arc::clone(&signers);
+            move |store| ca::reconciler::run(store, Arc::clone(&signers))
+        });
+        manager.lead(&store, {
+            let keys = keys.clone();
+            move |_| keys.clone().rotate_when_wanted()
+        });
+        manager.lead(&store, {
+            let (live, own) = (live.clone(), own.id.clone());
+            move |store| leading::tell(store, live.clone(), own.clone())
+        });
+        manager.spawn(leading::announce(store.clone(), own));
+        manager.lead(&store, {
+            let dispatcher = dispatcher.clone();
+            move |_| dispatcher.clone().watch_unattended()
+        });
+        manager.lead(&store, {
+            let replica = Arc::clone(&replica);
+            move |store| upkeep::lead(Arc::clone(&replica), store)
+        });
+        manager.spawn(upkeep::follow(replica, store.clone()));
         manager.spawn(dispatcher.clone().watch_heartbeats());
-        manager.spawn(keys.clone().keep_locked());
-        manager.spawn(keys.rotate_when_wanted());
+        manager.spawn(keys.keep_locked());
         let connections = Connections::default();
         let gate = Arc::new(Gate::new(cluster, store.clone()));
         manager.spawn(Arc::clone(&gate).watch(
@@ -124,13 +184,11 @@ impl Manager {
             refusals: Arc::clone(&refusals),
         };
         let waiting = Arc::new(Notify::new());
-        let signers = Arc::clone(&manager.signers);
-        manager.spawn(ca::reconciler::run(store.clone(), Arc::clone(&signers)));
         manager.spawn(ca::pending::run(store.clone(), Arc::clone(&signers), Arc::clone(&waiting)));
         let ca = CaServer::new(store, signers, waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };
         let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());
-        manager.serve(incoming, authorize, ca, dispatcher, logs);
+        manager.serve(incoming, authorize, ca, dispatcher, logs, members);
         Ok(manager)
     }
 
@@ -147,16 +205,55 @@ impl Manager {
     /// Ends the sessions and stops everything.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
+        self.replica.stop();
         self.tracker.close();
         if tokio::time::timeout(STOP_PATIENCE * 2, self.tracker.wait()).await.is_err() {
             tracing::warn!("parts of the manager did not stop in time");
         }
         self.signers.close();
+        if tokio::time::timeout(STOP_PATIENCE, self.replica.live.stopped()).await.is_err() {
+            tracing::info!("the other managers were not told that this one stops");
+        }
         // Connections that end slowly have handlers, and those have the store.
         let store = self.store.clone();
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
             tracing::error!("the cluster store was not closed");
         }
+    }
+
+    /// Takes this manager out of the replicated store, if the others are there to agree, and stops
+    /// with everything it has of it. Where they are not it stays what it is, unless it is to go
+    /// `anyhow`: its member counts for their quorum.
+    ///
+    /// # Errors
+    /// [`SwarmError::Etcd`] when it stayed.
+    pub(crate) async fn leave(&self, node: &str, anyhow: bool) -> Result<(), SwarmError> {
+        let others = self.store.view().managers().any(|other| other.id != node);
+        if others && self.replica.has_members() {
+            let noted = self
+                .store
+                .update(|tx| -> Result<(), StoreError> {
+                    let Some(current) = tx.get::<Node>(node) else { return Ok(()) };
+                    let mut next = (*current).clone();
+                    next.manager_status = None;
+                    next.set_role(NodeRole::Worker);
+                    next.spec.get_or_insert_default().set_desired_role(NodeRole::Worker);
+                    tx.update(next).map(drop)
+                })
+                .await;
+            if let Err(error) = noted {
+                tracing::warn!(error = %brig_types::error::chain(&error), "the other managers were not told");
+            }
+            if let Err(error) = self.replica.remove(node).await {
+                if !anyhow {
+                    return Err(error);
+                }
+                tracing::warn!(error = %brig_types::error::chain(&error), "this manager's member was not taken out of the store");
+            }
+        }
+        self.stop().await;
+        self.replica.end().await;
+        Ok(())
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
@@ -169,6 +266,15 @@ impl Manager {
         });
     }
 
+    /// Runs something while this manager leads.
+    fn lead<F>(&self, store: &Store, work: impl Fn(Store) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (leads, store) = (self.replica.live.leads(), store.clone());
+        self.spawn(leading::while_leading(leads, move || work(store.clone())));
+    }
+
     fn serve(
         &self,
         incoming: impl Stream<Item = Result<server::Connection, Infallible>> + Send + 'static,
@@ -176,16 +282,24 @@ impl Manager {
         ca: CaServer,
         dispatcher: Dispatcher,
         logs: LogBroker,
+        members: Members,
     ) {
+        let own_logs = OwnLogs {
+            broker: logs.clone(),
+            tracker: self.tracker.clone(),
+            stop: self.stop.clone(),
+        };
         let router = tonic::transport::Server::builder()
             .layer(StampLayer)
             .layer(authorize)
             .add_service(CaService::new(ca.clone()))
             .add_service(NodeCaServer::new(ca))
             .add_service(DispatcherServer::new(dispatcher))
+            .add_service(LogsServer::new(own_logs))
             .add_service(LogBrokerServer::new(logs))
             .add_service(ResourceAllocatorServer::new(ResourceAllocator))
-            .add_service(HealthServer::new(Health));
+            .add_service(HealthServer::new(Health))
+            .add_service(ManagersServer::new(members));
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
             let stopping = stop.clone();

@@ -11,7 +11,7 @@ use brig_pki::csr::NodeKey;
 use brig_pki::hash;
 use brig_pki::identity::{CertInfo, NodeIdentity, verify_issued_chain};
 use brig_pki::tls::Connector;
-use brig_pki::token::{JoinToken, NodeRole};
+use brig_pki::token::JoinToken;
 use brig_proto::swarm::{
     GetRootCaCertificateRequest, IssueNodeCertificateRequest, NodeCertificateStatusRequest,
     ca_client::CaClient, issuance_status::State as IssuanceState, node_ca_client::NodeCaClient,
@@ -183,7 +183,7 @@ async fn fetch_chain(
     }
 }
 
-/// The certificate has to make this node what it was admitted as: a worker.
+/// The certificate has to make this node what it was admitted as.
 fn check_identity(identity: &NodeIdentity, admitted_as: &str) -> Result<(), SwarmError> {
     if identity.node.as_str() != admitted_as {
         return Err(SwarmError::BadAnswer("the certificate names another node"));
@@ -191,14 +191,7 @@ fn check_identity(identity: &NodeIdentity, admitted_as: &str) -> Result<(), Swar
     if identity.cluster.starts_with(FIPS_CLUSTER) {
         return Err(SwarmError::FipsRequired);
     }
-    match identity.role {
-        NodeRole::Worker => Ok(()),
-        NodeRole::Manager => Err(SwarmError::NotImplemented(format!(
-            "this is a token for managers, and joining as a manager comes with the replicated \
-             store: join with the worker token, and demote and remove node {admitted_as}, which \
-             this attempt left in the swarm"
-        ))),
-    }
+    Ok(())
 }
 
 /// Whose certificate it is that does not fit the clock.
@@ -278,6 +271,7 @@ fn may_pass(error: &SwarmError) -> bool {
 #[cfg(test)]
 mod tests {
     use brig_pki::ca::{DEFAULT_NODE_EXPIRY, RootCa};
+    use brig_pki::token::NodeRole;
     use brig_types::id::NodeId;
 
     use super::*;
@@ -311,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn only_workers_of_ordinary_clusters_are_accepted() {
+    fn only_nodes_of_ordinary_clusters_are_accepted() {
         let worker = identity(NodeRole::Worker);
         assert!(check_identity(&worker, worker.node.as_str()).is_ok());
         assert!(matches!(
@@ -322,8 +316,7 @@ mod tests {
         let refused = check_identity(&fips, fips.node.as_str());
         assert!(matches!(refused, Err(SwarmError::FipsRequired)));
         let manager = identity(NodeRole::Manager);
-        let refused = check_identity(&manager, manager.node.as_str()).unwrap_err().to_string();
-        assert!(refused.contains("comes with the replicated store"), "{refused}");
+        assert!(check_identity(&manager, manager.node.as_str()).is_ok());
     }
 
     #[test]

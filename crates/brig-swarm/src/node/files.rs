@@ -5,7 +5,9 @@
 //! | `docker-state.json` | the addresses this node was given |
 //! | `state.json` | the managers it knows |
 //! | `certificates/` | its identity, see `brig_pki::keyfile` |
-//! | `cluster.redb` | on managers the sealed store |
+//! | `cluster.redb` | the sealed store of a swarm with one manager |
+//! | `store.json` | where the store is, once that is not this file |
+//! | `etcd/` | the member of the replicated store on this manager, with its certificates |
 //! | `worker/tasks/` | the tasks it has |
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -17,9 +19,11 @@ use brig_proto::swarm::Peer;
 use serde::{Deserialize, Serialize};
 
 use crate::error::SwarmError;
+use crate::replica::Place;
 
 const ADDRESSES: &str = "docker-state.json";
 const MANAGERS: &str = "state.json";
+const STORE_PLACE: &str = "store.json";
 /// Largest file that is read back.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -64,6 +68,28 @@ impl Layout {
 
     pub(crate) fn store(&self) -> PathBuf {
         self.0.join("cluster.redb")
+    }
+
+    /// Of the replicated store's member.
+    pub(crate) fn replica(&self) -> PathBuf {
+        self.0.join("etcd")
+    }
+
+    /// Where the store is; `None` when that was never written, as in a swarm of one manager.
+    pub(crate) fn read_store_place(&self) -> Result<Option<Place>, SwarmError> {
+        if self.0.join(STORE_PLACE).exists() {
+            self.read_json(STORE_PLACE).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    pub(crate) fn write_store_place(&self, place: &Place) -> Result<(), SwarmError> {
+        self.write_json(STORE_PLACE, place)
+    }
+
+    pub(crate) fn remove_store_place(&self) -> Result<(), SwarmError> {
+        remove_file(&self.0.join(STORE_PLACE))
     }
 
     pub(crate) fn tasks(&self) -> PathBuf {
@@ -191,6 +217,49 @@ pub(crate) fn remove_leftovers(dir: &Path) -> Result<(), SwarmError> {
         }
     }
     Ok(())
+}
+
+/// A folder that nobody else looks into; fine if it is there.
+pub(crate) fn create_private_dir(dir: &Path) -> Result<(), SwarmError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| failed("create", dir, source))
+}
+
+/// Replaces a file that nobody else reads: old or new, never something between.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), SwarmError> {
+    let write = || -> io::Result<()> {
+        let temporary = path.with_extension("new");
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_parent(path)
+    };
+    write().map_err(|source| failed("write", path, source))
+}
+
+/// Removes a file; fine if there is none.
+pub(crate) fn remove_file(path: &Path) -> Result<(), SwarmError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Removes a folder and all in it; fine if there is none.
+pub(crate) fn remove_dir(dir: &Path) -> Result<(), SwarmError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", dir, error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn beside(dir: &Path, what: &str) -> PathBuf {

@@ -9,7 +9,8 @@ use brig_pki::identity::{NodeIdentity, verify_issued_chain};
 use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys};
 use brig_pki::seal::KeyEncryptionKey;
 use brig_pki::token::NodeRole as Role;
-use brig_proto::swarm::{Cluster, ClusterSpec, Node, Peer, node_spec};
+use brig_proto::swarm::{Cluster, ClusterSpec, Node, NodeRole, Peer, node_spec};
+use brig_store::etcd::{EtcdBackend, EtcdClient, Limits};
 use brig_store::{RedbBackend, Store, StoreError};
 use brig_types::id::{ClusterId, NodeId};
 
@@ -20,8 +21,8 @@ use super::{InitRequest, blocking};
 use crate::backup::{Backup, restore};
 use crate::error::SwarmError;
 use crate::manager::ca::{self, signer::Signer};
-use crate::manager::dispatcher::status::orphan_tasks;
 use crate::manager::keys::{self, DataKeys};
+use crate::replica::{self, Place, StoreSettings};
 
 /// A manager's certificate with its key and the roots that it leads to.
 struct Certified {
@@ -36,6 +37,7 @@ pub(super) async fn new_swarm(
     addresses: Addresses,
     spec: ClusterSpec,
     request: InitRequest,
+    settings: &StoreSettings,
 ) -> Result<Option<KeyEncryptionKey>, SwarmError> {
     let cluster_id = ClusterId::generate().to_string();
     let identity =
@@ -49,11 +51,12 @@ pub(super) async fn new_swarm(
         csr,
         chain: chain.clone(),
     };
+    let external = external(settings, &cluster_id)?;
     let (store, cluster, unlock) = blocking(move || {
         let cluster = bootstrap::cluster(&cluster_id, &root, spec, &request)
             .map_err(|error| SwarmError::Control(Box::new(error)))?;
         let certified = Certified { roots: root.cert_pem().to_vec(), key, chain };
-        let (store, unlock) = write(&layout, &addresses, &identity, certified, &cluster)?;
+        let (store, unlock) = write(&layout, &addresses, &identity, certified, &cluster, external)?;
         Ok((store, cluster, unlock))
     })
     .await?;
@@ -68,6 +71,7 @@ pub(super) async fn restored(
     layout: Layout,
     addresses: Addresses,
     backup: &Backup,
+    settings: &StoreSettings,
 ) -> Result<Option<KeyEncryptionKey>, SwarmError> {
     let cluster = Arc::clone(&backup.cluster);
     let identity =
@@ -85,9 +89,10 @@ pub(super) async fn restored(
         csr,
         chain: chain.clone(),
     };
+    let external = external(settings, &cluster.id)?;
     let (store, unlock) = blocking(move || {
         let certified = Certified { roots, key, chain };
-        write(&layout, &addresses, &identity, certified, &cluster)
+        write(&layout, &addresses, &identity, certified, &cluster, external)
     })
     .await?;
     let objects = restore::without_managers(&backup.state, SystemTime::now());
@@ -101,23 +106,25 @@ pub(super) async fn restored(
     Ok(unlock)
 }
 
-/// Takes all managers but this one out of its cluster, and gives it its present address. What they
-/// knew of the data keys is worth nothing for what is written later.
-pub(super) async fn remove_other_managers(
+/// Makes all managers but this one workers, and gives it its present address. What the others knew
+/// of the data keys is worth nothing for what is written later.
+pub(super) async fn forget_other_managers(
     store: &Store,
     own: &str,
     address: &str,
 ) -> Result<(), SwarmError> {
-    let now = SystemTime::now();
-    let removed = store.update(|tx| {
-        let others: Vec<String> = tx
+    let forgotten = store.update(|tx| {
+        let others: Vec<Arc<Node>> = tx
             .all::<Node>()
             .filter(|node| node.id != own && restore::is_manager(node))
-            .map(|node| node.id.clone())
+            .cloned()
             .collect();
-        for id in &others {
-            orphan_tasks(tx, id, now)?;
-            tx.delete::<Node>(id)?;
+        for node in &others {
+            let mut node = (**node).clone();
+            node.manager_status = None;
+            node.set_role(NodeRole::Worker);
+            node.spec.get_or_insert_default().set_desired_role(NodeRole::Worker);
+            tx.update(node)?;
         }
         if let Some(node) = tx.get::<Node>(own) {
             let mut node = Arc::unwrap_or_clone(node);
@@ -129,7 +136,7 @@ pub(super) async fn remove_other_managers(
         }
         Ok::<_, StoreError>(())
     });
-    removed.await.map_err(SwarmError::Store)
+    forgotten.await.map_err(SwarmError::Store)
 }
 
 /// The files beside the objects, and the store that the objects go to.
@@ -139,6 +146,7 @@ fn write(
     identity: &NodeIdentity,
     certified: Certified,
     cluster: &Cluster,
+    external: Option<EtcdBackend>,
 ) -> Result<(Store, Option<KeyEncryptionKey>), SwarmError> {
     let unlock = keys::unlock_key(cluster).map_err(pki("read the unlock key"))?;
     let unlock = unlock.as_ref().map(KeyEncryptionKey::from);
@@ -148,9 +156,23 @@ fn write(
         keys.locked = true;
     }
     let ring = keys.cluster.clone().unwrap_or_else(|| Arc::clone(&keys.node));
-    let backend = RedbBackend::open(&layout.store())
-        .map_err(|error| SwarmError::Store(StoreError::Open(Arc::new(error))))?;
-    let store = Store::open(backend, Arc::new(DataKeys::new(ring))).map_err(SwarmError::Store)?;
+    let (sealer, failed) = (Arc::new(DataKeys::new(ring)), |error| {
+        SwarmError::Store(StoreError::Open(Arc::new(error)))
+    });
+    let store = match external {
+        Some(backend) => {
+            if backend.exists().map_err(failed)? {
+                return Err(SwarmError::Etcd(format!(
+                    "the etcd of --store holds this cluster already; when nobody uses it any more delete everything below /brig/{}/ there",
+                    cluster.id
+                )));
+            }
+            layout.write_store_place(&Place::External)?;
+            Store::open(backend, sealer)
+        }
+        None => Store::open(RedbBackend::open(&layout.store()).map_err(failed)?, sealer),
+    };
+    let store = store.map_err(SwarmError::Store)?;
     layout.write_addresses(addresses)?;
     let own = Peer { node_id: identity.node.to_string(), addr: addresses.advertise_addr.clone() };
     layout.write_managers(&[own])?;
@@ -160,6 +182,15 @@ fn write(
         .store(&certified.chain, &KeyFile::new(certified.key, Some(keys)))
         .map_err(pki("write the node's certificate"))?;
     Ok((store, unlock))
+}
+
+/// The etcd of somebody else that the store is to be in, if there is one.
+fn external(settings: &StoreSettings, cluster: &str) -> Result<Option<EtcdBackend>, SwarmError> {
+    let Some(external) = &settings.external else { return Ok(None) };
+    let client =
+        EtcdClient::new(&external.endpoints, external.tls.clone()).map_err(replica::etcd)?;
+    let runtime = tokio::runtime::Handle::current();
+    Ok(Some(EtcdBackend::new(client, cluster, Limits::DEFAULT, runtime)))
 }
 
 /// Closing the file waits for its thread.

@@ -4,14 +4,16 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use brig_pki::identity::NodeIdentity;
 use brig_pki::keyfile::{CertificateDir, KeyFile, StoreKeys};
-use brig_pki::token::JoinToken;
+use brig_pki::token::{JoinToken, NodeRole};
 use brig_proto::swarm::{Peer, node_spec};
 use brig_types::secret::SecretString;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::enrol::{self, Audience, Enrolled, Invitation};
+use super::enter;
 use super::files::{self, Addresses, Layout};
 use super::running::{Running, pki};
 use super::{LocalNodeState, SwarmConfig, SwarmStatus, address, blocking};
@@ -125,7 +127,14 @@ impl Joining {
             .await
             .ok_or(SwarmError::JoinStopped)??;
         let dir = config.state_dir.clone();
-        blocking(move || write(&dir, plan, enrolled)).await?;
+        let node = blocking(move || write(&dir, plan, enrolled)).await?;
+        if let Some(node) = node
+            && let Err(error) = enter::enter(config, None).await
+        {
+            let dir = config.state_dir.clone();
+            blocking(move || files::discard(&dir)).await?;
+            return Err(SwarmError::NotAManager { node, source: Box::new(error) });
+        }
         Running::start_joined(config).await
     }
 }
@@ -147,7 +156,10 @@ impl Audience for Caller<'_> {
 }
 
 /// Everything of the membership, written beside its place and moved there when it is complete.
-fn write(dir: &Path, plan: Plan, enrolled: Enrolled) -> Result<(), SwarmError> {
+/// Answers the node's id if it is to be a manager.
+fn write(dir: &Path, plan: Plan, enrolled: Enrolled) -> Result<Option<String>, SwarmError> {
+    let identity = NodeIdentity::from_chain_pem(&enrolled.chain)
+        .map_err(pki("read the issued certificate"))?;
     let new = files::prepare_beside(dir)?;
     let layout = Layout(new.clone());
     let own = plan.own.or_else(|| address::towards(&enrolled.manager));
@@ -165,7 +177,8 @@ fn write(dir: &Path, plan: Plan, enrolled: Enrolled) -> Result<(), SwarmError> {
     certificates
         .store(&enrolled.chain, &KeyFile::new(enrolled.key, Some(keys)))
         .map_err(pki("write the node's certificate"))?;
-    files::move_into_place(&new, dir)
+    files::move_into_place(&new, dir)?;
+    Ok((identity.role == NodeRole::Manager).then(|| identity.node.to_string()))
 }
 
 #[cfg(test)]

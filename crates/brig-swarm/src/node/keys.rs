@@ -141,6 +141,18 @@ impl NodeKeys {
         .map(drop)
     }
 
+    /// Gives up the cluster's data keys, and what locks a manager: this node is one no longer.
+    pub(crate) fn leave_cluster(&self) -> Result<(), PkiError> {
+        self.change_rings(|keys| {
+            keys.cluster = None;
+            if keys.locked {
+                *keys = keys.rewrapped(None, false)?;
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
     fn replace(&self, file: &mut KeyFile, changed: KeyFile) -> Result<(), PkiError> {
         self.check_open()?;
         self.dir.store_key(&changed)?;

@@ -7,7 +7,8 @@
 pub(crate) mod address;
 mod bootstrap;
 mod enrol;
-mod files;
+mod enter;
+pub(crate) mod files;
 mod founding;
 mod join;
 pub(crate) mod keys;
@@ -15,11 +16,11 @@ mod renewal;
 mod running;
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use brig_pki::seal::KeyEncryptionKey;
-use brig_pki::token::UnlockKey;
+use brig_pki::token::{NodeRole, UnlockKey};
 use brig_proto::swarm::{Cluster, ClusterSpec, Peer, node_spec};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
@@ -29,15 +30,22 @@ pub use self::join::JoinRequest;
 use self::join::{Joining, Plan};
 pub(crate) use self::renewal::window as renewal_window;
 use self::running::Running;
+pub(crate) use self::running::pki;
 use crate::backup::{Backup, BackupError};
 use crate::error::SwarmError;
 use crate::executor::Executor;
 use crate::expiry::Expiry;
 use crate::grpc::clock::ClockOffset;
 use crate::manager::control::Control;
+use crate::replica::{Child, StoreSettings};
 
 /// How long a call waits for the node to have joined. The attempt goes on after that.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often a node looks whether its certificate gives it another role, and the pause after it
+/// could not take it.
+const ROLE_LOOK: Duration = Duration::from_millis(500);
+const ROLE_RETRY: Duration = Duration::from_secs(5);
 
 /// What a node needs to be in a swarm.
 #[derive(Clone)]
@@ -47,6 +55,8 @@ pub struct SwarmConfig {
     pub state_dir: PathBuf,
     /// Runs the tasks.
     pub executor: Arc<dyn Executor>,
+    /// Where a cluster's store is kept.
+    pub store: StoreSettings,
 }
 
 impl std::fmt::Debug for SwarmConfig {
@@ -142,6 +152,8 @@ struct Inner {
     membership: RwLock<Membership>,
     /// Attempts to join; at most one at a time.
     joins: TaskTracker,
+    /// Those who look whether the node's role changes, and the changes.
+    roles: TaskTracker,
 }
 
 #[derive(Clone)]
@@ -178,9 +190,14 @@ impl Swarm {
             files::is_occupied(&dir)
         })
         .await?;
+        let mut resumed = None;
         let membership = if occupied {
             match Running::resume(&config, None).await {
-                Ok(running) => Membership::Running(Arc::new(running)),
+                Ok(running) => {
+                    let running = Arc::new(running);
+                    resumed = Some(Arc::clone(&running));
+                    Membership::Running(running)
+                }
                 Err(SwarmError::Pki { source: brig_pki::PkiError::Locked, .. }) => {
                     tracing::warn!(
                         "this manager is locked: unlock it with \"docker swarm unlock\""
@@ -197,12 +214,17 @@ impl Swarm {
             config.executor.retain(&[]).await;
             Membership::None
         };
-        Ok(Self(Arc::new(Inner {
+        let swarm = Self(Arc::new(Inner {
             config,
             changing: Mutex::new(()),
             membership: RwLock::new(membership),
             joins: TaskTracker::new(),
-        })))
+            roles: TaskTracker::new(),
+        }));
+        if let Some(running) = resumed {
+            swarm.run(running);
+        }
+        Ok(swarm)
     }
 
     /// Makes a new swarm with this node as its manager; returns the node's id. With
@@ -218,7 +240,7 @@ impl Swarm {
         self.check_free()?;
         let running = Running::create(&self.0.config, request).await?;
         let node = running.node_id();
-        self.set(Membership::Running(Arc::new(running)));
+        self.run(Arc::new(running));
         Ok(node)
     }
 
@@ -236,13 +258,15 @@ impl Swarm {
         self.check_free()?;
         let running = Running::restore(&self.0.config, request, backup).await?;
         let node = running.node_id();
-        self.set(Membership::Running(Arc::new(running)));
+        self.run(Arc::new(running));
         tracing::info!(node, cluster = backup.summary.cluster, "a cluster was restored");
         Ok(node)
     }
 
-    /// Goes on with this manager alone: all others are taken out of the cluster. Also for a manager
-    /// whose swarm could not be taken up, because its address is another one now for example.
+    /// Makes this manager the only one of its cluster, when the others are gone for good. What is
+    /// stored here goes on; the other managers are workers that are down, to be removed or to join
+    /// anew. Also for a manager whose swarm could not be taken up, because its address is another
+    /// one now for example.
     async fn stay_alone(&self, request: InitRequest) -> Result<String, SwarmError> {
         let unlock = match self.membership() {
             Membership::Running(running) if running.is_manager() => {
@@ -262,7 +286,7 @@ impl Swarm {
         match Running::alone(&self.0.config, request, unlock).await {
             Ok(running) => {
                 let node = running.node_id();
-                self.set(Membership::Running(Arc::new(running)));
+                self.run(Arc::new(running));
                 tracing::warn!(node, "this manager goes on alone");
                 Ok(node)
             }
@@ -302,6 +326,57 @@ impl Swarm {
         }
     }
 
+    /// Works in a swarm from now on, in the role that its certificate gives it.
+    fn run(&self, running: Arc<Running>) {
+        self.set(Membership::Running(Arc::clone(&running)));
+        let swarm = Arc::downgrade(&self.0);
+        self.0.roles.spawn(async move { follow_role(swarm, running).await });
+    }
+
+    /// Becomes a manager, or stops being one. Answers whether that is settled.
+    async fn change_role(&self, running: &Arc<Running>) -> bool {
+        let _changing = self.0.changing.lock().await;
+        let is_current = matches!(
+            self.membership(),
+            Membership::Running(current) if Arc::ptr_eq(&current, running)
+        );
+        if !is_current {
+            return true;
+        }
+        let config = &self.0.config;
+        if running.role() == NodeRole::Manager {
+            match enter::enter(config, Some(running.keys())).await {
+                Ok(()) => running.stop().await,
+                Err(SwarmError::Rpc(status)) if status.code() == tonic::Code::Unimplemented => {
+                    tracing::warn!(
+                        "this node was promoted but works on as a worker: its managers are not brig's"
+                    );
+                    return true;
+                }
+                Err(error) => {
+                    tracing::warn!(error = %brig_types::error::chain(&error), "this node was promoted and is no manager yet");
+                    return false;
+                }
+            }
+        } else {
+            if let Err(error) = running.step_down().await {
+                tracing::warn!(error = %brig_types::error::chain(&error), "this manager was demoted and cannot go yet");
+                return false;
+            }
+            if let Err(error) = enter::step_down(&config.state_dir).await {
+                tracing::error!(error = %brig_types::error::chain(&error), "what a manager has was not removed");
+            }
+        }
+        match Running::resume(config, None).await {
+            Ok(running) => self.run(Arc::new(running)),
+            Err(error) => {
+                tracing::error!(error = %brig_types::error::chain(&error), "the swarm could not be taken up");
+                self.set(Membership::Failed(Arc::new(error)));
+            }
+        }
+        true
+    }
+
     /// Joins an existing swarm as a worker and waits until this node works in it.
     ///
     /// # Errors
@@ -334,7 +409,7 @@ impl Swarm {
             match joining.run(&swarm.0.config, plan, &sender).await {
                 Ok(running) => {
                     let running = Arc::new(running);
-                    swarm.set(Membership::Running(Arc::clone(&running)));
+                    swarm.run(Arc::clone(&running));
                     // Whoever asked may have stopped waiting; the node has joined all the same.
                     let _ = sender.send(Ok(running));
                 }
@@ -379,7 +454,7 @@ impl Swarm {
         let kek = KeyEncryptionKey::from(&key);
         match Running::resume(&self.0.config, Some(kek)).await {
             Ok(running) => {
-                self.set(Membership::Running(Arc::new(running)));
+                self.run(Arc::new(running));
                 tracing::info!("this manager is unlocked");
                 Ok(())
             }
@@ -403,7 +478,12 @@ impl Swarm {
             Membership::None | Membership::Joining(_) | Membership::JoinFailed(_) => {}
             Membership::Running(running) => {
                 if running.is_manager() && !force {
-                    return Err(SwarmError::LeaveManager);
+                    return Err(match running.managers() {
+                        (_, 0 | 1) => SwarmError::LeaveManager,
+                        (reachable, all) => {
+                            SwarmError::LeaveOneOfManagers(left_text(reachable, all))
+                        }
+                    });
                 }
                 running.leave().await;
             }
@@ -411,6 +491,7 @@ impl Swarm {
                 if !force {
                     return Err(SwarmError::LeaveLocked);
                 }
+                self.end_member().await;
                 self.0.config.executor.retain(&[]).await;
             }
             Membership::Failed(error) => {
@@ -420,6 +501,7 @@ impl Swarm {
                         brig_types::error::chain(error.as_ref())
                     )));
                 }
+                self.end_member().await;
                 self.0.config.executor.retain(&[]).await;
             }
         }
@@ -492,6 +574,29 @@ impl Swarm {
         }
     }
 
+    /// Whether this manager has lost the others, so that what it answers may be out of date.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        match &*self.0.membership.read().unwrap_or_else(PoisonError::into_inner) {
+            Membership::Running(running) => {
+                running.control().is_some_and(|control| !control.is_current())
+            }
+            Membership::None
+            | Membership::Joining(_)
+            | Membership::JoinFailed(_)
+            | Membership::Locked
+            | Membership::Failed(_) => false,
+        }
+    }
+
+    /// Ends a member of the replicated store that an earlier brigd left running.
+    async fn end_member(&self) {
+        let dir = files::Layout(self.0.config.state_dir.clone()).replica();
+        if let Err(error) = Child::end_leftover(&dir).await {
+            tracing::warn!(error = %brig_types::error::chain(&error), "this node's etcd was not ended");
+        }
+    }
+
     fn membership(&self) -> Membership {
         self.0.membership.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -501,8 +606,45 @@ impl Swarm {
     }
 }
 
+/// What leaving does to the others' quorum, in Docker's words; nothing if they keep it.
+fn left_text(reachable: usize, all: usize) -> String {
+    let left = reachable.saturating_sub(1);
+    if left > all / 2 {
+        return String::new();
+    }
+    format!(
+        "Removing this node leaves {left} managers out of {all}. Without a Raft quorum your swarm will be inaccessible. "
+    )
+}
+
+/// Waits until a node's certificate gives it another role than it works in. Ends with the
+/// membership.
+async fn follow_role(swarm: Weak<Inner>, running: Arc<Running>) {
+    let mut pause = ROLE_LOOK;
+    loop {
+        tokio::select! {
+            () = running.stopped() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        if (running.role() == NodeRole::Manager) == running.is_manager() {
+            continue;
+        }
+        let Some(inner) = swarm.upgrade() else { return };
+        // Stopping the membership ends this task too, so the change has one of its own.
+        let changing = {
+            let running = Arc::clone(&running);
+            let roles = inner.roles.clone();
+            roles.spawn(async move { Swarm(inner).change_role(&running).await })
+        };
+        if changing.await.unwrap_or(true) {
+            return;
+        }
+        pause = ROLE_RETRY;
+    }
+}
+
 /// Runs file and key operations where they do not hold up anything else.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SwarmError> + Send + 'static,
 ) -> Result<T, SwarmError> {
     tokio::task::spawn_blocking(work)

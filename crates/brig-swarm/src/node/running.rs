@@ -32,8 +32,11 @@ use crate::error::SwarmError;
 use crate::expiry::{self, Expiry, Facts};
 use crate::manager::control::{Control, cluster};
 use crate::manager::dispatcher::OwnNode;
-use crate::manager::keys::{DataKeys, KeyManager, NoPeers};
+use crate::manager::key_peers::OtherManagers;
+use crate::manager::keys::{DataKeys, KeyManager};
+use crate::manager::leading;
 use crate::manager::{Manager, ManagerConfig};
+use crate::replica::{self, Replica};
 
 /// How long to wait for an address that is still in use, by a daemon that is being replaced.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
@@ -74,7 +77,7 @@ impl Running {
             ..addresses
         };
         Self::found(config, listener, |layout| {
-            founding::new_swarm(layout, addresses, spec, request)
+            founding::new_swarm(layout, addresses, spec, request, &config.store)
         })
         .await
     }
@@ -98,7 +101,10 @@ impl Running {
             data_path_port: cluster.vxlan_udp_port,
             ..addresses
         };
-        Self::found(config, listener, |layout| founding::restored(layout, addresses, backup)).await
+        Self::found(config, listener, |layout| {
+            founding::restored(layout, addresses, backup, &config.store)
+        })
+        .await
     }
 
     /// Takes a manager's swarm up without its other managers, at the addresses of the request.
@@ -121,9 +127,16 @@ impl Running {
         .await?;
         let identity = NodeIdentity::from_chain_pem(&stored.chain_pem)
             .map_err(pki("use the node's certificate"))?;
-        if identity.role != Role::Manager || !known.remote_addr.is_empty() {
+        let place = blocking({
+            let layout = layout.clone();
+            move || layout.read_store_place()
+        })
+        .await?;
+        let is_manager = known.remote_addr.is_empty() || place.is_some();
+        if identity.role != Role::Manager || !is_manager {
             return Err(SwarmError::NotManager);
         }
+        replica::force_alone(&layout).await?;
         let addresses = Addresses {
             local_addr: places.local_addr,
             listen_addr: places.listen_addr,
@@ -133,15 +146,33 @@ impl Running {
         };
         let keys = NodeKeys::new(CertificateDir::new(layout.certificates()), stored.key);
         let ring = blocking(move || keys.cluster_ring().map_err(pki("open the data keys"))).await?;
-        let store = open_store(&layout, Arc::new(DataKeys::new(ring))).await?;
-        check_store(&layout, &store, &identity)?;
-        founding::remove_other_managers(&store, identity.node.as_str(), &addresses.advertise_addr)
-            .await?;
-        blocking(move || {
-            store.close();
-            layout.write_addresses(&addresses)
-        })
-        .await?;
+        let listening = listener
+            .local_addr()
+            .map_err(|source| listen_failed(&addresses.listen_addr, source))?;
+        let replica = Replica::new(
+            layout.clone(),
+            config.store.clone(),
+            (&identity.cluster, identity.node.as_str()),
+            address::advertise(&addresses.advertise_addr, listening)?.ip(),
+        );
+        let node = identity.node.as_str();
+        let changed = async {
+            let store = open_store(&layout, &replica, Arc::new(DataKeys::new(ring))).await?;
+            let advertised = &addresses.advertise_addr;
+            let outcome = match check_store(&layout, &store, &identity) {
+                Ok(()) => founding::forget_other_managers(&store, node, advertised).await,
+                Err(error) => Err(error),
+            };
+            blocking(move || {
+                store.close();
+                outcome
+            })
+            .await
+        };
+        let changed = changed.await;
+        replica.stop();
+        changed?;
+        blocking(move || layout.write_addresses(&addresses)).await?;
         Self::start(config, Some(listener), unlock).await
     }
 
@@ -223,13 +254,15 @@ impl Running {
         let mut local_manager = None;
         let mut manager = None;
         let mut own_store = None;
-        // Managers of other implementations may promote a node that joined as a worker. It has
-        // no part in their store and goes on as what it is.
+        // A node that was promoted has no part in the store before a manager takes it in. Managers
+        // of other implementations never do: then it goes on as what it is.
         let joined = !addresses.remote_addr.is_empty();
-        if joined && identity.role == Role::Manager {
-            tracing::warn!("this node was promoted but works on as a worker");
-        }
-        if identity.role == Role::Manager && !joined {
+        let place = blocking({
+            let layout = layout.clone();
+            move || layout.read_store_place()
+        })
+        .await?;
+        if identity.role == Role::Manager && (!joined || place.is_some()) {
             let listener = match listener {
                 Some(listener) => listener,
                 None => listen(address::listen(&addresses.listen_addr)?).await?,
@@ -241,14 +274,32 @@ impl Running {
             let for_ring = Arc::clone(&keys);
             let ring = blocking(move || for_ring.cluster_ring().map_err(pki("open the data keys")));
             let data = Arc::new(DataKeys::new(ring.await?));
-            let store = open_store(&layout, Arc::clone(&data)).await?;
+            let replica = Arc::new(Replica::new(
+                layout.clone(),
+                config.store.clone(),
+                (&identity.cluster, identity.node.as_str()),
+                address::advertise(&addresses.advertise_addr, listening)?.ip(),
+            ));
+            let store = match open_store(&layout, &replica, Arc::clone(&data)).await {
+                Ok(store) => store,
+                Err(error) => {
+                    replica.stop();
+                    return Err(error);
+                }
+            };
             check_store(&layout, &store, &identity)?;
             own_store = Some(store.clone());
             let own = OwnNode {
                 id: identity.node.to_string(),
                 address: addresses.advertise_addr.clone(),
             };
-            let keys = KeyManager::new(Arc::clone(&keys), data, store.clone(), Box::new(NoPeers));
+            let peers = OtherManagers::new(
+                own.id.clone(),
+                store.clone(),
+                replica.live.clone(),
+                Arc::clone(&credentials),
+            );
+            let keys = KeyManager::new(Arc::clone(&keys), data, store.clone(), Box::new(peers));
             let started = Manager::start(ManagerConfig {
                 store,
                 credentials: Arc::clone(&credentials),
@@ -256,6 +307,7 @@ impl Running {
                 cluster: identity.cluster.clone(),
                 own,
                 keys,
+                replica,
             });
             manager = Some(started.await.map_err(SwarmError::Store)?);
         }
@@ -328,6 +380,11 @@ impl Running {
         }
     }
 
+    /// The role that the node's certificate gives it now.
+    pub(crate) fn role(&self) -> Role {
+        self.credentials.identity().role
+    }
+
     /// Whether this node is a manager.
     pub(crate) const fn is_manager(&self) -> bool {
         self.manager.is_some()
@@ -390,6 +447,22 @@ impl Running {
         })
     }
 
+    /// Waits until the membership is being stopped.
+    pub(crate) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// How many managers are reachable, and how many there are.
+    pub(crate) fn managers(&self) -> (usize, usize) {
+        let nodes = self.control().map(|control| control.nodes()).unwrap_or_default();
+        leading::managers(nodes.iter().map(AsRef::as_ref))
+    }
+
+    /// The node's key file.
+    pub(crate) fn keys(&self) -> Arc<NodeKeys> {
+        Arc::clone(&self.keys)
+    }
+
     /// Stops; containers go on running.
     pub(crate) async fn stop(&self) {
         self.stop_renewals().await;
@@ -404,8 +477,10 @@ impl Running {
     pub(crate) async fn leave(&self) {
         self.stop_renewals().await;
         self.agent.leave().await;
-        if let Some(manager) = &self.manager {
-            manager.stop().await;
+        if let Some(manager) = &self.manager
+            && let Err(error) = manager.leave(&self.node_id(), true).await
+        {
+            tracing::warn!(error = %brig_types::error::chain(&error), "the other managers were not told");
         }
         self.close_keys().await;
     }
@@ -418,6 +493,26 @@ impl Running {
         }
     }
 
+    /// Stops being a manager, after the others were told: the member of the store ends once it was
+    /// taken out. Containers go on running.
+    ///
+    /// # Errors
+    /// [`SwarmError::Etcd`] when the others do not agree yet; everything goes on then.
+    pub(crate) async fn step_down(&self) -> Result<(), SwarmError> {
+        if let Some(manager) = &self.manager {
+            manager.leave(&self.node_id(), false).await?;
+        }
+        self.stop_renewals().await;
+        self.agent.stop().await;
+        let keys = Arc::clone(&self.keys);
+        let unlocked = blocking(move || keys.leave_cluster().map_err(pki("write the key file")));
+        if let Err(error) = unlocked.await {
+            tracing::error!(error = %brig_types::error::chain(&error), "this node keeps the cluster's keys");
+        }
+        self.close_keys().await;
+        Ok(())
+    }
+
     async fn stop_renewals(&self) {
         self.stop.cancel();
         self.renewals.close();
@@ -425,7 +520,7 @@ impl Running {
     }
 }
 
-fn read(
+pub(crate) fn read(
     layout: &Layout,
     unlock: Option<&KeyEncryptionKey>,
 ) -> Result<(Addresses, Vec<Peer>, StoredIdentity), SwarmError> {
@@ -445,8 +540,20 @@ fn node_ring(layout: &Layout, keys: &NodeKeys) -> Result<Arc<KeyRing>, SwarmErro
         .ok_or_else(|| layout.damaged("the key file has no data keys".to_owned()))
 }
 
-async fn open_store(layout: &Layout, data: Arc<DataKeys>) -> Result<Store, SwarmError> {
+async fn open_store(
+    layout: &Layout,
+    replica: &Replica,
+    data: Arc<DataKeys>,
+) -> Result<Store, SwarmError> {
     let path = layout.store();
+    if let Some(backend) = replica.open().await? {
+        return blocking(move || {
+            // Left by a move that was broken off after its end.
+            files::remove_file(&path)?;
+            Store::open(backend, data).map_err(SwarmError::Store)
+        })
+        .await;
+    }
     if !path.exists() {
         return Err(layout.damaged("cluster.redb is missing".to_owned()));
     }

@@ -249,9 +249,13 @@ impl Controller for FakeController {
 }
 
 pub(crate) async fn open(dir: &Path, machine: &Machine) -> Swarm {
-    Swarm::open(SwarmConfig { state_dir: dir.join("swarm"), executor: Arc::new(machine.clone()) })
-        .await
-        .unwrap()
+    Swarm::open(SwarmConfig {
+        state_dir: dir.join("swarm"),
+        executor: Arc::new(machine.clone()),
+        store: Default::default(),
+    })
+    .await
+    .unwrap()
 }
 
 pub(crate) fn on_loopback() -> InitRequest {

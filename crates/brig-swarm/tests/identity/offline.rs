@@ -43,7 +43,7 @@ pub(crate) fn replace_certificate(dir: &Path, make: impl FnOnce(&KeyFile) -> Vec
 }
 
 /// Changes the store of a manager that is off.
-pub(crate) async fn edit<R>(dir: &Path, f: impl FnOnce(&mut Tx<'_>) -> R) -> R {
+pub(crate) async fn edit<R>(dir: &Path, f: impl FnOnce(&mut Tx<'_>) -> R + Clone) -> R {
     let stored = certificates(dir).load(None).unwrap().unwrap();
     let ring = stored.key.store_keys.as_ref().unwrap().cluster.clone().unwrap();
     let path = dir.join("swarm/cluster.redb");

@@ -134,6 +134,18 @@ pub struct Directives {
     /// Names and addresses in that certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tlsnames: Option<Vec<String>>,
+    /// An etcd that keeps the swarm's store: `etcd://HOST:PORT,HOST:PORT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// Authority of that etcd's certificates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_cacert: Option<PathBuf>,
+    /// The certificate that opens it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_cert: Option<PathBuf>,
+    /// The key of that certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_key: Option<PathBuf>,
 }
 
 /// One pool: networks of `/size` are cut from `base`.

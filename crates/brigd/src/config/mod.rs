@@ -14,6 +14,8 @@ pub use file::{DEFAULT_CONFIG_FILE, FileError};
 pub use host::{Host, HostError};
 
 use brig_pki::engine::EngineFiles;
+use brig_store::etcd::EtcdTls;
+use brig_swarm::ExternalStore;
 
 use brig_api::engine_access::EngineAccess;
 
@@ -80,6 +82,8 @@ pub struct Config {
     pub socket_binds: SocketBinds,
     /// Whether containers may mount the engine's own sockets and state.
     pub socket_mounts_allowed: bool,
+    /// The etcd of somebody else that keeps the swarm's store.
+    pub store: Option<ExternalStore>,
 }
 
 /// Networks of this node.
@@ -336,6 +340,7 @@ impl Config {
             shutdown_timeout,
             access: absolute("access", d.access, DEFAULT_ACCESS.into())?,
             audit_failure: audit_failure(d.audit_failure.as_deref())?,
+            store: store(d.store, (d.store_cacert, d.store_cert, d.store_key))?,
         })
     }
 }
@@ -364,11 +369,50 @@ impl Config {
             ("audit-failure", self.audit_failure != other.audit_failure),
             ("lend-for-socket-binds", self.socket_binds.lend != other.socket_binds.lend),
             ("engine-socket-mounts", self.socket_mounts_allowed != other.socket_mounts_allowed),
+            ("store, store-cacert, store-cert, store-key", self.store != other.store),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
     }
+}
+
+/// An etcd that somebody else runs. It holds everything, so it is opened over verified TLS only.
+fn store(
+    address: Option<String>,
+    (ca, cert, key): (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
+) -> Result<Option<ExternalStore>, ConfigError> {
+    const PORT: &str = "2379";
+    let (ca, cert) = (placed("store-cacert", ca)?, placed("store-cert", cert)?);
+    let key = placed("store-key", key)?;
+    let Some(address) = address else {
+        return match [ca, cert, key].iter().any(Option::is_some) {
+            true => Err(value("store", "its TLS files are given, but no etcd://HOST")),
+            false => Ok(None),
+        };
+    };
+    let hosts = address
+        .strip_prefix("etcd://")
+        .ok_or_else(|| value("store", format!("{address:?} is not etcd://HOST:PORT,HOST:PORT")))?;
+    let endpoints: Vec<String> = hosts
+        .split(',')
+        .map(|host| host.trim_end_matches('/'))
+        .filter(|host| !host.is_empty())
+        .map(|host| match host.rsplit_once(':') {
+            Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
+            _ => format!("{host}:{PORT}"),
+        })
+        .collect();
+    if endpoints.is_empty() {
+        return Err(value("store", "no host is named"));
+    }
+    let (Some(ca), Some(cert), Some(key)) = (ca, cert, key) else {
+        return Err(value(
+            "store",
+            "etcd is opened over mutual TLS only: give --store-cacert, --store-cert and --store-key",
+        ));
+    };
+    Ok(Some(ExternalStore { endpoints, tls: EtcdTls { ca, cert, key } }))
 }
 
 fn value(key: &'static str, reason: impl Into<String>) -> ConfigError {
@@ -505,6 +549,24 @@ mod tests {
 
     fn resolve(json: &str) -> Result<Config, ConfigError> {
         Config::resolve(serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn another_etcd_is_named_with_its_tls_files() {
+        let all = r#"{"store":"etcd://a,b:1,[::1]:2","store-cacert":"/c","store-cert":"/d","store-key":"/e"}"#;
+        let resolve = |text: &str| Config::resolve(serde_json::from_str(text).unwrap());
+        let store = resolve(all).unwrap().store.unwrap();
+        assert_eq!(store.endpoints, ["a:2379", "b:1", "[::1]:2"]);
+        assert_eq!(store.tls.ca, Path::new("/c"));
+        for refused in [
+            r#"{"store":"etcd://a"}"#,
+            r#"{"store-cacert":"/c"}"#,
+            r#"{"store":"http://a","store-cacert":"/c","store-cert":"/d","store-key":"/e"}"#,
+            r#"{"store":"etcd://","store-cacert":"/c","store-cert":"/d","store-key":"/e"}"#,
+        ] {
+            let told = resolve(refused).unwrap_err().to_string();
+            assert!(told.contains("store"), "{told}");
+        }
     }
 
     #[test]

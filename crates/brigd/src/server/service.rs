@@ -79,6 +79,10 @@ impl ApiService {
             }
         };
         common_headers(response.headers_mut());
+        if self.state.swarm.is_stale() {
+            // The swarm's objects are those that this manager knew when it lost the others.
+            response.headers_mut().insert("brig-stale", HeaderValue::from_static("true"));
+        }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             slot.hold();
         }

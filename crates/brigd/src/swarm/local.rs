@@ -38,6 +38,13 @@ pub fn ping_status(state: &State) -> &'static str {
 /// `Swarm` of `/info`.
 pub async fn info(state: &State) -> SwarmInfo {
     let status = state.swarm.status();
+    let mut warnings = Vec::new();
+    if state.swarm.is_stale() {
+        warnings.push("WARNING: this manager has lost the other managers: what it shows of the swarm may be out of date, and changes are refused".to_owned());
+    }
+    if status.managers == 2 {
+        warnings.push("WARNING: Running Swarm in a two-manager configuration. This configuration provides no fault tolerance, and poses a high risk to lose control over the cluster.".to_owned());
+    }
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     SwarmInfo {
         node_id: status.node_id,
@@ -53,6 +60,6 @@ pub async fn info(state: &State) -> SwarmInfo {
         nodes: count(status.nodes),
         managers: count(status.managers),
         cluster: status.cluster.as_deref().map(convert::cluster::info),
-        warnings: Vec::new(),
+        warnings,
     }
 }

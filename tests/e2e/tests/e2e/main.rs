@@ -22,6 +22,7 @@ mod images;
 mod lent;
 mod lifecycle;
 mod logs;
+mod managers;
 mod networks;
 mod parity;
 mod registry;

@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status};
 use super::signer::{SignError, recorded};
 use super::signers::Signers;
 use crate::grpc::authorize::{Caller, Unrecognized};
+use crate::grpc::client;
 use crate::manager::changes::{self, Wake};
 use crate::manager::dispatcher::status::store_failed;
 use crate::manager::join_tokens::{self, Refusal};
@@ -251,6 +252,8 @@ impl node_ca_server::NodeCa for CaServer {
         }
         let caller = request.extensions().get::<Caller>().cloned();
         let unrecognized = request.extensions().get::<Unrecognized>().cloned();
+        let agent = request.metadata().get("user-agent").and_then(|agent| agent.to_str().ok());
+        let is_own_kind = agent.is_some_and(|agent| agent.starts_with(client::OWN_AGENT));
         let mut request = request.into_inner();
         let csr = std::mem::take(&mut request.csr);
         if csr.is_empty() || csr.len() > MAX_CSR {
@@ -266,17 +269,13 @@ impl node_ca_server::NodeCa for CaServer {
             }
             None => {
                 let cluster = self.cluster()?;
-                match join_tokens::role(&cluster, &request.token, SystemTime::now())? {
-                    NodeRole::Manager => {
-                        return Err(Status::unimplemented(
-                            "joining as a manager comes with the replicated store: this cluster has one manager, join with the worker token",
-                        ));
-                    }
-                    NodeRole::Worker => {
-                        self.admit(&request.token, NodeRole::Worker, request.availability, csr)
-                            .await?
-                    }
+                let role = join_tokens::role(&cluster, &request.token, SystemTime::now())?;
+                if role == NodeRole::Manager && !is_own_kind {
+                    return Err(Status::failed_precondition(
+                        "this is a token for managers, and this swarm's managers are brig's: Docker Engine keeps its store in another way. Join with the worker token",
+                    ));
                 }
+                self.admit(&request.token, role, request.availability, csr).await?
             }
         };
         Ok(Response::new(IssueNodeCertificateResponse {

@@ -2,6 +2,8 @@
 
 use brig_proto::swarm::{LogMessage, LogSelector, LogSubscriptionOptions, Task};
 
+use tokio::sync::mpsc;
+
 use super::{Control, find};
 use crate::error::ControlError;
 use crate::manager::logbroker::LogReader;
@@ -10,6 +12,8 @@ use crate::task;
 /// Lines of the selected tasks as they come in. Dropping it ends the subscription.
 pub struct LogStream {
     reader: LogReader,
+    /// What other managers' agents have.
+    others: mpsc::Receiver<LogMessage>,
     /// Nodes that have selected tasks but could not be asked.
     missing_nodes: Vec<String>,
 }
@@ -23,7 +27,11 @@ impl std::fmt::Debug for LogStream {
 impl LogStream {
     /// The next line; `None` when all nodes are done. Cancel-safe.
     pub async fn next(&mut self) -> Option<LogMessage> {
-        self.reader.next().await
+        tokio::select! {
+            Some(line) = self.reader.next() => Some(line),
+            Some(line) = self.others.recv() => Some(line),
+            else => None,
+        }
     }
 
     /// Nodes that have selected tasks but could not be asked.
@@ -63,10 +71,11 @@ impl Control {
             })
             .filter(|task| !task.node_id.is_empty() && !task::is_finished(task))
             .map(|task| task.node_id.clone())
-            .filter(|node| !listening.contains(node))
+            .filter(|node| !listening.contains(node) && !self.other_logs.is_served(node))
             .collect();
         missing_nodes.sort();
         missing_nodes.dedup();
-        Ok(LogStream { reader: self.logs.subscribe(selector, options), missing_nodes })
+        let others = self.other_logs.subscribe(&selector, &options);
+        Ok(LogStream { reader: self.logs.subscribe(selector, options), others, missing_nodes })
     }
 }

@@ -26,6 +26,7 @@ pub use self::logs::LogStream;
 pub use self::services::{RegistryAuthFrom, UpdateOptions};
 use super::keys::KeyManager;
 use super::logbroker::LogBroker;
+use super::other_logs::OtherLogs;
 use crate::error::ControlError;
 use crate::validate::service::invalid;
 
@@ -34,6 +35,7 @@ use crate::validate::service::invalid;
 pub struct Control {
     store: Store,
     logs: LogBroker,
+    other_logs: OtherLogs,
     own_node: String,
     /// The manager's certificate, for the authorities that settings name.
     identity: Arc<TlsCredentials>,
@@ -47,19 +49,26 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         store: Store,
-        logs: LogBroker,
+        (logs, other_logs): (LogBroker, OtherLogs),
         own_node: String,
         identity: Arc<TlsCredentials>,
         keys: KeyManager,
     ) -> Self {
-        Self { store, logs, own_node, identity, keys }
+        Self { store, logs, other_logs, own_node, identity, keys }
     }
 
     #[cfg(test)]
     pub(crate) const fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Whether what is read here is what is stored now. A manager that has lost the others goes on
+    /// answering with what it last saw.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.store.is_current()
     }
 
     /// Every change of every object from now on, as the store made it durable.
@@ -142,6 +151,7 @@ impl From<StoreError> for ControlError {
             StoreError::NotFound { kind, id } => {
                 Self::NotFound { kind: kind.as_str(), reference: id }
             }
+            none @ StoreError::NoQuorum(_) => Self::NoQuorum(none),
             other => Self::Store(other),
         }
     }

@@ -5,14 +5,14 @@ use std::time::SystemTime;
 
 use brig_proto::swarm::{
     Cluster, Node, NodeRole, NodeSpec, issuance_status::State as IssuanceState, node_spec,
-    node_status,
+    node_status, raft_member_status::Reachability,
 };
 use brig_store::Tx;
 
 use super::{Control, check_version, find};
 use crate::error::ControlError;
 use crate::manager::dispatcher::status::orphan_tasks;
-use crate::manager::keys;
+use crate::manager::{keys, leading};
 use crate::validate::service::invalid;
 use crate::wire_time;
 
@@ -39,7 +39,7 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError::OutOfSequence`], [`ControlError::FailedPrecondition`] for the last manager
-    /// and for a promotion.
+    /// and for the promotion of a node that runs Docker Engine.
     pub async fn update_node(
         &self,
         id: &str,
@@ -112,10 +112,24 @@ fn change_role(tx: &Tx<'_>, node: &mut Node, wanted: NodeRole) -> Result<(), Con
                     "attempting to demote the last manager of the swarm".to_owned(),
                 ));
             }
+            let (there, all) = leading::managers(tx.all::<Node>().map(AsRef::as_ref));
+            let is_there = node
+                .manager_status
+                .as_ref()
+                .is_some_and(|status| status.reachability() == Reachability::Reachable);
+            let (there, all) = (there - usize::from(is_there), all.saturating_sub(1));
+            if node.manager_status.is_some() && there <= all / 2 {
+                return Err(ControlError::FailedPrecondition(
+                    "can't remove member from the raft: this would result in a loss of quorum"
+                        .to_owned(),
+                ));
+            }
             node.manager_status = None;
         }
         (NodeRole::Worker, NodeRole::Manager) => {
-            return Err(ControlError::FailedPrecondition(cannot_be_promoted(node)));
+            if let Some(reason) = cannot_be_promoted(node) {
+                return Err(ControlError::FailedPrecondition(reason));
+            }
         }
         (NodeRole::Worker, NodeRole::Worker) | (NodeRole::Manager, NodeRole::Manager) => {
             return Ok(());
@@ -130,7 +144,7 @@ fn change_role(tx: &Tx<'_>, node: &mut Node, wanted: NodeRole) -> Result<(), Con
     Ok(())
 }
 
-fn cannot_be_promoted(node: &Node) -> String {
+fn cannot_be_promoted(node: &Node) -> Option<String> {
     let id = &node.id;
     let engine = node.description.as_ref().and_then(|description| description.engine.as_ref());
     let runs_docker = engine.is_some_and(|engine| {
@@ -139,15 +153,11 @@ fn cannot_be_promoted(node: &Node) -> String {
             .iter()
             .any(|plugin| plugin.r#type == "Log" && plugin.name == DOCKERS_LOG_DRIVER)
     });
-    if runs_docker {
+    runs_docker.then(|| {
         format!(
             "node {id} cannot be promoted: it runs Docker Engine, whose managers keep the swarm in a store of their own. It goes on as a worker"
         )
-    } else {
-        format!(
-            "node {id} cannot be promoted: this swarm has one manager, and more come with the replicated store. It goes on as a worker"
-        )
-    }
+    })
 }
 
 /// Drops the entries of removed nodes, which swarms kept once. That a node is not in the store is

@@ -14,6 +14,8 @@ pub(crate) const GRACE: u32 = 3;
 pub(crate) const STALLED: Duration = Duration::from_secs(1);
 /// The same for nodes that were there when the manager started.
 pub(crate) const GRACE_AFTER_START: u32 = 6;
+/// The same for nodes whose manager is gone: they have to notice that, and find another one.
+pub(crate) const GRACE_WITHOUT_MANAGER: u32 = 10;
 /// How long a node is down before its tasks are given up.
 pub(crate) const ORPHAN_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Registrations of one node within [`RATE_WINDOW`].
@@ -50,6 +52,11 @@ impl Sessions {
     /// Waits for a node that had a session with an earlier manager.
     pub(crate) fn expect(&mut self, node: String, deadline: Instant) {
         self.nodes.entry(node).or_insert(Entry { session: None, deadline });
+    }
+
+    /// Whether the node has a session.
+    pub(crate) fn has(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(|entry| entry.session.is_some())
     }
 
     /// Whether `session` is the node's current one.

@@ -16,6 +16,7 @@ use brig_proto::swarm::{
     UpdateTaskStatusResponse, UpdateVolumeStatusRequest, UpdateVolumeStatusResponse,
     dispatcher_server, node_status,
 };
+use brig_store::etcd::Live;
 use brig_store::{Store, StoreError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -25,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use self::heartbeats::{Beat, Sessions};
+use super::leading::node_claim;
 use crate::grpc::authorize::{CallerAddress, caller};
 use crate::grpc::clock::{self, ClockOffset, OtherClock};
 use crate::wire_time;
@@ -32,6 +34,9 @@ use crate::wire_time;
 /// Time between heartbeats when the cluster doesn't say. Shorter than Docker's 5 s, so that a lost
 /// node's tasks run elsewhere within seconds.
 pub(crate) const DEFAULT_PERIOD: Duration = Duration::from_secs(2);
+/// How often the leader looks for nodes that nobody serves, and the pause between two looks.
+const LOOK: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(500);
 /// Messages that wait for a slow agent.
 const STREAM_BUFFER: usize = 4;
 
@@ -43,6 +48,8 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     /// This manager's own node and the address that others reach it at.
     pub(crate) own: OwnNode,
+    /// Which manager serves which agent.
+    live: Live,
     sessions: Mutex<Sessions>,
     clocks: Mutex<BTreeMap<String, OtherClock>>,
     beat: Notify,
@@ -60,24 +67,48 @@ pub(crate) struct OwnNode {
 }
 
 impl Dispatcher {
-    /// A dispatcher without sessions. Nodes that were up are unknown until they come back.
-    pub(crate) async fn new(
+    /// A dispatcher without sessions.
+    pub(crate) fn new(
         store: Store,
         own: OwnNode,
+        live: Live,
         tracker: TaskTracker,
         stop: CancellationToken,
-    ) -> Result<Self, StoreError> {
-        let dispatcher = Self(Arc::new(Inner {
+    ) -> Self {
+        Self(Arc::new(Inner {
             store,
             own,
+            live,
             sessions: Mutex::default(),
             clocks: Mutex::default(),
             beat: Notify::new(),
             tracker,
             stop,
-        }));
-        dispatcher.0.expect_everybody_back().await?;
-        Ok(dispatcher)
+        }))
+    }
+
+    /// Nodes that were up and that no manager serves now are unknown until they come back.
+    pub(crate) async fn take_over(&self) -> Result<(), StoreError> {
+        self.0.expect_everybody_back().await
+    }
+
+    /// Misses the nodes that no manager serves, whose manager has ended for instance; for the
+    /// leader, until it stops.
+    pub(crate) async fn watch_unattended(self) {
+        if let Err(error) = self.take_over().await {
+            tracing::error!(error = %brig_types::error::chain(&error), "cannot look after the nodes");
+        }
+        let mut entries = self.0.live.entries();
+        loop {
+            self.0.expect_unattended();
+            tokio::select! {
+                changed = entries.changed() => if changed.is_err() {
+                    return;
+                },
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Notices missing heartbeats until the manager stops.
@@ -88,6 +119,7 @@ impl Dispatcher {
     /// Ends a node's session, if it has one.
     pub(crate) fn end_session(&self, node: &str) {
         self.0.sessions().end(node);
+        self.0.live.give_back(&node_claim(node));
         self.0.clock_table().remove(node);
     }
 
@@ -138,6 +170,31 @@ impl Inner {
         }
     }
 
+    /// Whether a manager serves the node.
+    fn is_attended(&self, node: &str) -> bool {
+        self.live.get(&node_claim(node)).is_some() || self.sessions().has(node)
+    }
+
+    /// Waits for the nodes that no manager serves.
+    fn expect_unattended(&self) {
+        let until = Instant::now() + self.period() * heartbeats::GRACE_WITHOUT_MANAGER;
+        let view = self.store.view();
+        let is_down = |node: &Node| {
+            let state = node.status.as_ref().map_or(0, |status| status.state);
+            state == node_status::State::Down as i32
+        };
+        let mut missing = false;
+        for node in view.all::<Node>() {
+            if !is_down(node) && !self.is_attended(&node.id) {
+                missing = true;
+                self.sessions().expect(node.id.clone(), until);
+            }
+        }
+        if missing {
+            self.beat.notify_one();
+        }
+    }
+
     async fn expect_everybody_back(&self) -> Result<(), StoreError> {
         let grace = self.period() * heartbeats::GRACE_AFTER_START;
         let expected = self
@@ -147,7 +204,7 @@ impl Inner {
                 let mut expected = Vec::new();
                 for node in nodes {
                     let state = node.status.as_ref().map_or(0, |status| status.state);
-                    if state == node_status::State::Down as i32 {
+                    if state == node_status::State::Down as i32 || self.is_attended(&node.id) {
                         continue;
                     }
                     expected.push(node.id.clone());
@@ -205,6 +262,19 @@ impl Inner {
             let missing = self.sessions().expire(now);
             for node in missing {
                 self.clock_table().remove(&node);
+                let claim = node_claim(&node);
+                if self.live.get(&claim).is_some_and(|manager| manager != self.own.id) {
+                    // Another manager serves it now.
+                    continue;
+                }
+                self.live.give_back(&claim);
+                let grace = self.period() * heartbeats::GRACE_AFTER_START;
+                if !self.live.is_steady(grace) {
+                    // It may have been this manager that was cut off: the leader waits for the
+                    // node to be heard of elsewhere.
+                    tracing::warn!(node, "no heartbeat, and this manager was away itself");
+                    continue;
+                }
                 tracing::warn!(node, "no heartbeat, the node is down");
                 match self.mark_down(&node).await {
                     Ok(()) => {
@@ -267,11 +337,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         request: Request<SessionRequest>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let node = caller(&request)?.node;
-        let address = request
-            .extensions()
-            .get::<CallerAddress>()
-            .map(|address| address.0.ip().to_canonical().to_string())
-            .unwrap_or_default();
+        let address = caller_address(&request);
         let stream = self.0.open_session(node.as_str(), &address, request.into_inner()).await?;
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -288,6 +354,17 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         }
         if let Some(there) = clock::read(request.metadata()) {
             self.0.see_clock(node.as_str(), there);
+        }
+        // A manager that did not know of this session yet may have written down something else.
+        let is_ready = |node: &Node| {
+            let state = node.status.as_ref().map_or(0, |status| status.state);
+            state == node_status::State::Ready as i32
+        };
+        let stored = self.0.store.view().get::<Node>(node.as_str());
+        if stored.is_some_and(|stored| !is_ready(&stored)) {
+            let address = caller_address(&request);
+            let marked = self.0.mark_ready(node.as_str(), &address, None).await;
+            marked.map_err(|error| status::store_failed(&error))?;
         }
         Ok(Response::new(HeartbeatResponse { period: Some(wire_time::wire(period)) }))
     }
@@ -323,6 +400,12 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let stream = assignments::stream(&self.0, node.to_string(), session);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+}
+
+/// Where a node calls from.
+fn caller_address<T>(request: &Request<T>) -> String {
+    let address = request.extensions().get::<CallerAddress>();
+    address.map(|address| address.0.ip().to_canonical().to_string()).unwrap_or_default()
 }
 
 impl Inner {

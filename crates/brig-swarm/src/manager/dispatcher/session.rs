@@ -15,6 +15,7 @@ use tonic::Status;
 use super::heartbeats::Beat;
 use super::{Inner, STREAM_BUFFER};
 use crate::manager::changes::{self, Wake};
+use crate::manager::leading::node_claim;
 use crate::node::address;
 use crate::validate::outgoing;
 
@@ -38,6 +39,7 @@ impl Inner {
         let period = self.period();
         let beat = Beat { node, session: &request.session_id };
         let (session, end) = self.sessions().register(beat, Instant::now(), period, &self.stop)?;
+        self.live.claim(&node_claim(node), &self.own.id);
         self.beat.notify_one();
         self.mark_ready(node, address, request.description)
             .await
@@ -62,7 +64,7 @@ impl Inner {
         Ok(receiver)
     }
 
-    async fn mark_ready(
+    pub(super) async fn mark_ready(
         &self,
         id: &str,
         from: &str,

@@ -108,7 +108,7 @@ impl Orchestrator {
         }
         let now = SystemTime::now();
         let memories = &mut self.memories;
-        let outcome = self.store.update(|tx| -> Result<_, StoreError> {
+        let outcome = self.store.update_with(|tx| -> Result<_, StoreError> {
             let mut wakes = Vec::new();
             for id in &services {
                 let memory = memories.entry(id.clone()).or_default();

@@ -7,6 +7,7 @@ use brig_proto::swarm::{NodeDescription, Task, issuance_status};
 use super::*;
 use crate::executor::{Controller, Dependencies, Executor, TaskError};
 use crate::manager::control::TokenRotation;
+use crate::replica::StoreSettings;
 use crate::wire_time;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -52,7 +53,11 @@ impl Executor for NoTasks {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_told_to_renews_its_certificate() {
     let temp = tempfile::tempdir().unwrap();
-    let config = SwarmConfig { state_dir: temp.path().join("swarm"), executor: Arc::new(NoTasks) };
+    let config = SwarmConfig {
+        state_dir: temp.path().join("swarm"),
+        executor: Arc::new(NoTasks),
+        store: StoreSettings::default(),
+    };
     let mut request =
         InitRequest { listen_addr: "127.0.0.1:0".to_owned(), ..InitRequest::default() };
     request.spec.ca_config.get_or_insert_default().node_cert_expiry = Some(wire_time::wire(HOUR));

@@ -1,6 +1,7 @@
 //! `node …`.
 
 mod inspect_node;
+pub(crate) mod tolerance;
 
 use brig_api::filters::Filters;
 use brig_api::swarm::{Node, NodeSpec, Task};
@@ -247,6 +248,7 @@ async fn demote(context: &Context, args: Names) -> Result<()> {
 
 async fn set_role(context: &Context, names: &[String], role: &str) -> Result<()> {
     for name in names {
+        tolerance::tell(context, name, role).await?;
         let (id, changed) = change(context, name, |spec| {
             let differs = spec.role != role;
             role.clone_into(&mut spec.role);

@@ -7,9 +7,10 @@ use clap::Args;
 use super::spec::{Rotate, send};
 use crate::cli::leaf;
 use crate::client::Call;
+use crate::commands::node::tolerance;
 use crate::context::Context;
 use crate::error::{Result, message};
-use crate::output::line;
+use crate::output::{line, warn};
 use crate::parse::duration;
 
 leaf!(
@@ -70,7 +71,14 @@ async fn join_token(context: &Context, args: TokenArgs) -> Result<()> {
         return line(token(&swarm, role));
     }
     let info: SystemInfo = context.client.json(Call::get("/info")).await?;
-    print_join_command(context, &info.swarm.node_id, role).await
+    print_join_command(context, &info.swarm.node_id, role).await?;
+    if role == "manager" {
+        let before = tolerance::managers(context).await?;
+        if let Some(text) = tolerance::warning(before, before + 1) {
+            warn(&text);
+        }
+    }
+    Ok(())
 }
 
 /// Other daemons make a token without limits and say nothing.

@@ -1,0 +1,281 @@
+//! The replicated backend against a real etcd: the contract of every backend, several writers,
+//! interruptions, and the way from the file into it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod backend_contract;
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backend_contract::{Place, backend_contract};
+use brig_proto::swarm::{Config, Service};
+use brig_store::etcd::{EtcdBackend, Limits, Live};
+use brig_store::{Backend, Change, RedbBackend, Store, StoreError, StoreObject as _};
+use common::etcd::Etcd;
+use common::{config, sealer, service};
+use tokio::runtime::Handle;
+
+struct EtcdPlace {
+    etcd: Etcd,
+    runtime: tokio::runtime::Runtime,
+}
+
+fn backend(etcd: &Etcd, runtime: &Handle) -> EtcdBackend {
+    let _inside = runtime.enter();
+    EtcdBackend::new(etcd.client(), "c", Limits::DEFAULT, runtime.clone())
+}
+
+impl Place for EtcdPlace {
+    type Backend = EtcdBackend;
+
+    fn open(&self) -> EtcdBackend {
+        backend(&self.etcd, self.runtime.handle())
+    }
+}
+
+#[test]
+fn etcd_fulfils_the_contract() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    backend_contract(&EtcdPlace { etcd: Etcd::start(), runtime });
+}
+
+async fn open(etcd: &Etcd) -> Store {
+    let backend = backend(etcd, &Handle::current());
+    tokio::task::spawn_blocking(move || Store::open(backend, sealer()).unwrap()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_writers_lose_nothing_and_see_the_same_row() {
+    let etcd = Etcd::start();
+    let stores = [open(&etcd).await, open(&etcd).await, open(&etcd).await];
+    let counter = stores[0].update(|tx| tx.create(config("counter", "n0"))).await.unwrap();
+    let mut watcher = stores[1].watch();
+    let mut writers = tokio::task::JoinSet::new();
+    for (number, store) in stores.iter().enumerate() {
+        for lane in 0..4 {
+            let store = store.clone();
+            writers.spawn(async move {
+                for round in 0..10 {
+                    let name = format!("s{number}-{lane}-{round}");
+                    store.update(|tx| tx.create(service(&name))).await.unwrap();
+                    // Reads what others wrote: every one of them counts.
+                    let counted: Result<_, StoreError> = store
+                        .update(|tx| {
+                            let Some(old) = tx.get::<Config>("counter") else {
+                                return Err(StoreError::Closed);
+                            };
+                            let mut next = old.as_ref().clone();
+                            let annotations =
+                                next.spec.as_mut().unwrap().annotations.as_mut().unwrap();
+                            let n: u32 = annotations.name[1..].parse().unwrap();
+                            annotations.name = format!("n{}", n + 1);
+                            tx.update(next)
+                        })
+                        .await;
+                    counted.unwrap();
+                }
+            });
+        }
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    let last = stores[0].update(|tx| tx.create(service("last"))).await.unwrap();
+    let mut known = counter.version();
+    loop {
+        let commit = tokio::time::timeout(Duration::from_secs(10), watcher.next()).await;
+        let commit = commit.unwrap().unwrap();
+        for change in &commit.changes {
+            if let Change::Updated { old, new } = change {
+                assert_eq!(old.version(), known, "nothing is missed");
+                known = new.version();
+            }
+        }
+        if commit.changes.iter().any(|change| change.object().id() == last.id) {
+            break;
+        }
+    }
+    let fresh = open(&etcd).await;
+    for store in stores.iter().chain([&fresh]) {
+        let view = store.view();
+        if view.revision() < last.version() {
+            continue;
+        }
+        assert_eq!(view.count::<Service>(), 121);
+        assert_eq!(view.get::<Config>("counter").unwrap().unique_name(), "n120");
+    }
+    assert_eq!(fresh.view().revision(), last.version());
+    let taken = stores[2].update(|tx| tx.create(service("S0-0-0"))).await;
+    assert!(matches!(taken, Err(StoreError::NameConflict { .. })), "{taken:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interruption_is_told_and_passes() {
+    let mut etcd = Etcd::start();
+    let store = open(&etcd).await;
+    let other = open(&etcd).await;
+    store.update(|tx| tx.create(service("before"))).await.unwrap();
+    etcd.kill();
+    let refused = store.update(|tx| tx.create(service("meanwhile"))).await;
+    assert!(matches!(refused, Err(StoreError::NoQuorum(_))), "{refused:?}");
+    assert!(!store.is_current());
+    assert!(store.view().by_name::<Service>("before").is_some(), "reading goes on");
+    etcd.boot();
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    while let Err(error) = store.update(|tx| tx.create(service("after"))).await {
+        assert!(matches!(error, StoreError::NoQuorum(_)), "{error:?}");
+        assert!(tokio::time::Instant::now() < until, "the store never comes back");
+    }
+    loop {
+        let arrived = other.view().by_name::<Service>("after").is_some();
+        if arrived && store.is_current() && other.is_current() {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < until, "the other store does not hear of it");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_missed_what_was_compacted_reads_everything() {
+    let mut etcd = Etcd::start();
+    let store = open(&etcd).await;
+    let gone = store.update(|tx| tx.create(service("gone"))).await.unwrap();
+    let mut watcher = store.watch();
+    etcd.kill();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    etcd.boot();
+    // Another manager writes and compacts before the first one is back; its watch may also be
+    // quicker, then it sees the changes one by one.
+    let other = open(&etcd).await;
+    other.update(|tx| tx.delete::<Service>(&gone.id)).await.unwrap();
+    for number in 0..5 {
+        other.update(|tx| tx.create(service(&format!("new{number}")))).await.unwrap();
+    }
+    let status = etcd.ctl(&["endpoint", "status", "-w", "json"]);
+    let status = String::from_utf8(status.stdout).unwrap();
+    let at = status.split("\"revision\":").nth(1).unwrap().split(',').next().unwrap();
+    assert!(etcd.ctl(&["compact", at]).status.success());
+    let mut seen = Vec::new();
+    while seen.len() < 6 {
+        let next = tokio::time::timeout(Duration::from_secs(20), watcher.next()).await;
+        seen.extend(next.unwrap().unwrap().changes.clone());
+    }
+    assert!(seen.iter().any(|change| matches!(change, Change::Removed(o) if o.id() == gone.id)));
+    assert_eq!(store.view().count::<Service>(), 5);
+    store.update(|tx| tx.create(service("again"))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_moves_from_its_file_into_etcd_while_it_is_used() {
+    let etcd = Etcd::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.redb");
+    let store = Store::open(RedbBackend::open(&path).unwrap(), sealer()).unwrap();
+    for number in 0..200 {
+        store.update(|tx| tx.create(service(&format!("old{number}")))).await.unwrap();
+    }
+    let revision = store.view().revision();
+    let mut watcher = store.watch();
+    let mut writer = tokio::task::JoinSet::new();
+    writer.spawn({
+        let store = store.clone();
+        async move {
+            for number in 0..50 {
+                store.update(|tx| tx.create(service(&format!("new{number}")))).await.unwrap();
+            }
+        }
+    });
+    let target = backend(&etcd, &Handle::current());
+    store
+        .move_to(move |content| {
+            target.import(&content)?;
+            target.load()?;
+            Ok(Arc::new(target) as Arc<dyn Backend>)
+        })
+        .await
+        .unwrap();
+    writer.join_all().await;
+    let taken = store.update(|tx| tx.create(service("OLD7"))).await;
+    assert!(matches!(taken, Err(StoreError::NameConflict { .. })), "{taken:?}");
+    for next in 1..=50 {
+        assert_eq!(watcher.next().await.unwrap().revision, revision + next, "no gap, no repeat");
+    }
+    let second = open(&etcd).await;
+    assert_eq!(second.view().count::<Service>(), 250);
+    assert_eq!(second.view().revision(), store.view().revision());
+    second.update(|tx| tx.create(service("by another"))).await.unwrap();
+    store.update(|tx| tx.create(service("and by the first"))).await.unwrap();
+    assert_eq!(store.view().count::<Service>(), 252);
+    let again = backend(&etcd, &Handle::current());
+    let refused = tokio::task::spawn_blocking(move || again.import(&Default::default())).await;
+    assert!(refused.unwrap().is_err(), "what is there is not overwritten");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_one_request_holds_is_written_in_parts() {
+    let etcd = Etcd::start();
+    let store = open(&etcd).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let store = store.clone();
+        writers.spawn(async move {
+            let secret = common::secret(&format!("s{number}"), &vec![7; 200_000]);
+            store.update(|tx| tx.create(secret)).await.unwrap();
+        });
+    }
+    writers.join_all().await;
+    let fresh = open(&etcd).await;
+    assert_eq!(fresh.view().count::<brig_proto::swarm::Secret>(), 40);
+    let refused = store
+        .update(|tx| {
+            for number in 0..200 {
+                tx.create(service(&format!("x{number}")))?;
+            }
+            Ok::<_, StoreError>(())
+        })
+        .await;
+    let text = brig_types::error::chain(&refused.unwrap_err());
+    assert!(text.contains("--max-txn-ops"), "{text}");
+    store.update(|tx| tx.create(service("still works"))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_leads_and_claims_end_with_their_manager() {
+    let etcd = Etcd::start();
+    let start = |name: &str| {
+        let live = Live::start(etcd.client(), "c");
+        live.claim(&format!("m/{name}"), "here");
+        live.campaign(name);
+        live
+    };
+    let first = start("a");
+    first.leads().wait_for(|leads| *leads).await.unwrap();
+    let second = start("b");
+    let both = |entries: &Arc<brig_store::etcd::LiveEntries>| entries.contains_key("m/b");
+    first.entries().wait_for(both).await.unwrap();
+    assert_eq!(first.leader().as_deref(), Some("a"));
+    assert!(!*second.leads().borrow());
+    second.claim("n/x", "b");
+    first.entries().wait_for(|entries| entries.contains_key("n/x")).await.unwrap();
+    // The claim goes over to whoever made it last.
+    first.claim("n/x", "a");
+    let is_a = |entries: &Arc<brig_store::etcd::LiveEntries>| {
+        entries.get("n/x").map(String::as_str) == Some("a")
+    };
+    second.entries().wait_for(is_a).await.unwrap();
+    second.give_back("n/x");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(second.get("n/x").as_deref(), Some("a"));
+    first.stop();
+    let next = tokio::time::timeout(Duration::from_secs(10), async {
+        second.leads().wait_for(|leads| *leads).await.unwrap();
+        let gone = |entries: &Arc<brig_store::etcd::LiveEntries>| !entries.contains_key("m/a");
+        second.entries().wait_for(gone).await.unwrap();
+    });
+    next.await.unwrap();
+    assert!(!*first.leads().borrow());
+    second.stop();
+}

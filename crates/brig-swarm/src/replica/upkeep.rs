@@ -1,0 +1,158 @@
+//! What the leader does for the store's members: takes those out whose managers are none any
+//! more, gives free pages back, ends alarms. And what each manager does for itself: it follows
+//! the list of members and keeps its certificates young.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brig_proto::swarm::{Node, NodeRole};
+use brig_store::Store;
+use brig_store::etcd::{EtcdClient, EtcdError, MemberInfo};
+use tokio::time::Instant;
+
+use super::child::QUOTA;
+use super::{CALL, Replica, endpoint};
+
+/// How often members are looked at.
+const EVERY: Duration = Duration::from_secs(5);
+/// How often their databases are.
+const SIZES_EVERY: Duration = Duration::from_secs(600);
+/// How long giving pages back may take.
+const DEFRAGMENT: Duration = Duration::from_secs(120);
+/// A database is worth it from this size on, when less than half of it is used.
+const WORTH_IT: i64 = 64 << 20;
+/// How often a manager makes its certificates anew; they last a year.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a learner may stay one before it makes place.
+const LEARNER_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Keeps this manager's list of members; runs until it is dropped.
+pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
+    let mut certificates = Instant::now() + CERTIFICATES_EVERY;
+    loop {
+        if let Some(client) = replica.client().filter(|_| replica.has_members())
+            && let Ok(members) = client.members(CALL).await
+        {
+            let mut endpoints: Vec<String> = client.endpoints().into_iter().take(1).collect();
+            let others = members.iter().filter(|member| member.name != replica.node);
+            endpoints.extend(
+                others.flat_map(|member| &member.client_urls).filter_map(|url| endpoint(url)),
+            );
+            if endpoints != client.endpoints()
+                && let Err(error) = client.set_endpoints(&endpoints)
+            {
+                tracing::warn!(error = %brig_types::error::chain(&error), "cannot follow the store's members");
+            }
+        }
+        if let Some(client) = replica.client().filter(|_| replica.has_members())
+            && let Some(local) = client.endpoints().first()
+            && client.status_of(local, CALL).await.is_ok_and(|status| !status.is_learner)
+        {
+            client.prefer_first();
+        }
+        if Instant::now() >= certificates {
+            certificates = Instant::now() + CERTIFICATES_EVERY;
+            if let Err(error) = replica.renew_certificates(&store).await {
+                tracing::error!(error = %brig_types::error::chain(&error), "the store's certificates were not renewed");
+            }
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// The leader's part; runs until it is dropped.
+pub(crate) async fn lead(replica: Arc<Replica>, store: Store) {
+    let mut sizes = Instant::now();
+    let mut learners: Option<Instant> = None;
+    loop {
+        if let Some(client) = replica.client().filter(|_| replica.has_members()) {
+            let outcome = look(&replica, &store, &client, &mut sizes, &mut learners).await;
+            if let Err(error) = outcome {
+                tracing::debug!(error = %brig_types::error::chain(&error), "cannot look after the store's members");
+            }
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn look(
+    replica: &Replica,
+    store: &Store,
+    client: &EtcdClient,
+    sizes: &mut Instant,
+    learners: &mut Option<Instant>,
+) -> Result<(), EtcdError> {
+    // A manager that joins changes the members itself.
+    let Ok(_changing) = replica.changing.try_lock() else { return Ok(()) };
+    let members = client.members(CALL).await?;
+    let view = store.view();
+    let is_manager =
+        |name: &str| view.get::<Node>(name).is_some_and(|node| node.role() == NodeRole::Manager);
+    for member in members.iter().filter(|member| !member.name.is_empty()) {
+        if member.name != replica.node && members.len() > 1 && !is_manager(&member.name) {
+            tracing::info!(node = member.name, "taking a former manager out of the store");
+            client.remove(member.id, CALL).await?;
+            return Ok(());
+        }
+    }
+    match members.iter().find(|member| member.is_learner) {
+        None => *learners = None,
+        Some(learner) => {
+            let since = *learners.get_or_insert_with(Instant::now);
+            // It may have caught up after its manager stopped asking.
+            let promoted = client.promote(learner.id, CALL).await;
+            if promoted.is_err() && since.elapsed() > LEARNER_PATIENCE {
+                tracing::warn!(node = learner.name, "a manager never got ready and makes place");
+                client.remove(learner.id, CALL).await?;
+                *learners = None;
+            }
+        }
+    }
+    let alarms = client.alarms(CALL).await?;
+    let full = alarms.iter().any(|(_, is_space)| *is_space);
+    for (member, _) in alarms.iter().filter(|(_, is_space)| !is_space) {
+        tracing::error!(member, "etcd says that this member's data is damaged");
+    }
+    if full || Instant::now() >= *sizes {
+        *sizes = Instant::now() + SIZES_EVERY;
+        give_back(client, &members, full).await?;
+        for (member, _) in alarms.iter().filter(|(_, is_space)| *is_space) {
+            client.disarm(*member, CALL).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the free pages of the members back, one member after the other, the leader last.
+async fn give_back(
+    client: &EtcdClient,
+    members: &[MemberInfo],
+    full: bool,
+) -> Result<(), EtcdError> {
+    let mut found = Vec::new();
+    for member in members {
+        let Some(address) = member.client_urls.iter().find_map(|url| endpoint(url)) else {
+            continue;
+        };
+        let Ok(status) = client.status_of(&address, CALL).await else { continue };
+        let used = u64::try_from(status.db_size_in_use).unwrap_or(0);
+        if used > QUOTA / 5 * 4 {
+            tracing::error!(
+                node = member.name,
+                used,
+                quota = QUOTA,
+                "the replicated store is nearly full: remove services, secrets or configs that are not needed"
+            );
+        }
+        let is_loose = status.db_size > WORTH_IT && status.db_size_in_use < status.db_size / 2;
+        if full || is_loose {
+            found.push((status.leader == member.id, address));
+        }
+    }
+    found.sort();
+    for (_, address) in found {
+        tracing::info!(address, "giving free pages of the store back");
+        client.defragment(&address, DEFRAGMENT).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,447 @@
+//! Several managers on one machine, each with a real etcd: joining, writing everywhere, losing
+//! one, promotion and demotion, and the way back from a lost quorum.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+#[path = "../../brig-store/tests/common/etcd.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod etcd;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use brig_proto::swarm::{
+    ConfigSpec, LogSelector, LogSubscriptionOptions, Node, NodeRole, TaskState, node_status,
+    raft_member_status::Reachability,
+};
+use brig_swarm::{
+    Control, ExternalStore, InitRequest, JoinRequest, LocalNodeState, StoreSettings, Swarm,
+    SwarmConfig, TokenRotation,
+};
+use brig_types::secret::SecretString;
+use common::*;
+use etcd::Etcd;
+
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A node, and the etcd that outlives its swarm's parts.
+struct Host {
+    dir: PathBuf,
+    machine: Machine,
+    settings: StoreSettings,
+    listen: String,
+    swarm: Swarm,
+    /// Once it is in a swarm.
+    id: std::sync::OnceLock<String>,
+}
+
+impl Host {
+    async fn new(dir: &Path) -> Self {
+        let machine = Machine::default();
+        let settings = StoreSettings { external: None, client_port: port(), peer_port: port() };
+        let listen = format!("127.0.0.1:{}", port());
+        let swarm = start(dir, &machine, &settings).await;
+        Self {
+            dir: dir.to_owned(),
+            machine,
+            settings,
+            listen,
+            swarm,
+            id: std::sync::OnceLock::new(),
+        }
+    }
+
+    fn init(&self) -> InitRequest {
+        InitRequest { listen_addr: self.listen.clone(), ..InitRequest::default() }
+    }
+
+    async fn join(&self, control: &Control, role: NodeRole) {
+        let cluster = control.cluster().unwrap();
+        let tokens = cluster.root_ca.as_ref().unwrap().join_tokens.clone().unwrap();
+        let token = if role == NodeRole::Manager { tokens.manager } else { tokens.worker };
+        let status = control.node("self").unwrap().manager_status.clone().unwrap();
+        let request = JoinRequest {
+            listen_addr: self.listen.clone(),
+            remote_addrs: vec![status.addr],
+            join_token: SecretString::new(token),
+            ..JoinRequest::default()
+        };
+        self.swarm.join(request).await.unwrap();
+    }
+
+    fn id(&self) -> String {
+        self.id.get_or_init(|| self.swarm.status().node_id).clone()
+    }
+
+    fn etcd(&self) -> Option<i32> {
+        let text = std::fs::read_to_string(self.dir.join("swarm/etcd/process.json")).ok()?;
+        let pid = text.split("\"pid\":").nth(1)?.split(',').next()?.parse().ok()?;
+        Path::new(&format!("/proc/{pid}/exe")).exists().then_some(pid)
+    }
+
+    /// What a power loss does, as far as one process can.
+    async fn die(&self) {
+        self.id();
+        let etcd = self.etcd();
+        self.swarm.shutdown().await;
+        if let Some(pid) = etcd {
+            let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+            assert!(status.unwrap().success());
+        }
+    }
+
+    async fn boot(&mut self) {
+        self.swarm = start(&self.dir, &self.machine, &self.settings).await;
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(pid) = self.etcd() {
+            let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    }
+}
+
+async fn start(dir: &Path, machine: &Machine, settings: &StoreSettings) -> Swarm {
+    std::fs::create_dir_all(dir).unwrap();
+    Swarm::open(SwarmConfig {
+        state_dir: dir.join("swarm"),
+        executor: Arc::new(machine.clone()),
+        store: settings.clone(),
+    })
+    .await
+    .unwrap()
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < until, "{what} does not happen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn config(name: &str) -> ConfigSpec {
+    ConfigSpec { annotations: annotations(name), data: b"x".to_vec(), ..ConfigSpec::default() }
+}
+
+async fn write(control: &Control, name: &str) -> bool {
+    control.create_config(config(name)).await.is_ok()
+}
+
+fn has(control: &Control, name: &str) -> bool {
+    control.config(name).is_ok()
+}
+
+fn reaches(control: &Control, id: &str) -> Option<Reachability> {
+    Some(control.node(id).ok()?.manager_status.as_ref()?.reachability())
+}
+
+fn leader(control: &Control) -> Option<String> {
+    let leads = |node: &Arc<Node>| node.manager_status.as_ref().is_some_and(|s| s.leader);
+    control.nodes().iter().find(|node| leads(node)).map(|node| node.id.clone())
+}
+
+fn is_up(control: &Control, id: &str) -> bool {
+    control.node(id).is_ok_and(|node| {
+        node.status.as_ref().is_some_and(|s| s.state == node_status::State::Ready as i32)
+    })
+}
+
+fn running(control: &Control, service: &str) -> usize {
+    let Ok(service) = control.service(service) else { return 0 };
+    let tasks = control.tasks();
+    let of = tasks.iter().filter(|task| task.service_id == service.id);
+    of.filter(|task| task.status.as_ref().is_some_and(|s| s.state() == TaskState::Running)).count()
+}
+
+async fn set_role(control: &Control, id: &str, role: NodeRole) {
+    loop {
+        let node = control.node(id).unwrap();
+        let mut spec = node.spec.clone().unwrap();
+        spec.set_desired_role(role);
+        let version = node.meta.as_ref().unwrap().version.unwrap().index;
+        match control.update_node(id, version, spec).await {
+            Ok(()) => return,
+            Err(error) => assert!(error.to_string().contains("out of sequence"), "{error}"),
+        }
+    }
+}
+
+/// The life of a real swarm: alone, three managers, one lost, one replaced, back to one. Nothing
+/// that was acknowledged is ever gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn managers_come_and_go_and_nothing_is_lost() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut first = Host::new(&temp.path().join("1")).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let worker = Host::new(&temp.path().join("w")).await;
+    worker.join(&control, NodeRole::Worker).await;
+    control.create_service(service("web", "img", 2)).await.unwrap();
+    assert!(write(&control, "alone").await);
+
+    // Writes go on while the store moves.
+    let mut writer = tokio::task::JoinSet::new();
+    writer.spawn({
+        let control = control.clone();
+        async move {
+            let mut acknowledged = Vec::new();
+            for number in 0..100 {
+                let name = format!("moving{number}");
+                if write(&control, &name).await {
+                    acknowledged.push(name);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            acknowledged
+        }
+    });
+    let second = Host::new(&temp.path().join("2")).await;
+    second.join(&control, NodeRole::Manager).await;
+    let mut acknowledged = writer.join_next().await.unwrap().unwrap();
+    assert_eq!(acknowledged.len(), 100, "no write was refused");
+    assert!(!temp.path().join("1/swarm/cluster.redb").exists());
+    let third = Host::new(&temp.path().join("3")).await;
+    third.join(&second.swarm.control().unwrap(), NodeRole::Manager).await;
+    let controls = [&first, &second, &third].map(|host| host.swarm.control().unwrap());
+    for (number, control) in controls.iter().enumerate() {
+        let name = format!("by{number}");
+        assert!(write(control, &name).await);
+        acknowledged.push(name);
+    }
+    for control in &controls {
+        for id in [first.id(), second.id(), third.id()] {
+            eventually("every manager is reachable", || {
+                reaches(control, &id) == Some(Reachability::Reachable)
+            })
+            .await;
+        }
+        eventually("everything is everywhere", || {
+            acknowledged.iter().all(|name| has(control, name))
+        })
+        .await;
+        assert_eq!(leader(control), Some(first.id()));
+    }
+    let known = worker.swarm.clone();
+    eventually("the worker knows all managers", || known.status().remote_managers.len() == 3).await;
+
+    // Logs come from the nodes of all managers, whichever manager is asked.
+    control.create_service(service("chatty", "img", 6)).await.unwrap();
+    let other = &controls[2];
+    eventually("all tasks run", || running(other, "chatty") == 6).await;
+    let selector = LogSelector {
+        service_ids: vec![other.service("chatty").unwrap().id.clone()],
+        ..LogSelector::default()
+    };
+    let mut lines = other.service_logs(selector, LogSubscriptionOptions::default()).unwrap();
+    assert!(lines.missing_nodes().is_empty(), "{:?}", lines.missing_nodes());
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some(line) = lines.next().await {
+        seen.insert(String::from_utf8(line.data).unwrap());
+    }
+    assert_eq!(seen.len(), 6, "{seen:?}");
+
+    // The leader is lost with its etcd.
+    first.die().await;
+    let control = second.swarm.control().unwrap();
+    let lost = Instant::now();
+    while !write(&control, "after").await {
+        assert!(lost.elapsed() < Duration::from_secs(20));
+    }
+    acknowledged.push("after".to_owned());
+    eventually("another one leads", || leader(&control).is_some_and(|id| id != first.id())).await;
+    eventually("the lost one is missed", || {
+        reaches(&control, &first.id()) == Some(Reachability::Unreachable)
+            && !is_up(&control, &first.id())
+    })
+    .await;
+    eventually("the worker is served by another", || is_up(&control, &worker.id())).await;
+
+    // It comes back.
+    first.boot().await;
+    let back = first.swarm.control().unwrap();
+    eventually("it has what it missed", || has(&back, "after")).await;
+    assert!(write(&back, "back").await);
+    eventually("it is there again", || {
+        reaches(&control, &first.id()) == Some(Reachability::Reachable)
+            && is_up(&control, &first.id())
+    })
+    .await;
+
+    // Back to one, by demotion.
+    for host in [&third, &first] {
+        set_role(&control, &host.id(), NodeRole::Worker).await;
+        eventually("it is a worker", || host.swarm.control().is_err() && host.etcd().is_none())
+            .await;
+        assert!(write(&control, &format!("without{}", host.id())).await);
+        eventually("it works on", || is_up(&control, &host.id())).await;
+    }
+    for name in &acknowledged {
+        assert!(has(&control, name), "{name} is lost");
+    }
+    assert!(!temp.path().join("3/swarm/etcd").exists());
+    // And up again.
+    set_role(&control, &third.id(), NodeRole::Manager).await;
+    eventually("it is a manager", || third.swarm.control().is_ok()).await;
+    let again = third.swarm.control().unwrap();
+    assert!(write(&again, "promoted").await);
+    eventually("both know", || has(&control, "promoted")).await;
+    // Demoted and promoted again before it took note.
+    set_role(&control, &third.id(), NodeRole::Worker).await;
+    set_role(&control, &third.id(), NodeRole::Manager).await;
+    eventually("it is a manager still", || {
+        third.swarm.control().is_ok()
+            && reaches(&control, &third.id()) == Some(Reachability::Reachable)
+    })
+    .await;
+    let again = third.swarm.control().unwrap();
+    again.create_config(config("promoted-twice")).await.unwrap();
+    for host in [&third, &second, &worker, &first] {
+        let _ = host.swarm.leave(true).await;
+    }
+    assert!(second.etcd().is_none() && third.etcd().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_of_somebody_else_keeps_the_swarm() {
+    let etcd = Etcd::start();
+    let temp = tempfile::tempdir().unwrap();
+    let mut first = Host::new(&temp.path().join("1")).await;
+    let mut second = Host::new(&temp.path().join("2")).await;
+    let external = ExternalStore { endpoints: vec![etcd.endpoint()], tls: etcd.tls() };
+    for host in [&mut first, &mut second] {
+        host.settings.external = Some(external.clone());
+        host.swarm.shutdown().await;
+        host.boot().await;
+    }
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    assert!(write(&control, "one").await);
+    control.create_service(service("web", "img", 2)).await.unwrap();
+    eventually("the tasks run", || running(&control, "web") == 2).await;
+    first.swarm.shutdown().await;
+    first.boot().await;
+    let control = first.swarm.control().unwrap();
+    assert!(has(&control, "one"), "it is there after a restart");
+    eventually("the tasks run on", || running(&control, "web") == 2).await;
+
+    second.join(&control, NodeRole::Manager).await;
+    let other = second.swarm.control().unwrap();
+    assert!(has(&other, "one") && write(&other, "two").await);
+    eventually("both see it", || has(&control, "two")).await;
+    assert!(first.etcd().is_none() && second.etcd().is_none(), "no etcd of its own");
+    let names = etcd.ctl(&["get", "/brig/", "--prefix", "--keys-only"]);
+    let names = String::from_utf8(names.stdout).unwrap();
+    assert!(names.contains("/s/o/config/"), "{names}");
+    assert_eq!(names.matches("/s/head").count(), 1);
+
+    // Without its settings the swarm is not taken up, and says why.
+    first.swarm.shutdown().await;
+    first.settings.external = None;
+    first.boot().await;
+    let status = first.swarm.status();
+    assert!(status.error.contains("--store"), "{}", status.error);
+    second.swarm.leave(true).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_quorum_reading_goes_on_and_one_can_begin_anew() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut first = Host::new(&temp.path().join("1")).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let second = Host::new(&temp.path().join("2")).await;
+    second.join(&control, NodeRole::Manager).await;
+    assert!(write(&control, "before").await);
+    second.die().await;
+    let refused = control.create_config(config("refused")).await.unwrap_err();
+    assert!(refused.to_string().contains("The swarm does not have a leader"), "{refused}");
+    assert!(has(&control, "before"));
+    eventually("it is told", || !control.is_current()).await;
+
+    // A restart without the others: reading goes on.
+    first.swarm.shutdown().await;
+    first.boot().await;
+    let control = first.swarm.control().unwrap();
+    assert!(has(&control, "before") && !control.is_current());
+
+    let request = InitRequest { force_new_cluster: true, ..first.init() };
+    assert_eq!(first.swarm.init(request).await.unwrap(), first.id());
+    let control = first.swarm.control().unwrap();
+    assert!(has(&control, "before"));
+    assert!(write(&control, "anew").await);
+    assert_eq!(control.node(&second.id()).map(|node| node.role()).ok(), Some(NodeRole::Worker));
+    first.swarm.leave(true).await.unwrap();
+}
+
+async fn settled(control: &Control, generation: u64) -> String {
+    let until = Instant::now() + Duration::from_secs(40);
+    loop {
+        let keys = control.data_keys().await.unwrap();
+        if !keys.rotating && keys.generation >= generation && keys.records.len() == 1 {
+            return keys.current;
+        }
+        assert!(Instant::now() < until, "{keys:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Every manager has a data key before anything is sealed with it, and the cluster's unlock key
+/// locks each of them. Who is demoted keeps neither.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_change_on_all_managers() {
+    let temp = tempfile::tempdir().unwrap();
+    let first = Host::new(&temp.path().join("1")).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let mut second = Host::new(&temp.path().join("2")).await;
+    second.join(&control, NodeRole::Manager).await;
+    let other = second.swarm.control().unwrap();
+    assert!(write(&control, "before").await);
+    let old = settled(&control, 0).await;
+    assert_eq!(settled(&other, 0).await, old);
+
+    other.rotate_data_key("a test").await.unwrap();
+    let new = settled(&control, 1).await;
+    assert_ne!(new, old);
+    assert_eq!(settled(&other, 1).await, new);
+    assert!(write(&control, "one").await && write(&other, "other").await);
+    eventually("both know both", || has(&control, "other") && has(&other, "one")).await;
+
+    let cluster = control.cluster().unwrap();
+    let mut spec = cluster.spec.clone().unwrap();
+    spec.encryption_config.get_or_insert_default().auto_lock_managers = true;
+    let version = cluster.meta.as_ref().unwrap().version.unwrap().index;
+    control.update_cluster(version, spec, TokenRotation::default()).await.unwrap();
+    let unlock = control.show_unlock_key().await.unwrap().unwrap();
+    settled(&other, 2).await;
+    let file = second.dir.join("swarm/certificates/swarm-node.key");
+    let is_locked = || {
+        let file = std::fs::read_to_string(&file).unwrap();
+        file.contains("BRIG ENCRYPTED PRIVATE KEY") && !file.contains("brig-kek")
+    };
+    let is_sealed = || is_locked() && !std::fs::read_to_string(&file).unwrap().contains("escrow");
+    eventually("the other one is locked", is_sealed).await;
+    drop(other);
+    second.id();
+    second.swarm.shutdown().await;
+    second.boot().await;
+    assert_eq!(second.swarm.status().local_node_state, LocalNodeState::Locked);
+    second.swarm.unlock(unlock.expose_secret()).await.unwrap();
+    assert!(has(&second.swarm.control().unwrap(), "before"));
+
+    set_role(&control, &second.id(), NodeRole::Worker).await;
+    eventually("it is a worker", || second.swarm.control().is_err()).await;
+    eventually("it is not locked any more", || !is_locked()).await;
+    assert!(!std::fs::read_to_string(&file).unwrap().contains("brig-cluster-dek"));
+    settled(&control, 3).await;
+    second.swarm.leave(false).await.unwrap();
+    first.swarm.leave(true).await.unwrap();
+}
