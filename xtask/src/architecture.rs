@@ -32,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("brig-swarm", &["brig-proto", "brig-pki", "brig-store"]),
+    ("brig-scan", &["brig-sys", "brig-pki"]),
     (
         "brigd",
         &[
@@ -46,9 +47,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "brig-network",
             "brig-engine",
             "brig-swarm",
+            "brig-scan",
         ],
     ),
-    ("brig", &["brig-api", "brig-archive", "brig-pki"]),
+    ("brig", &["brig-api", "brig-archive", "brig-pki", "brig-scan"]),
 ];
 
 /// Crates that stand outside of the table: they test or check, and ship nothing.
