@@ -11,6 +11,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod db;
 pub mod distribution;
 pub mod package;
 pub mod purl;
+pub mod severity;
+pub mod version;
