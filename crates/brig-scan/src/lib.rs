@@ -15,5 +15,6 @@ pub mod db;
 pub mod distribution;
 pub mod package;
 pub mod purl;
+pub mod matching;
 pub mod severity;
 pub mod version;

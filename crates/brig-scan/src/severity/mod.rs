@@ -104,6 +104,15 @@ pub fn score(vector: &str) -> Option<(f64, Severity)> {
         return None;
     }
     let parsed = cvss::Cvss::from_str(vector).ok()?;
+    let required: &[&str] = match parsed {
+        cvss::Cvss::CvssV20(_) => &["AV", "AC", "Au", "C", "I", "A"],
+        cvss::Cvss::CvssV30(_) | cvss::Cvss::CvssV31(_) => &["AV", "AC", "PR", "UI", "S", "C", "I", "A"],
+        _ => &["AV", "AC", "AT", "PR", "UI", "VC", "VI", "VA", "SC", "SI", "SA"],
+    };
+    let has = |metric: &&str| vector.split('/').any(|part| part.split(':').next() == Some(metric));
+    if !required.iter().all(has) {
+        return None;
+    }
     let score = parsed.score();
     if !(0.0..=10.0).contains(&score) {
         return None;
@@ -140,7 +149,7 @@ mod tests {
             ("CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N", 0.0),
             // v4.0 examples
             ("CVSS:4.0/AV:L/AC:L/AT:P/PR:L/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N", 7.3),
-            ("CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:P/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N", 8.6),
+            ("CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:P/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N", 8.7),
             ("CVSS:4.0/AV:N/AC:L/AT:P/PR:N/UI:P/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N", 7.7),
             ("CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:L/VA:L/SC:N/SI:N/SA:N", 8.8),
             ("CVSS:4.0/AV:N/AC:L/AT:P/PR:N/UI:N/VC:H/VI:H/VA:H/SC:H/SI:H/SA:H", 9.5),

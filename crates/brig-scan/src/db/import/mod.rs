@@ -29,7 +29,9 @@ pub fn import_document(into: &mut Collector, path: &str, bytes: &[u8]) -> Result
     if name.starts_with("security-support-") {
         return support::security_support(into, name, text(bytes)?).map(|()| true);
     }
-    if head.starts_with(b"{") || head.starts_with(b"[") {
+    // A list of advisories begins with a bracket, too: `[29 Mar 2023] DSA-…`.
+    let list = head.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{"));
+    if head.starts_with(b"{") || list {
         return json(into, head);
     }
     let Ok(text) = std::str::from_utf8(bytes) else {
