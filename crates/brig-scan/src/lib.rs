@@ -12,5 +12,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod distribution;
+pub mod inventory;
 pub mod package;
+pub mod parse;
 pub mod purl;
+pub mod sbom;
