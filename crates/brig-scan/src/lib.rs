@@ -13,8 +13,12 @@
 
 pub mod db;
 pub mod distribution;
-pub mod package;
-pub mod purl;
+pub mod inventory;
 pub mod matching;
+pub mod package;
+pub mod parse;
+pub mod purl;
+pub mod report;
+pub mod sbom;
 pub mod severity;
 pub mod version;
