@@ -125,7 +125,14 @@ pub(crate) fn parse(program: &str, arguments: Vec<OsString>) -> Result<Request> 
         };
     }
     match tree::find(name) {
-        Some(Entry::Leaf(leaf)) => command(globals, format!("{program} {}", leaf.name), leaf, rest),
+        Some(Entry::Leaf(leaf)) => match tree::below(leaf, &rest) {
+            Some((inner, words)) => {
+                let names: Vec<String> =
+                    rest.drain(..words).map(|word| word.to_string_lossy().into_owned()).collect();
+                command(globals, format!("{program} {} {}", leaf.name, names.join(" ")), inner, rest)
+            }
+            None => command(globals, format!("{program} {}", leaf.name), leaf, rest),
+        },
         Some(Entry::Group(group)) => {
             let path = format!("{program} {}", group.name);
             let Some(first) = rest.first().and_then(|first| first.to_str()) else {
