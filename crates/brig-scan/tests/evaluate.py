@@ -608,7 +608,7 @@ def document(path, data):
             return secdb(load_yaml(text))
         if re.search('^gem:', text, re.M):
             return rubysec(load_yaml(text), path)
-        if re.search('^reference: composer:', text, re.M):
+        if re.search('^reference:.*composer://', text, re.M):
             return php(load_yaml(text), path)
         if re.search('^affected:', text, re.M):
             return osv(load_yaml(text))

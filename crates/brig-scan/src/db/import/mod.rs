@@ -112,7 +112,7 @@ fn yaml(into: &mut Collector, path: &str, text: &str) -> Result<bool, String> {
         alpine::secdb(into, from_yaml(text)?)?;
     } else if starts("gem:") {
         language::rubysec(into, path, from_yaml(text)?)?;
-    } else if starts("reference: composer://") {
+    } else if text.lines().any(|line| line.starts_with("reference:") && line.contains("composer://")) {
         language::friends_of_php(into, path, from_yaml(text)?)?;
     } else if starts("id:") && starts("affected:") {
         osv::record(into, from_yaml(text)?);
