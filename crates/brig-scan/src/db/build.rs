@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::collect::{Collector, End, Exploited, Flaw, Row, State, Tier};
+use super::collect::{Collector, End, Exploited, Flaw, Range, Row, State, Tier};
 use super::format::{
     BLOCK, END_BEFORE, END_WITH, EXPLOITED, FIXED, FORMAT, FROM_EXCLUSIVE, HAS_EPSS, HAS_SCORE,
     HASH, MAGIC, MALICIOUS, RANSOMWARE, SECTION, SECTIONS,
@@ -181,6 +181,7 @@ fn filed_under(names: &BTreeSet<String>) -> String {
 struct Writer {
     strings: Vec<u8>,
     known: HashMap<String, u32>,
+    known_ranges: HashMap<Vec<u32>, u32>,
     spaces: Vec<u8>,
     packages: Vec<u8>,
     rows: Vec<u8>,
@@ -357,42 +358,51 @@ impl Writer {
     }
 
     fn row(&mut self, flaw: u32, feed: u16, row: &Row) -> Result<(), DbError> {
-        let ranges = u16::try_from(row.ranges.len())
-            .map_err(|_| DbError::Full("65,535 ranges in one record"))?;
+        let ranges = u16::try_from(row.ranges.len()).map_err(|_| DbError::Full("65,535 ranges in one record"))?;
+        let first_range = self.ranges(&row.ranges)?;
         let numbers = [
             flaw,
             self.string(&row.advisory)?,
             self.string(&row.module)?,
             self.string(&row.note)?,
-            self.range_count,
+            first_range,
         ];
         for number in numbers {
             self.rows.extend(number.to_le_bytes());
         }
         self.rows.extend(ranges.to_le_bytes());
         self.rows.extend(feed.to_le_bytes());
-        let state = State::ALL
-            .iter()
-            .position(|state| *state == row.state)
-            .and_then(|at| u8::try_from(at).ok());
+        let state = State::ALL.iter().position(|state| *state == row.state).and_then(|at| u8::try_from(at).ok());
         let flags = if row.malicious { MALICIOUS } else { 0 };
         self.rows.extend([state.unwrap_or(0), number_of(row.severity), flags, 0]);
         self.row_count = self.row_count.checked_add(1).ok_or(DbError::Full("4 billion rows"))?;
-        for range in &row.ranges {
+        Ok(())
+    }
+
+    /// Where these ranges stand. One announcement says the same of many flaws and packages: equal
+    /// ranges are written once.
+    fn ranges(&mut self, ranges: &[Range]) -> Result<u32, DbError> {
+        let mut numbers = Vec::with_capacity(ranges.len() * 3);
+        for range in ranges {
             let from = self.string(&range.from)?;
             let (end, kind) = match &range.end {
                 End::Open => (0, 0),
                 End::Before(version) => (self.string(version)?, END_BEFORE),
                 End::With(version) => (self.string(version)?, END_WITH),
             };
-            let flags = kind | if range.after { FROM_EXCLUSIVE } else { 0 };
-            for number in [from, end, flags] {
-                self.ranges.extend(number.to_le_bytes());
-            }
-            self.range_count =
-                self.range_count.checked_add(1).ok_or(DbError::Full("4 billion ranges"))?;
+            numbers.extend([from, end, kind | if range.after { FROM_EXCLUSIVE } else { 0 }]);
         }
-        Ok(())
+        if let Some(at) = self.known_ranges.get(&numbers) {
+            return Ok(*at);
+        }
+        let at = self.range_count;
+        for number in &numbers {
+            self.ranges.extend(number.to_le_bytes());
+        }
+        let more = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
+        self.range_count = at.checked_add(more).ok_or(DbError::Full("4 billion ranges"))?;
+        self.known_ranges.insert(numbers, at);
+        Ok(at)
     }
 
     fn finish(self, meta: &Meta) -> Result<Vec<u8>, DbError> {

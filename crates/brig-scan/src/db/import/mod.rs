@@ -155,10 +155,13 @@ fn day(time: &str) -> &str {
     }
 }
 
-/// The message for a feed of which nothing was understood.
-fn finish(into: &Collector, origin: &str) -> Result<Feed, DbError> {
+/// What was read; a feed of which nothing was understood is none.
+fn finish(into: &mut Collector, origin: &str) -> Result<Feed, DbError> {
     match into.feeds.last() {
         Some(feed) if feed.records > 0 => Ok(feed.clone()),
-        _ => Err(DbError::Unknown(origin.to_owned())),
+        _ => {
+            into.feeds.pop();
+            Err(DbError::Unknown(origin.to_owned()))
+        }
     }
 }
