@@ -16,4 +16,5 @@ pub mod inventory;
 pub mod package;
 pub mod parse;
 pub mod purl;
+pub mod sandbox;
 pub mod sbom;
