@@ -19,6 +19,7 @@ pub mod package;
 pub mod parse;
 pub mod purl;
 pub mod report;
+pub mod sandbox;
 pub mod sbom;
 pub mod severity;
 pub mod version;

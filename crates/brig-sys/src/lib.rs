@@ -10,6 +10,7 @@
 
 pub mod caps;
 pub mod cgroup;
+pub mod confine;
 pub mod hardening;
 pub mod inotify;
 pub mod mmap;

@@ -471,6 +471,7 @@ pub(super) fn clean(raw: &[u8]) -> (String, bool) {
     let plain = text.strip_prefix("./").unwrap_or(&text);
     let plain = plain.strip_suffix('/').unwrap_or(plain);
     if !plain.starts_with('/')
+        && !plain.ends_with('/')
         && !plain.contains("//")
         && !plain.starts_with('.')
         && !plain.contains("/.")

@@ -78,9 +78,7 @@ mod tests {
         assert!(manifest(br#"{"type":"module"}"#, "x").unwrap().packages.is_empty());
         assert!(manifest(br#"{"name":1,"version":[]}"#, "x").unwrap().packages.is_empty());
         assert!(manifest(b"[", "x").is_err());
-        let deep = |open: &str| {
-            [open, &"[".repeat(200_000), &"]".repeat(200_000), "}"].concat()
-        };
+        let deep = |open: &str| [open, &"[".repeat(200_000), &"]".repeat(200_000), "}"].concat();
         assert!(manifest(deep("{\"license\":").as_bytes(), "x").is_err());
         // What nobody asks for is passed over without going deep.
         let passed = manifest(deep("{\"name\":\"a\",\"version\":\"1\",\"x\":").as_bytes(), "x");

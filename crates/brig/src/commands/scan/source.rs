@@ -1,10 +1,12 @@
-//! Where an inventory comes from: files, directories, or the daemon's image as `save` sends it.
+//! Where an inventory comes from: files, directories, or the daemon's image as `save` sends it. None
+//! of their bytes is read in this process.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use brig_scan::inventory::{self, Options};
+use brig_scan::inventory::Options;
 use brig_scan::package::Inventory;
+use brig_scan::sandbox::Sandbox;
 
 use super::failed;
 use crate::client::Call;
@@ -24,7 +26,7 @@ pub(super) async fn any(context: &Context, name: &str, platform: Option<String>)
 /// An archive, an OCI layout, a bill of materials or a directory.
 pub(super) async fn file(path: PathBuf, platform: Option<String>) -> Result<Inventory> {
     let options = Options { platform, ..Options::default() };
-    blocking(move || inventory::read_path(&path, &options).map_err(failed)).await
+    blocking(move || Sandbox::default().read_path(&path, &options).map_err(failed)).await
 }
 
 /// The daemon's image.
@@ -40,7 +42,7 @@ pub(super) async fn image(context: &Context, name: &str, platform: Option<String
         file.write_all(&chunk).map_err(spool)?;
     }
     let options = Options { platform, ..Options::default() };
-    blocking(move || inventory::read_fd(file.into(), &options).map_err(failed)).await
+    blocking(move || Sandbox::default().read_fd(file.into(), &options).map_err(failed)).await
 }
 
 /// A file without a name: gone with the process, whatever happens.
