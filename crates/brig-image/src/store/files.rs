@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use brig_types::id::random_hex;
+use rustix::fs::IFlags;
 
 use crate::error::ImageError;
 
@@ -17,6 +18,38 @@ pub(crate) fn make_dir(path: &Path) -> Result<(), ImageError> {
         .mode(0o700)
         .create(path)
         .map_err(ImageError::io("creating", path))
+}
+
+/// Says that what is made in a directory has nothing to do with each other, so that a file system
+/// with block groups (ext4) lays each subdirectory out in a group of its own. Otherwise all of them
+/// go where the directory is, search the same bitmaps for each file that they make, and take turns
+/// at the group's lock.
+///
+/// It is advice: a file system that knows nothing of the kind is as good.
+pub(crate) fn spread(path: &Path) {
+    let flag = || -> io::Result<()> {
+        let dir = File::open(path)?;
+        let flags = rustix::fs::ioctl_getflags(&dir)?;
+        if !flags.contains(IFlags::TOPDIR) {
+            rustix::fs::ioctl_setflags(&dir, flags | IFlags::TOPDIR)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = flag() {
+        tracing::debug!(path = %path.display(), %error, "the file system lays directories out its own way");
+    }
+}
+
+/// Refuses what does not fit: `needed` bytes on the file system of `path`. One that does not say how
+/// much it has left is believed to have enough.
+pub(crate) fn require_room(path: &Path, needed: u64) -> Result<(), ImageError> {
+    let Ok(stat) = rustix::fs::statvfs(path) else { return Ok(()) };
+    // Root may use what is kept back from others.
+    let free = stat.f_bfree.saturating_mul(stat.f_frsize);
+    if stat.f_blocks > 0 && needed > free {
+        return Err(ImageError::NoRoom { path: path.to_owned(), needed, free });
+    }
+    Ok(())
 }
 
 /// Makes renames and new names within a directory durable.
