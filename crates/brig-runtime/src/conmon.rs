@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use brig_sys::spawn::Child;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -13,6 +14,7 @@ use tokio::net::unix::pipe;
 
 use crate::console::ConsoleMode;
 use crate::launch::{Launcher, Sees, pipe_end};
+use crate::sealed::{self, SEALED_FD};
 
 /// The numbers under which conmon gets its pipes.
 const SYNC_FD: i32 = 3;
@@ -31,6 +33,8 @@ const MAX_COMPLAINT: u64 = 4096;
 pub(crate) struct Task<'a> {
     pub(crate) conmon: &'a Path,
     pub(crate) runtime: &'a Path,
+    /// The runtime's sealed copy, which is used in its stead.
+    pub(crate) sealed: Option<Arc<OwnedFd>>,
     /// Global arguments of the runtime.
     pub(crate) runtime_args: Vec<OsString>,
     pub(crate) container: &'a str,
@@ -91,6 +95,9 @@ impl Task<'_> {
         if let Some(keep) = self.keep {
             program = program.fd(keep.try_clone()?, KEPT_FD);
         }
+        if let Some(sealed) = &self.sealed {
+            program = program.fd(sealed.try_clone()?, SEALED_FD);
+        }
         // A new container's binds may be of anything; an exec enters what is there.
         let sees = if self.exec.is_none() { Sees::All } else { Sees::Known };
         let child = launcher.start(program, sees).await?;
@@ -112,7 +119,10 @@ impl Task<'_> {
         option("-c", &self.container);
         option("-u", &self.id);
         option("-n", &self.id);
-        option("-r", &self.runtime);
+        match &self.sealed {
+            Some(_) => option("-r", &sealed::path()),
+            None => option("-r", &self.runtime),
+        }
         option("-b", &self.bundle);
         option("-p", &self.bundle.join(PID_FILE));
         option("-P", &self.bundle.join(CONMON_PID_FILE));
