@@ -131,3 +131,35 @@ pub(crate) fn names(path: &Path) -> Result<Vec<String>, ImageError> {
     };
     list().map_err(ImageError::io("listing", path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_spread_where_that_is_known() {
+        let (known, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let flags = |dir: &Path| rustix::fs::ioctl_getflags(File::open(dir).unwrap());
+        let known = File::open(known.path()).unwrap();
+        let works = rustix::fs::ioctl_getflags(&known)
+            .and_then(|before| rustix::fs::ioctl_setflags(&known, before | IFlags::TOPDIR))
+            .is_ok();
+        spread(ours.path());
+        let is_spread = flags(ours.path()).is_ok_and(|flags| flags.contains(IFlags::TOPDIR));
+        assert_eq!(is_spread, works);
+        // What is made in it is not spread in turn.
+        make_dir(&ours.path().join("layer")).unwrap();
+        let below = flags(&ours.path().join("layer"));
+        assert!(below.is_ok_and(|flags| !flags.contains(IFlags::TOPDIR)) || !works);
+        spread(Path::new("/nonexistent"));
+    }
+
+    #[test]
+    fn room_is_what_the_file_system_says() {
+        let dir = tempfile::tempdir().unwrap();
+        require_room(dir.path(), 0).unwrap();
+        let error = require_room(dir.path(), u64::MAX).unwrap_err();
+        assert!(matches!(error, ImageError::NoRoom { needed: u64::MAX, .. }), "{error}");
+        require_room(&dir.path().join("gone"), u64::MAX).unwrap();
+    }
+}
