@@ -201,7 +201,7 @@ fn what_runc_would_wait_for_is_refused() {
     });
     let said = brig.run(&["exec", "later", "true"]);
     assert_eq!(said.code, 126, "{said:?}");
-    assert!(said.stderr.contains("which runc would wait for"), "{said:?}");
+    assert!(said.stdout.contains("which runc would wait for"), "{said:?}");
     let _ = brig.run(&["rm", "-f", "later"]).ok();
 }
 
