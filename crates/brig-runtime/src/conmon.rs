@@ -2,19 +2,24 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use brig_sys::process;
 use brig_sys::spawn::Child;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::Deserialize;
-use std::os::fd::OwnedFd;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use crate::console::ConsoleMode;
 use crate::launch::{Launcher, Sees, pipe_end};
 use crate::sealed::{self, SEALED_FD};
+use crate::supervise::{KILL_LIMIT, kill_and_wait};
+
+/// How often conmon may inherit children while they are killed.
+const MAX_GENERATIONS: usize = 16;
 
 /// The numbers under which conmon gets its pipes.
 const SYNC_FD: i32 = 3;
@@ -178,6 +183,38 @@ pub(crate) fn read_pid(path: &Path) -> io::Result<i32> {
         Ok(pid) if pid > 0 => Ok(pid),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not a process id")),
     }
+}
+
+/// Ends the conmon of a container or exec that wrote its number into this folder, and what it
+/// started: an OCI runtime that hangs ends by nothing else. What has lost its parent is conmon's
+/// child as well, so there is nothing of it elsewhere.
+pub(crate) async fn end(folder: &Path, id: &str) -> io::Result<()> {
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let (pid, conmon) = match read_pid(&folder.join(CONMON_PID_FILE))
+        .and_then(|pid| Ok((pid, process::pidfd(pid)?)))
+    {
+        Ok(found) => found,
+        Err(error) if gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // The number may be another process's by now: only the one with this id is meant.
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    if !line.split(|&byte| byte == 0).any(|arg| arg == id.as_bytes()) {
+        return Ok(());
+    }
+    // The children first: once conmon is gone nothing tells them from others.
+    for _ in 0..MAX_GENERATIONS {
+        let children = tokio::task::spawn_blocking(move || process::children(pid))
+            .await
+            .map_err(io::Error::other)??;
+        if children.is_empty() {
+            break;
+        }
+        for child in &children {
+            kill_and_wait(child, KILL_LIMIT).await?;
+        }
+    }
+    kill_and_wait(&conmon, KILL_LIMIT).await
 }
 
 /// Lets conmon do its next step.

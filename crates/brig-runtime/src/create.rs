@@ -212,10 +212,8 @@ impl Inner {
         })
         .await;
         let Ok(message) = answered else {
-            if let Ok(pid) = conmon::read_pid(&bundle.join(conmon::CONMON_PID_FILE))
-                && let Ok(conmon) = process::pidfd(pid)
-            {
-                let _ = process::send_signal(&conmon, Signal::KILL);
+            if let Err(error) = conmon::end(bundle, id).await {
+                tracing::warn!(id, %error, "what creates a container does not end");
             }
             let _ = self.oci("delete", ["--force", id]).await;
             return Err(RuntimeError::Timeout {
