@@ -36,7 +36,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn packages(index: &Index, space: &str, ecosystem: Ecosystem) -> Result<Vec<Package>, Box<dyn Error>> {
+fn packages(
+    index: &Index,
+    space: &str,
+    ecosystem: Ecosystem,
+) -> Result<Vec<Package>, Box<dyn Error>> {
     let space = index.space(space)?.ok_or("the database lacks a space that this needs")?;
     let mut packages = Vec::new();
     for name in space.package_names()? {
@@ -63,7 +67,8 @@ fn packages(index: &Index, space: &str, ecosystem: Ecosystem) -> Result<Vec<Pack
 fn inventory(pool: &[Vec<Package>], seed: usize) -> Inventory {
     let mut inventory = Inventory::empty();
     for (packages, wanted) in pool.iter().zip([150, 50]) {
-        let chosen = (0..wanted).filter_map(|at| packages.get((seed * 7919 + at * 104_729) % packages.len().max(1)));
+        let chosen = (0..wanted)
+            .filter_map(|at| packages.get((seed * 7919 + at * 104_729) % packages.len().max(1)));
         inventory.packages.extend(chosen.cloned());
     }
     inventory.sort();

@@ -31,19 +31,27 @@ fn data() -> PathBuf {
 
 fn build(folder: &Path) -> Index {
     let mut into = Collector::new();
-    let mut feeds: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut feeds: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     feeds.sort();
     for feed in feeds {
         let name = feed.file_name().unwrap().to_string_lossy().into_owned();
         // Samples of many publishers contradict the real feeds on purpose; VEX documents are no feed.
-        if name.starts_with("README") || name.starts_with("samples-") || name.starts_with("js-retire") {
+        if name.starts_with("README")
+            || name.starts_with("samples-")
+            || name.starts_with("js-retire")
+        {
             continue;
         }
         let about = Feed { name: name.clone(), origin: name.clone(), ..Feed::default() };
         let read = import::import_path(&mut into, about, &feed).unwrap();
-        eprintln!("{name}: {} records, {} skipped ({:?})", read.records, read.skipped, read.skipped_because);
+        eprintln!(
+            "{name}: {} records, {} skipped ({:?})",
+            read.records, read.skipped, read.skipped_because
+        );
         // What these databases say about Node and Ruby themselves names no package.
-        let few = read.skipped * 20 <= read.records || name.starts_with("npm-security-wg")
+        let few = read.skipped * 20 <= read.records
+            || name.starts_with("npm-security-wg")
             || name.starts_with("rubysec");
         assert!(few, "{name}: {} of {} skipped", read.skipped, read.records);
     }
@@ -110,7 +118,9 @@ fn probes(index: &Index, space: &str) -> Vec<(String, String)> {
     for name in space.package_names().unwrap() {
         for row in space.rows(name, &mut 0).unwrap() {
             for interval in index.intervals(&row).unwrap() {
-                for bound in [Some(interval.from), interval.end.map(|(end, _)| end)].into_iter().flatten() {
+                for bound in
+                    [Some(interval.from), interval.end.map(|(end, _)| end)].into_iter().flatten()
+                {
                     if !bound.is_empty() && !bound.contains(char::is_whitespace) {
                         found.insert((name.to_owned(), bound.to_owned()));
                         found.insert((name.to_owned(), format!("{bound}.1")));
@@ -138,7 +148,8 @@ fn findings_are_those_of_an_independent_evaluation() {
         let probes = probes(&index, space.name);
         let mut inventory = Inventory::empty();
         inventory.distribution = distribution;
-        inventory.packages = probes.iter().map(|(name, version)| package(ecosystem, name, version)).collect();
+        inventory.packages =
+            probes.iter().map(|(name, version)| package(ecosystem, name, version)).collect();
         inventory.sort();
         let report = judge(&index, &inventory, &options).unwrap();
         for finding in &report.findings {
@@ -176,10 +187,16 @@ fn findings_are_those_of_an_independent_evaluation() {
     let output = evaluator.wait_with_output().unwrap();
     writer.join().unwrap().unwrap();
     assert!(output.status.success());
-    let theirs: BTreeSet<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    let theirs: BTreeSet<String> =
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
     let missed: Vec<&String> = theirs.difference(&ours).collect();
     let extra: Vec<&String> = ours.difference(&theirs).collect();
-    eprintln!("{probed} probes, {} findings, {} missed, {} extra", ours.len(), missed.len(), extra.len());
+    eprintln!(
+        "{probed} probes, {} findings, {} missed, {} extra",
+        ours.len(),
+        missed.len(),
+        extra.len()
+    );
     for (kind, list) in [("missed", &missed), ("extra", &extra)] {
         for line in list.iter().take(30) {
             eprintln!("{kind}: {line}");

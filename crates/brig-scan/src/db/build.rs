@@ -358,7 +358,8 @@ impl Writer {
     }
 
     fn row(&mut self, flaw: u32, feed: u16, row: &Row) -> Result<(), DbError> {
-        let ranges = u16::try_from(row.ranges.len()).map_err(|_| DbError::Full("65,535 ranges in one record"))?;
+        let ranges = u16::try_from(row.ranges.len())
+            .map_err(|_| DbError::Full("65,535 ranges in one record"))?;
         let first_range = self.ranges(&row.ranges)?;
         let numbers = [
             flaw,
@@ -372,7 +373,10 @@ impl Writer {
         }
         self.rows.extend(ranges.to_le_bytes());
         self.rows.extend(feed.to_le_bytes());
-        let state = State::ALL.iter().position(|state| *state == row.state).and_then(|at| u8::try_from(at).ok());
+        let state = State::ALL
+            .iter()
+            .position(|state| *state == row.state)
+            .and_then(|at| u8::try_from(at).ok());
         let flags = if row.malicious { MALICIOUS } else { 0 };
         self.rows.extend([state.unwrap_or(0), number_of(row.severity), flags, 0]);
         self.row_count = self.row_count.checked_add(1).ok_or(DbError::Full("4 billion rows"))?;

@@ -87,27 +87,47 @@ impl fmt::Display for Doubt {
         match self {
             Self::NothingFound => f.write_str("no package was found that could be judged"),
             Self::NoDistribution { packages } => {
-                write!(f, "no file says which distribution this is: {packages} packages of it cannot be judged")
+                write!(
+                    f,
+                    "no file says which distribution this is: {packages} packages of it cannot be judged"
+                )
             }
             Self::UnsupportedDistribution { distribution, packages } => {
-                write!(f, "the database has no advisories for {distribution}: {packages} packages cannot be judged")
+                write!(
+                    f,
+                    "the database has no advisories for {distribution}: {packages} packages cannot be judged"
+                )
             }
             Self::EndOfLife { distribution, since, paid_until } => {
-                write!(f, "{distribution} has been out of support since {since}: new flaws are not looked into")?;
+                write!(
+                    f,
+                    "{distribution} has been out of support since {since}: new flaws are not looked into"
+                )?;
                 match paid_until {
                     Some(until) => write!(f, " (subscribers get fixes until {until})"),
                     None => Ok(()),
                 }
             }
             Self::NoData { ecosystem, packages } => {
-                write!(f, "the database has no advisories for {ecosystem}: {packages} packages cannot be judged")
+                write!(
+                    f,
+                    "the database has no advisories for {ecosystem}: {packages} packages cannot be judged"
+                )
             }
             Self::StaleData { newest, days } => {
-                write!(f, "the newest advisory is of {newest}, {days} days ago: run brig scan db update")
+                write!(
+                    f,
+                    "the newest advisory is of {newest}, {days} days ago: run brig scan db update"
+                )
             }
             Self::Unread { path, why } => write!(f, "{path} could not be read: {why}"),
             Self::NoVersion { packages } => {
-                write!(f, "{} packages do not say their version: {}", packages.len(), Listed(packages))
+                write!(
+                    f,
+                    "{} packages do not say their version: {}",
+                    packages.len(),
+                    Listed(packages)
+                )
             }
             Self::ThirdParty { packages } => write!(
                 f,
@@ -122,7 +142,12 @@ impl fmt::Display for Doubt {
                 Listed(packages)
             ),
             Self::Undetermined { ids } => {
-                write!(f, "the distribution has not looked into {} flaws: {}", ids.len(), Listed(ids))
+                write!(
+                    f,
+                    "the distribution has not looked into {} flaws: {}",
+                    ids.len(),
+                    Listed(ids)
+                )
             }
         }
     }
@@ -132,7 +157,9 @@ struct Listed<'a>(&'a [String]);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", "))?;
+        f.write_str(
+            &self.0.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", "),
+        )?;
         match self.0.len().checked_sub(LISTED) {
             None | Some(0) => Ok(()),
             Some(more) => write!(f, " and {more} more"),
@@ -141,7 +168,12 @@ impl fmt::Display for Listed<'_> {
 }
 
 /// The end of a release's support, when that is past.
-pub(super) fn end_of_life(index: &Index, space: &str, distribution: &str, today: &str) -> Option<Doubt> {
+pub(super) fn end_of_life(
+    index: &Index,
+    space: &str,
+    distribution: &str,
+    today: &str,
+) -> Option<Doubt> {
     let known = index.releases().iter().find(|release| release.space == space).cloned();
     let release = known.or_else(|| built_in(space))?;
     let end = release.end.clone().max(release.end_lts.clone())?;

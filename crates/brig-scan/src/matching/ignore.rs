@@ -61,8 +61,8 @@ impl IgnoreFile {
         if text.len() > MAX_FILE {
             return Err(IgnoreError::Malformed(format!("it is larger than {MAX_FILE} bytes")));
         }
-        let document: Document =
-            toml::from_str(text).map_err(|error| IgnoreError::Malformed(error.message().to_owned()))?;
+        let document: Document = toml::from_str(text)
+            .map_err(|error| IgnoreError::Malformed(error.message().to_owned()))?;
         for entry in &document.ignore {
             let missing = [
                 (entry.id.trim().is_empty(), "the id of a flaw"),
@@ -83,8 +83,16 @@ impl IgnoreFile {
         self.entries.is_empty()
     }
 
-    pub(super) fn suppresses(&self, finding: &Finding, package: &Package, today: &str) -> Option<Suppression> {
-        let entry = self.entries.iter().find(|entry| holds(entry, today) && applies(entry, finding, package))?;
+    pub(super) fn suppresses(
+        &self,
+        finding: &Finding,
+        package: &Package,
+        today: &str,
+    ) -> Option<Suppression> {
+        let entry = self
+            .entries
+            .iter()
+            .find(|entry| holds(entry, today) && applies(entry, finding, package))?;
         Some(Suppression::Ignore {
             reason: entry.reason.clone(),
             owner: entry.owner.clone(),
@@ -97,7 +105,12 @@ impl IgnoreFile {
         self.entries
             .iter()
             .filter(|entry| !holds(entry, today))
-            .map(|entry| format!("{} expired on {} (owner {}, {})", entry.id, entry.expires, entry.owner, entry.reason))
+            .map(|entry| {
+                format!(
+                    "{} expired on {} (owner {}, {})",
+                    entry.id, entry.expires, entry.owner, entry.reason
+                )
+            })
             .collect()
     }
 }
@@ -112,5 +125,8 @@ fn applies(entry: &Entry, finding: &Finding, package: &Package) -> bool {
         || finding.advisories.iter().any(|advisory| *advisory == entry.id);
     named
         && (entry.packages.is_empty()
-            || entry.packages.iter().any(|name| *name == package.name || *name == finding.evidence.matched))
+            || entry
+                .packages
+                .iter()
+                .any(|name| *name == package.name || *name == finding.evidence.matched))
 }

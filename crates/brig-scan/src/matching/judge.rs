@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Database, Doubt, Evidence, Finding, Options, Report, Status, Verdict, days_between, doubt};
+use super::{
+    Database, Doubt, Evidence, Finding, Options, Report, Status, Verdict, days_between, doubt,
+};
 use crate::db::{DbError, Index, IndexRow, Interval, Space, State, language_space, os_spaces};
 use crate::package::{Ecosystem, Inventory, Package};
 use crate::purl::Purl;
@@ -52,8 +54,12 @@ struct Asked<'a> {
 impl<'a> Run<'a> {
     fn operating_system(&mut self) -> Result<(), DbError> {
         let inventory = self.inventory;
-        let os: Vec<(usize, &Package)> =
-            inventory.packages.iter().enumerate().filter(|(_, package)| package.ecosystem.is_os()).collect();
+        let os: Vec<(usize, &Package)> = inventory
+            .packages
+            .iter()
+            .enumerate()
+            .filter(|(_, package)| package.ecosystem.is_os())
+            .collect();
         if os.is_empty() {
             return Ok(());
         }
@@ -62,18 +68,25 @@ impl<'a> Run<'a> {
             self.doubts.push(Doubt::NoDistribution { packages: os.len() });
             return Ok(());
         };
-        let shown = distribution.pretty_name.clone().unwrap_or_else(|| distribution.qualifier().replacen('-', " ", 1));
+        let shown = distribution
+            .pretty_name
+            .clone()
+            .unwrap_or_else(|| distribution.qualifier().replacen('-', " ", 1));
         let names = os_spaces(distribution);
         let mut spaces = Vec::new();
         for name in &names {
             spaces.extend(self.index.space(name)?);
         }
-        if let Some(end) = names.first().and_then(|name| doubt::end_of_life(self.index, name, &shown, &self.options.today)) {
+        if let Some(end) = names
+            .first()
+            .and_then(|name| doubt::end_of_life(self.index, name, &shown, &self.options.today))
+        {
             self.doubts.push(end);
         }
         if spaces.is_empty() {
             self.unjudged += os.len();
-            self.doubts.push(Doubt::UnsupportedDistribution { distribution: shown, packages: os.len() });
+            self.doubts
+                .push(Doubt::UnsupportedDistribution { distribution: shown, packages: os.len() });
             return Ok(());
         }
         let mut asked = Vec::new();
@@ -100,7 +113,11 @@ impl<'a> Run<'a> {
     }
 
     /// Ubuntu's advisories for subscribers count where those for everybody know no fix.
-    fn put_together(&mut self, spaces: &[Space<'a>], of_space: Vec<Vec<Finding>>) -> Result<(), DbError> {
+    fn put_together(
+        &mut self,
+        spaces: &[Space<'a>],
+        of_space: Vec<Vec<Finding>>,
+    ) -> Result<(), DbError> {
         let mut first: Option<Space<'a>> = None;
         let mut found: BTreeMap<(usize, String), Finding> = BTreeMap::new();
         for (space, findings) in spaces.iter().zip(of_space) {
@@ -154,12 +171,16 @@ impl<'a> Run<'a> {
         }
         if no_rule > 0 {
             self.unjudged += no_rule;
-            self.doubts.push(Doubt::NoData { ecosystem: "other ecosystems".to_owned(), packages: no_rule });
+            self.doubts.push(Doubt::NoData {
+                ecosystem: "other ecosystems".to_owned(),
+                packages: no_rule,
+            });
         }
         for (name, mut asked) in by_space {
             let Some(space) = self.index.space(name)? else {
                 self.unjudged += asked.len();
-                self.doubts.push(Doubt::NoData { ecosystem: name.to_owned(), packages: asked.len() });
+                self.doubts
+                    .push(Doubt::NoData { ecosystem: name.to_owned(), packages: asked.len() });
                 continue;
             };
             asked.retain(|asked| {
@@ -196,7 +217,12 @@ impl<'a> Run<'a> {
         Ok(findings)
     }
 
-    fn weigh(&self, space: &Space<'a>, asked: &Asked<'a>, rows: &[IndexRow<'a>]) -> Result<Option<Finding>, DbError> {
+    fn weigh(
+        &self,
+        space: &Space<'a>,
+        asked: &Asked<'a>,
+        rows: &[IndexRow<'a>],
+    ) -> Result<Option<Finding>, DbError> {
         let Some(package) = self.inventory.packages.get(asked.package) else { return Ok(None) };
         let mut hits: Vec<(&IndexRow<'a>, Interval<'a>)> = Vec::new();
         for row in rows {
@@ -204,7 +230,9 @@ impl<'a> Run<'a> {
                 continue;
             }
             for interval in self.index.intervals(row)? {
-                if same_module(package, row, &interval) && interval.contains(asked.version, space.scheme) {
+                if same_module(package, row, &interval)
+                    && interval.contains(asked.version, space.scheme)
+                {
                     hits.push((row, interval));
                     break;
                 }
@@ -219,16 +247,26 @@ impl<'a> Run<'a> {
             .max_by(|(a, _), (b, _)| space.scheme.compare(a, b));
         let flaw = self.index.vulnerability(first.flaw)?;
         let (status, rule) = match deciding {
-            Some((fixed, _)) => {
-                (Status::Fixed, format!("{} < {fixed} by {} order", asked.version, space.scheme.name()))
-            }
+            Some((fixed, _)) => (
+                Status::Fixed,
+                format!("{} < {fixed} by {} order", asked.version, space.scheme.name()),
+            ),
             None => {
                 let (row, interval) = hits.iter().min_by_key(|(row, _)| row.state).unwrap_or(&hit);
                 let rule = match interval.end {
-                    Some((end, _)) if end == interval.from => format!("{} is listed as affected", asked.version),
-                    Some((end, _)) => format!("{} <= {end} by {} order", asked.version, space.scheme.name()),
+                    Some((end, _)) if end == interval.from => {
+                        format!("{} is listed as affected", asked.version)
+                    }
+                    Some((end, _)) => {
+                        format!("{} <= {end} by {} order", asked.version, space.scheme.name())
+                    }
                     None if interval.from.is_empty() => "every version is affected".to_owned(),
-                    None => format!("{} >= {} by {} order", asked.version, interval.from, space.scheme.name()),
+                    None => format!(
+                        "{} >= {} by {} order",
+                        asked.version,
+                        interval.from,
+                        space.scheme.name()
+                    ),
                 };
                 let status = match row.state {
                     State::Affected | State::NotAffected => Status::Affected,
@@ -245,11 +283,14 @@ impl<'a> Run<'a> {
             Severity::Unknown => (flaw.severity, flaw.severity_source.to_owned()),
             own => (own, space.name.split(':').next().unwrap_or(space.name).to_owned()),
         };
-        let mut advisories: Vec<String> = hits.iter().map(|(row, _)| row.advisory.to_owned()).collect();
+        let mut advisories: Vec<String> =
+            hits.iter().map(|(row, _)| row.advisory.to_owned()).collect();
         advisories.sort_unstable();
         advisories.dedup();
-        let mut feeds: Vec<String> =
-            hits.iter().filter_map(|(row, _)| Some(self.index.feeds().get(row.feed)?.name.clone())).collect();
+        let mut feeds: Vec<String> = hits
+            .iter()
+            .filter_map(|(row, _)| Some(self.index.feeds().get(row.feed)?.name.clone()))
+            .collect();
         feeds.sort_unstable();
         feeds.dedup();
         Ok(Some(Finding {
@@ -262,11 +303,21 @@ impl<'a> Run<'a> {
             severity,
             severity_source: source,
             score: flaw.score,
-            vectors: flaw.vectors.iter().filter(|v| !v.is_empty()).map(|v| (*v).to_owned()).collect(),
+            vectors: flaw
+                .vectors
+                .iter()
+                .filter(|v| !v.is_empty())
+                .map(|v| (*v).to_owned())
+                .collect(),
             status,
             fixed: deciding.map(|(fixed, _)| fixed.to_owned()),
             subscription: false,
-            note: hits.iter().map(|(row, _)| row.note).find(|note| !note.is_empty()).unwrap_or_default().to_owned(),
+            note: hits
+                .iter()
+                .map(|(row, _)| row.note)
+                .find(|note| !note.is_empty())
+                .unwrap_or_default()
+                .to_owned(),
             exploited: flaw.kev.map(|kev| kev.added.to_owned()),
             ransomware: flaw.kev.is_some_and(|kev| kev.ransomware),
             epss: flaw.epss.map(|(probability, _)| probability),
@@ -285,10 +336,9 @@ impl<'a> Run<'a> {
     fn support_ended(&mut self, space: &str, asked: &[Asked<'a>]) {
         let mut ended: Vec<String> = Vec::new();
         for entry in self.index.support().iter().filter(|entry| entry.space == space) {
-            let over = entry
-                .ended
-                .as_deref()
-                .is_some_and(|day| days_between(day, &self.options.today).is_some_and(|days| days >= 0));
+            let over = entry.ended.as_deref().is_some_and(|day| {
+                days_between(day, &self.options.today).is_some_and(|days| days >= 0)
+            });
             if over && asked.iter().any(|asked| asked.name == entry.package) {
                 ended.push(entry.package.clone());
             }
@@ -301,7 +351,10 @@ impl<'a> Run<'a> {
 
     fn finish(mut self) -> Result<Report, DbError> {
         for (names, doubt) in [
-            (&mut self.without_version, (|packages| Doubt::NoVersion { packages }) as fn(Vec<String>) -> Doubt),
+            (
+                &mut self.without_version,
+                (|packages| Doubt::NoVersion { packages }) as fn(Vec<String>) -> Doubt,
+            ),
             (&mut self.third_party, |packages| Doubt::ThirdParty { packages }),
         ] {
             names.sort_unstable();
@@ -311,34 +364,48 @@ impl<'a> Run<'a> {
             }
         }
         for unread in &self.inventory.unread {
-            self.doubts.push(Doubt::Unread { path: unread.path.clone(), why: unread.reason.clone() });
+            self.doubts
+                .push(Doubt::Unread { path: unread.path.clone(), why: unread.reason.clone() });
         }
         if self.inventory.packages.is_empty() {
             self.doubts.push(Doubt::NothingFound);
         }
-        let newest = self.index.feeds().iter().map(|feed| feed.newest.as_str()).max().unwrap_or_default();
-        if let (Some(limit), Some(days)) = (self.options.max_age, days_between(newest, &self.options.today))
+        let newest =
+            self.index.feeds().iter().map(|feed| feed.newest.as_str()).max().unwrap_or_default();
+        if let (Some(limit), Some(days)) =
+            (self.options.max_age, days_between(newest, &self.options.today))
             && days > i64::from(limit)
         {
             self.doubts.push(Doubt::StaleData { newest: newest.to_owned(), days });
         }
         for finding in &mut self.findings {
             let Some(package) = self.inventory.packages.get(finding.package) else { continue };
-            finding.suppressed = self.options.ignore.suppresses(finding, package, &self.options.today);
+            finding.suppressed =
+                self.options.ignore.suppresses(finding, package, &self.options.today);
             if finding.suppressed.is_none() && !self.options.vex.is_empty() {
                 let purl = Purl::of(package, self.inventory.distribution.as_ref());
-                finding.suppressed = self.options.vex.suppresses(finding, &purl, &self.inventory.image);
+                finding.suppressed =
+                    self.options.vex.suppresses(finding, &purl, &self.inventory.image);
             }
         }
         let inventory = self.inventory;
         let name = |finding: &Finding| {
-            inventory.packages.get(finding.package).map(|package| (package.name.as_str(), package.version.as_str()))
+            inventory
+                .packages
+                .get(finding.package)
+                .map(|package| (package.name.as_str(), package.version.as_str()))
         };
-        self.findings.sort_by(|a, b| urgency(a).cmp(&urgency(b)).then_with(|| (name(a), &a.id, a.package).cmp(&(name(b), &b.id, b.package))));
+        self.findings.sort_by(|a, b| {
+            urgency(a)
+                .cmp(&urgency(b))
+                .then_with(|| (name(a), &a.id, a.package).cmp(&(name(b), &b.id, b.package)))
+        });
         let mut undetermined: Vec<String> = self
             .findings
             .iter()
-            .filter(|f| f.status == Status::UnderInvestigation && f.suppressed.is_none() && !f.is_minor())
+            .filter(|f| {
+                f.status == Status::UnderInvestigation && f.suppressed.is_none() && !f.is_minor()
+            })
             .map(|finding| finding.id.clone())
             .collect();
         if !undetermined.is_empty() {
@@ -394,7 +461,11 @@ fn os_names(at: usize, package: &Package) -> Vec<Asked<'_>> {
             vec![Asked { package: at, name: unsigned(&source.name), version: &source.version }]
         }
         (Ecosystem::Deb, None) => {
-            vec![Asked { package: at, name: unsigned(&package.name), version: source_version(&package.version) }]
+            vec![Asked {
+                package: at,
+                name: unsigned(&package.name),
+                version: source_version(&package.version),
+            }]
         }
         // Alpine speaks of origins, Wolfi and its relatives of both.
         (Ecosystem::Apk, Some(source)) if source.name != package.name => {
@@ -407,7 +478,8 @@ fn os_names(at: usize, package: &Package) -> Vec<Asked<'_>> {
 /// Signed kernels are filed under the kernel that was signed.
 fn unsigned(source: &str) -> &str {
     match source {
-        "linux-signed" | "linux-meta" | "linux-signed-amd64" | "linux-signed-arm64" | "linux-signed-i386" => "linux",
+        "linux-signed" | "linux-meta" | "linux-signed-amd64" | "linux-signed-arm64"
+        | "linux-signed-i386" => "linux",
         source => source,
     }
 }

@@ -248,7 +248,11 @@ impl Report {
 
     /// The package of a finding.
     #[must_use]
-    pub fn package<'a>(&self, inventory: &'a Inventory, finding: &Finding) -> Option<&'a crate::package::Package> {
+    pub fn package<'a>(
+        &self,
+        inventory: &'a Inventory,
+        finding: &Finding,
+    ) -> Option<&'a crate::package::Package> {
         inventory.packages.get(finding.package)
     }
 }
@@ -268,7 +272,8 @@ fn day_number(text: &str) -> Option<i64> {
     let year: i32 = parts.next()?.parse().ok()?;
     let month: u8 = parts.next()?.parse().ok()?;
     let day: u8 = parts.next()?.parse().ok()?;
-    let date = time::Date::from_calendar_date(year, time::Month::try_from(month).ok()?, day).ok()?;
+    let date =
+        time::Date::from_calendar_date(year, time::Month::try_from(month).ok()?, day).ok()?;
     Some(i64::from(date.to_julian_day()))
 }
 

@@ -133,7 +133,10 @@ impl Vex {
                 status: raw.status,
                 reason: raw.justification.or(raw.impact_statement).unwrap_or_default(),
                 author: document.author.clone(),
-                time: raw.last_updated.or(raw.timestamp).unwrap_or_else(|| document.timestamp.clone()),
+                time: raw
+                    .last_updated
+                    .or(raw.timestamp)
+                    .unwrap_or_else(|| document.timestamp.clone()),
             });
         }
         // The newest wins; of equal ones the one that was read last.
@@ -154,7 +157,9 @@ impl Vex {
         image: &ImageFacts,
     ) -> Option<Suppression> {
         let about = |name: &String| {
-            *name == finding.id || finding.aliases.contains(name) || finding.advisories.contains(name)
+            *name == finding.id
+                || finding.aliases.contains(name)
+                || finding.advisories.contains(name)
         };
         let newest = self.statements.iter().rev().find(|statement| {
             statement.names.iter().any(about)
@@ -169,12 +174,15 @@ impl Vex {
 }
 
 fn concerns(product: &Component, purl: &Purl, image: &ImageFacts) -> bool {
-    let ids = || std::iter::once(product.id.as_str()).chain(product.identifiers.values().map(String::as_str));
+    let ids = || {
+        std::iter::once(product.id.as_str()).chain(product.identifiers.values().map(String::as_str))
+    };
     let inside = || {
         product.subcomponents.iter().any(|inner| match inner {
             Product::Plain(id) => names_package(id, purl),
             Product::Full(inner) => {
-                names_package(&inner.id, purl) || inner.identifiers.values().any(|id| names_package(id, purl))
+                names_package(&inner.id, purl)
+                    || inner.identifiers.values().any(|id| names_package(id, purl))
             }
         })
     };
@@ -200,8 +208,13 @@ fn names_image(id: &str, image: &ImageFacts) -> bool {
     if stated.kind != "oci" && stated.kind != "docker" {
         return false;
     }
-    if let Some(version) = stated.version.as_deref().filter(|version| version.starts_with("sha256:")) {
-        return [&image.manifest, &image.id].into_iter().flatten().any(|digest| digest.to_string() == version);
+    if let Some(version) =
+        stated.version.as_deref().filter(|version| version.starts_with("sha256:"))
+    {
+        return [&image.manifest, &image.id]
+            .into_iter()
+            .flatten()
+            .any(|digest| digest.to_string() == version);
     }
     let repository = stated.qualifiers.get("repository_url").unwrap_or(&stated.name);
     image.names.iter().any(|name| {
@@ -209,7 +222,10 @@ fn names_image(id: &str, image: &ImageFacts) -> bool {
             Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
             _ => (name.as_str(), None),
         };
-        let same_tag = match (stated.version.as_deref().or(stated.qualifiers.get("tag").map(String::as_str)), tag) {
+        let same_tag = match (
+            stated.version.as_deref().or(stated.qualifiers.get("tag").map(String::as_str)),
+            tag,
+        ) {
             (Some(stated), Some(tag)) => stated == tag,
             (Some(_), None) => false,
             (None, _) => true,

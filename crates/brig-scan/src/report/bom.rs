@@ -55,7 +55,9 @@ fn vulnerability(id: &str, findings: &[&Finding], references: &[String]) -> Valu
             Some("CVSS:3.0") => "CVSSv3",
             _ => "CVSSv2",
         };
-        ratings.push(json!({"score": score, "severity": band(severity), "method": method, "vector": vector}));
+        ratings.push(
+            json!({"score": score, "severity": band(severity), "method": method, "vector": vector}),
+        );
     }
     let mut value = json!({
         "bom-ref": format!("vulnerability:{id}"),
@@ -71,7 +73,9 @@ fn vulnerability(id: &str, findings: &[&Finding], references: &[String]) -> Valu
     if let Some(object) = value.as_object_mut() {
         let mut fixes: Vec<String> = findings
             .iter()
-            .filter_map(|finding| Some(format!("Upgrade {} to {}", finding.evidence.matched, finding.fixed.as_ref()?)))
+            .filter_map(|finding| {
+                Some(format!("Upgrade {} to {}", finding.evidence.matched, finding.fixed.as_ref()?))
+            })
             .collect();
         fixes.sort_unstable();
         fixes.dedup();

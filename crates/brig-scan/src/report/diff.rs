@@ -12,19 +12,29 @@ use crate::matching::Finding;
 #[must_use]
 pub fn diff(old: Subject<'_>, new: Subject<'_>, filter: &Filter) -> (String, bool) {
     let (before, after) = (by_name(old, filter), by_name(new, filter));
-    let only = |of: &BTreeMap<Key, &Finding>, other: &BTreeMap<Key, &Finding>| -> Vec<[String; 5]> {
-        let mut rows: Vec<(_, [String; 5])> = of
-            .iter()
-            .filter(|(key, _)| !other.contains_key(*key))
-            .map(|((id, name), finding)| {
-                let fixed = finding.fixed.clone().unwrap_or_else(|| format!("({})", finding.status.as_str()));
-                let cells = [id.as_str(), name, &finding.evidence.version, &fixed, finding.severity.as_str()];
-                (std::cmp::Reverse(finding.severity), cells.map(plain))
-            })
-            .collect();
-        rows.sort();
-        rows.into_iter().map(|(_, row)| row).collect()
-    };
+    let only =
+        |of: &BTreeMap<Key, &Finding>, other: &BTreeMap<Key, &Finding>| -> Vec<[String; 5]> {
+            let mut rows: Vec<(_, [String; 5])> = of
+                .iter()
+                .filter(|(key, _)| !other.contains_key(*key))
+                .map(|((id, name), finding)| {
+                    let fixed = finding
+                        .fixed
+                        .clone()
+                        .unwrap_or_else(|| format!("({})", finding.status.as_str()));
+                    let cells = [
+                        id.as_str(),
+                        name,
+                        &finding.evidence.version,
+                        &fixed,
+                        finding.severity.as_str(),
+                    ];
+                    (std::cmp::Reverse(finding.severity), cells.map(plain))
+                })
+                .collect();
+            rows.sort();
+            rows.into_iter().map(|(_, row)| row).collect()
+        };
     let (added, removed) = (only(&after, &before), only(&before, &after));
     let mut text = format!(
         "{} → {}: {} new, {} gone, {} stay; {} → {}\n",
@@ -38,7 +48,8 @@ pub fn diff(old: Subject<'_>, new: Subject<'_>, filter: &Filter) -> (String, boo
     );
     for (title, rows) in [("NEW", &added), ("GONE", &removed)] {
         if !rows.is_empty() {
-            let mut table = vec![[title, "PACKAGE", "VERSION", "FIXED IN", "SEVERITY"].map(str::to_owned)];
+            let mut table =
+                vec![[title, "PACKAGE", "VERSION", "FIXED IN", "SEVERITY"].map(str::to_owned)];
             table.extend(rows.iter().cloned());
             let _ = write!(text, "\n{}", align(&table));
         }

@@ -28,7 +28,12 @@ pub fn explain(index: &Index, subject: Subject<'_>, id: &str) -> Result<String, 
         let _ = writeln!(text, "Published: {}", flaw.published);
     }
     let score = flaw.score.map(|score| format!(", score {score:.1}")).unwrap_or_default();
-    let _ = writeln!(text, "Severity: {} ({}{score})", flaw.severity, if flaw.severity_source.is_empty() { "nobody says" } else { flaw.severity_source });
+    let _ = writeln!(
+        text,
+        "Severity: {} ({}{score})",
+        flaw.severity,
+        if flaw.severity_source.is_empty() { "nobody says" } else { flaw.severity_source }
+    );
     for vector in flaw.vectors.iter().filter(|vector| !vector.is_empty()) {
         let _ = writeln!(text, "  {vector}");
     }
@@ -54,12 +59,34 @@ pub fn explain(index: &Index, subject: Subject<'_>, id: &str) -> Result<String, 
     for finding in report.findings.iter().filter(|finding| finding.id == flaw.id) {
         let Some(package) = inventory.packages.get(finding.package) else { continue };
         found = true;
-        let _ = writeln!(text, "\n{} has it: {} {}", plain(name), plain(&package.name), plain(&package.version));
+        let _ = writeln!(
+            text,
+            "\n{} has it: {} {}",
+            plain(name),
+            plain(&package.name),
+            plain(&package.version)
+        );
         place(&mut text, inventory, package);
         let evidence = &finding.evidence;
-        let _ = writeln!(text, "  judged as {} {} of {}", plain(&evidence.matched), plain(&evidence.version), evidence.space);
-        let _ = writeln!(text, "  rule: {} ({}; {})", plain(&evidence.rule), finding.advisories.join(", "), evidence.feeds.join(", "));
-        let note = if finding.note.is_empty() { String::new() } else { format!(": {}", plain(&finding.note)) };
+        let _ = writeln!(
+            text,
+            "  judged as {} {} of {}",
+            plain(&evidence.matched),
+            plain(&evidence.version),
+            evidence.space
+        );
+        let _ = writeln!(
+            text,
+            "  rule: {} ({}; {})",
+            plain(&evidence.rule),
+            finding.advisories.join(", "),
+            evidence.feeds.join(", ")
+        );
+        let note = if finding.note.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", plain(&finding.note))
+        };
         match &finding.fixed {
             Some(fixed) if finding.subscription => {
                 let _ = writeln!(text, "  fixed in {} for subscribers (Ubuntu Pro)", plain(fixed));
@@ -71,13 +98,25 @@ pub fn explain(index: &Index, subject: Subject<'_>, id: &str) -> Result<String, 
                 let _ = writeln!(text, "  {}{note}", finding.status.as_str());
             }
         }
-        let _ = writeln!(text, "  severity here: {} ({})", finding.severity, finding.severity_source);
+        let _ =
+            writeln!(text, "  severity here: {} ({})", finding.severity, finding.severity_source);
         match &finding.suppressed {
             Some(Suppression::Ignore { reason, owner, expires }) => {
-                let _ = writeln!(text, "  not counted until {expires}: {} (owner {})", plain(reason), plain(owner));
+                let _ = writeln!(
+                    text,
+                    "  not counted until {expires}: {} (owner {})",
+                    plain(reason),
+                    plain(owner)
+                );
             }
             Some(Suppression::Vex { status, reason, author }) => {
-                let _ = writeln!(text, "  not counted: {} says {} ({})", plain(author), plain(status), plain(reason));
+                let _ = writeln!(
+                    text,
+                    "  not counted: {} says {} ({})",
+                    plain(author),
+                    plain(status),
+                    plain(reason)
+                );
             }
             None => {}
         }
@@ -85,7 +124,13 @@ pub fn explain(index: &Index, subject: Subject<'_>, id: &str) -> Result<String, 
     if !found {
         let _ = writeln!(text, "\n{} does not have it.", plain(name));
         for (package, reason) in why_not(index, inventory, number)? {
-            let _ = writeln!(text, "  {} {}: {}", plain(&package.name), plain(&package.version), plain(&reason));
+            let _ = writeln!(
+                text,
+                "  {} {}: {}",
+                plain(&package.name),
+                plain(&package.version),
+                plain(&reason)
+            );
         }
         for doubt in &report.doubts {
             let _ = writeln!(text, "  but: {}", plain(&doubt.to_string()));
@@ -120,7 +165,8 @@ fn why_not<'a>(
             Some(space) => vec![space],
             None => os.iter().map(String::as_str).collect(),
         };
-        let source = package.source.as_ref().map_or(package.name.as_str(), |source| source.name.as_str());
+        let source =
+            package.source.as_ref().map_or(package.name.as_str(), |source| source.name.as_str());
         for space in spaces {
             let Some(space) = index.space(space)? else { continue };
             let mut names = vec![source];
@@ -131,9 +177,15 @@ fn why_not<'a>(
                 for row in space.rows(name, &mut 0)?.into_iter().filter(|row| row.flaw == flaw) {
                     let fixed = index.intervals(&row)?.iter().filter_map(|i| i.fixed()).next_back();
                     let reason = match (&package.owned_by, row.state, fixed) {
-                        (Some(owner), _, _) => format!("owned by {owner}, which the distribution's advisories judge"),
-                        (None, State::NotAffected, _) => format!("{} says it is not affected {}", space.name, row.note),
-                        (None, _, Some(fixed)) => format!("fixed in {fixed} by {} order", space.scheme.name()),
+                        (Some(owner), _, _) => {
+                            format!("owned by {owner}, which the distribution's advisories judge")
+                        }
+                        (None, State::NotAffected, _) => {
+                            format!("{} says it is not affected {}", space.name, row.note)
+                        }
+                        (None, _, Some(fixed)) => {
+                            format!("fixed in {fixed} by {} order", space.scheme.name())
+                        }
                         (None, _, None) => "its version is outside of the affected ones".to_owned(),
                     };
                     reasons.push((package, reason));

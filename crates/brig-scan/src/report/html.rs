@@ -34,7 +34,12 @@ pub(super) fn write(subject: Subject<'_>, filter: &Filter) -> String {
         for line in lines {
             let layer = match &line.origin {
                 Some(origin) => {
-                    format!("{}{} {}", origin.layer, if origin.base { " (base image)" } else { "" }, origin.step)
+                    format!(
+                        "{}{} {}",
+                        origin.layer,
+                        if origin.base { " (base image)" } else { "" },
+                        origin.step
+                    )
                 }
                 None => "-".to_owned(),
             };

@@ -50,7 +50,9 @@ impl FromStr for Format {
             "spdx" | "spdx-json" => Self::Spdx,
             "html" => Self::Html,
             other => {
-                return Err(format!("unknown format {other:?}: use table, json, sarif, cyclonedx, spdx or html"));
+                return Err(format!(
+                    "unknown format {other:?}: use table, json, sarif, cyclonedx, spdx or html"
+                ));
             }
         })
     }

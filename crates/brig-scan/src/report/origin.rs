@@ -37,7 +37,9 @@ pub(super) fn base_layers(inventory: &Inventory) -> usize {
             continue;
         }
         let step = step.trim_start_matches("/bin/sh -c #(nop)").trim_start();
-        if (step.starts_with("CMD") || step.starts_with("ENTRYPOINT")) && seen < inventory.layers.len() {
+        if (step.starts_with("CMD") || step.starts_with("ENTRYPOINT"))
+            && seen < inventory.layers.len()
+        {
             base = seen;
         }
     }
@@ -50,7 +52,10 @@ pub(super) fn base_name(inventory: &Inventory) -> Option<&str> {
 }
 
 fn short(step: &str) -> String {
-    let step = step.strip_prefix("/bin/sh -c #(nop) ").or_else(|| step.strip_prefix("/bin/sh -c ")).unwrap_or(step);
+    let step = step
+        .strip_prefix("/bin/sh -c #(nop) ")
+        .or_else(|| step.strip_prefix("/bin/sh -c "))
+        .unwrap_or(step);
     let step = step.split(" # buildkit").next().unwrap_or(step);
     let words = step.split_whitespace().collect::<Vec<_>>().join(" ");
     match words.char_indices().nth(MAX_STEP) {

@@ -31,11 +31,13 @@ pub(super) fn write(subject: Subject<'_>, filter: &Filter) -> String {
     let Subject { name, inventory, report } = subject;
     let mut text = String::new();
     let _ = writeln!(text, "{}  {}", plain(name), plain(&described(inventory)));
-    let _ = writeln!(text, "{}: {}", report.verdict.as_str().to_uppercase(), counts(report, filter));
+    let _ =
+        writeln!(text, "{}: {}", report.verdict.as_str().to_uppercase(), counts(report, filter));
     let lines = lines(inventory, subject.shown(filter));
     if !lines.is_empty() {
         let mut rows = vec![
-            ["PACKAGE", "INSTALLED", "FIXED IN", "SEVERITY", "LAYER", "VULNERABILITIES"].map(str::to_owned),
+            ["PACKAGE", "INSTALLED", "FIXED IN", "SEVERITY", "LAYER", "VULNERABILITIES"]
+                .map(str::to_owned),
         ];
         rows.extend(lines.iter().map(row));
         text.push('\n');
@@ -49,7 +51,12 @@ pub(super) fn write(subject: Subject<'_>, filter: &Filter) -> String {
         let _ = writeln!(text, "exception over: {}", plain(expired));
     }
     if !lines.is_empty() {
-        let _ = writeln!(text, "Why: brig scan explain {} {}", ids(&lines).next().unwrap_or("CVE"), plain(name));
+        let _ = writeln!(
+            text,
+            "Why: brig scan explain {} {}",
+            ids(&lines).next().unwrap_or("CVE"),
+            plain(name)
+        );
     }
     text
 }
@@ -60,7 +67,10 @@ fn ids<'a>(lines: &'a [Line<'a>]) -> impl Iterator<Item = &'a str> {
 
 fn described(inventory: &Inventory) -> String {
     let distribution = inventory.distribution.as_ref().map(|distribution| {
-        distribution.pretty_name.clone().unwrap_or_else(|| distribution.qualifier().replacen('-', " ", 1))
+        distribution
+            .pretty_name
+            .clone()
+            .unwrap_or_else(|| distribution.qualifier().replacen('-', " ", 1))
     });
     let distribution = distribution.unwrap_or_else(|| "no distribution".to_owned());
     match inventory.packages.len() {
@@ -77,13 +87,15 @@ pub(super) fn counts(report: &Report, filter: &Filter) -> String {
         *bands.entry(std::cmp::Reverse(finding.severity)).or_default() += 1;
         fixable += usize::from(finding.fixable());
     }
-    let mut parts: Vec<String> = bands.iter().map(|(band, count)| format!("{count} {}", band.0)).collect();
+    let mut parts: Vec<String> =
+        bands.iter().map(|(band, count)| format!("{count} {}", band.0)).collect();
     if parts.is_empty() {
         parts.push(format!("nothing found in {} packages", report.judged));
     } else {
         parts.push(format!("{fixable} with a fix"));
     }
-    let exploited = report.findings.iter().filter(|f| filter.counts(f) && f.exploited.is_some()).count();
+    let exploited =
+        report.findings.iter().filter(|f| filter.counts(f) && f.exploited.is_some()).count();
     if exploited > 0 {
         parts.push(format!("{exploited} known to be exploited"));
     }
@@ -102,12 +114,16 @@ pub(super) fn counts(report: &Report, filter: &Filter) -> String {
         hide(minor, "negligible");
     }
     hide(report.unjudged, "packages not judged");
-    let hidden = if hidden.is_empty() { String::new() } else { format!(" ({})", hidden.join(", ")) };
+    let hidden =
+        if hidden.is_empty() { String::new() } else { format!(" ({})", hidden.join(", ")) };
     format!("{}{hidden}", parts.join(", "))
 }
 
 /// Findings joined by the upgrade that ends them.
-pub(super) fn lines<'a>(inventory: &'a Inventory, findings: impl Iterator<Item = &'a Finding>) -> Vec<Line<'a>> {
+pub(super) fn lines<'a>(
+    inventory: &'a Inventory,
+    findings: impl Iterator<Item = &'a Finding>,
+) -> Vec<Line<'a>> {
     let mut order: Vec<Line<'a>> = Vec::new();
     let mut places: BTreeMap<(&str, &str, &str, bool, Option<usize>), usize> = BTreeMap::new();
     for finding in findings {
@@ -181,7 +197,9 @@ fn row(line: &Line<'_>) -> [String; 6] {
             let mut states: Vec<&str> = line
                 .findings
                 .iter()
-                .map(|finding| if finding.subscription { "subscribers only" } else { finding.status.as_str() })
+                .map(|finding| {
+                    if finding.subscription { "subscribers only" } else { finding.status.as_str() }
+                })
                 .collect();
             states.sort_unstable();
             states.dedup();
@@ -193,7 +211,8 @@ fn row(line: &Line<'_>) -> [String; 6] {
         Some(origin) => origin.layer.to_string(),
         None => "-".to_owned(),
     };
-    let mut ids: Vec<String> = line.findings.iter().take(LISTED).map(|finding| marked(finding)).collect();
+    let mut ids: Vec<String> =
+        line.findings.iter().take(LISTED).map(|finding| marked(finding)).collect();
     match line.findings.len().checked_sub(LISTED) {
         None | Some(0) => {}
         Some(more) => ids.push(format!("and {more} more")),
@@ -227,7 +246,8 @@ fn marked(finding: &Finding) -> String {
 fn advice(inventory: &Inventory, lines: &[Line<'_>]) -> String {
     let mut text = String::new();
     let fixable = || lines.iter().filter(|line| line.fixed.is_some());
-    let base = fixable().filter(|line| line.origin.as_ref().is_some_and(|origin| origin.base)).count();
+    let base =
+        fixable().filter(|line| line.origin.as_ref().is_some_and(|origin| origin.base)).count();
     let own = fixable().count() - base;
     if base + own > 0 {
         text.push('\n');
@@ -254,13 +274,18 @@ fn advice(inventory: &Inventory, lines: &[Line<'_>]) -> String {
             steps.entry((layer, step)).or_default().push(plain(&format!("{} {target}", line.name)));
         }
         for ((layer, step), upgrades) in steps {
-            let place = if layer == 0 { "Upgrade".to_owned() } else { format!("Layer {layer} ({}): upgrade", plain(step)) };
+            let place = if layer == 0 {
+                "Upgrade".to_owned()
+            } else {
+                format!("Layer {layer} ({}): upgrade", plain(step))
+            };
             let _ = writeln!(text, "{place} to {}", upgrades.join(", "));
         }
     }
     // Distributions bring their fixes by their own tool.
     let spaces = inventory.distribution.as_ref().map(os_spaces).unwrap_or_default();
-    let os = fixable().any(|line| line.findings.iter().any(|finding| spaces.contains(&finding.evidence.space)));
+    let os = fixable()
+        .any(|line| line.findings.iter().any(|finding| spaces.contains(&finding.evidence.space)));
     let tool = spaces.first().and_then(|space| match scheme(space) {
         Scheme::Dpkg => Some("apt-get update && apt-get upgrade"),
         Scheme::Apk => Some("apk upgrade"),

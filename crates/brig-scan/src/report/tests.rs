@@ -25,7 +25,9 @@ fn index() -> Index {
 }
 
 fn inventory(perl: &str) -> Inventory {
-    let layer = |at: u8| format!("sha256:{}", hex::encode([at; 32])).parse::<brig_types::digest::Digest>().unwrap();
+    let layer = |at: u8| {
+        format!("sha256:{}", hex::encode([at; 32])).parse::<brig_types::digest::Digest>().unwrap()
+    };
     let package = |ecosystem, name: &str, version: &str, at| Package {
         ecosystem,
         name: name.to_owned(),
@@ -58,7 +60,12 @@ fn inventory(perl: &str) -> Inventory {
     });
     let steps = ["ADD rootfs.tar / # buildkit", "CMD [\"bash\"]", "RUN npm ci"];
     for (at, step) in [(1, steps[0]), (2, steps[2])] {
-        inventory.layers.push(Layer { diff_id: layer(at), created_by: Some(step.to_owned()), created: None, size: 0 });
+        inventory.layers.push(Layer {
+            diff_id: layer(at),
+            created_by: Some(step.to_owned()),
+            created: None,
+            size: 0,
+        });
     }
     inventory.image.history = steps.map(str::to_owned).to_vec();
     inventory
@@ -69,7 +76,12 @@ fn report(inventory: &Inventory) -> Report {
         "[[ignore]]\nid = \"CVE-2026-4\"\nreason = \"not reached\"\nowner = \"ann\"\nexpires = \"2026-12-31\"\n",
     )
     .unwrap();
-    judge(&index(), inventory, &Options { today: "2026-01-10".to_owned(), ignore, ..Options::default() }).unwrap()
+    judge(
+        &index(),
+        inventory,
+        &Options { today: "2026-01-10".to_owned(), ignore, ..Options::default() },
+    )
+    .unwrap()
 }
 
 fn written(format: Format, filter: &Filter) -> String {
@@ -96,19 +108,28 @@ fn the_table_says_what_to_upgrade_and_who_brought_it() {
     );
     let low = Filter { severities: [Severity::Low].into(), ..Filter::default() };
     let text = written(Format::Table, &low);
-    assert!(text.contains("2 low") && text.contains("left out by the flags") && !text.contains("left-pad"), "{text}");
+    assert!(
+        text.contains("2 low")
+            && text.contains("left out by the flags")
+            && !text.contains("left-pad"),
+        "{text}"
+    );
 }
 
 #[test]
 fn json_has_the_evidence() {
-    let value: serde_json::Value = serde_json::from_str(&written(Format::Json, &Filter::default())).unwrap();
+    let value: serde_json::Value =
+        serde_json::from_str(&written(Format::Json, &Filter::default())).unwrap();
     assert_eq!(value["verdict"], "vulnerable");
     assert_eq!(value["findings"].as_array().unwrap().len(), 5);
     let first = &value["findings"][0];
     assert_eq!(first["id"], "CVE-2026-9");
     assert_eq!(first["package"]["purl"], "pkg:npm/left-pad@1.2.0");
     assert_eq!(first["evidence"]["rule"], "1.2.0 < 1.3.0 by semver order");
-    assert_eq!((first["package"]["layer_number"].as_u64(), first["package"]["base_image"].as_bool()), (Some(2), Some(false)));
+    assert_eq!(
+        (first["package"]["layer_number"].as_u64(), first["package"]["base_image"].as_bool()),
+        (Some(2), Some(false))
+    );
 }
 
 #[test]
@@ -119,15 +140,25 @@ fn sarif_has_a_rule_an_id_and_a_result_a_package() {
     assert_eq!(run["tool"]["driver"]["rules"].as_array().unwrap().len(), 5);
     assert_eq!(run["results"].as_array().unwrap().len(), 9);
     assert_eq!(run["tool"]["driver"]["rules"][4]["properties"]["security-severity"], "9.3");
-    assert_eq!(run["results"][1]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], "path%20of/perl-base");
-    assert!(run["results"].as_array().unwrap().iter().any(|result| result["suppressions"].is_array()));
+    assert_eq!(
+        run["results"][1]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"],
+        "path%20of/perl-base"
+    );
+    assert!(
+        run["results"].as_array().unwrap().iter().any(|result| result["suppressions"].is_array())
+    );
 }
 
 #[test]
 fn cyclonedx_has_vulnerabilities_that_point_at_components() {
-    let value: serde_json::Value = serde_json::from_str(&written(Format::CycloneDx, &Filter::default())).unwrap();
-    let references: Vec<&str> =
-        value["components"].as_array().unwrap().iter().filter_map(|component| component["bom-ref"].as_str()).collect();
+    let value: serde_json::Value =
+        serde_json::from_str(&written(Format::CycloneDx, &Filter::default())).unwrap();
+    let references: Vec<&str> = value["components"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|component| component["bom-ref"].as_str())
+        .collect();
     let vulnerabilities = value["vulnerabilities"].as_array().unwrap();
     assert_eq!(vulnerabilities.len(), 5);
     for vulnerability in vulnerabilities {
@@ -135,20 +166,28 @@ fn cyclonedx_has_vulnerabilities_that_point_at_components() {
             assert!(references.contains(&affected["ref"].as_str().unwrap()), "{affected}");
         }
     }
-    assert_eq!(vulnerabilities[3]["analysis"]["detail"], "exception of ann until 2026-12-31: not reached");
+    assert_eq!(
+        vulnerabilities[3]["analysis"]["detail"],
+        "exception of ann until 2026-12-31: not reached"
+    );
     assert!(written(Format::Spdx, &Filter::default()).contains("SPDX-2.3"));
 }
 
 #[test]
 fn foreign_text_is_harmless() {
     let page = written(Format::Html, &Filter::default());
-    assert!(page.contains("&lt;b&gt;one") && !page.contains("<b>one") && !page.contains('\u{1b}'), "{page}");
+    assert!(
+        page.contains("&lt;b&gt;one") && !page.contains("<b>one") && !page.contains('\u{1b}'),
+        "{page}"
+    );
     assert!(!plain("a\u{1b}[2Jb\n").contains(char::is_control));
 }
 
 #[test]
 fn the_same_report_gives_the_same_bytes() {
-    for format in [Format::Table, Format::Json, Format::Sarif, Format::CycloneDx, Format::Spdx, Format::Html] {
+    for format in
+        [Format::Table, Format::Json, Format::Sarif, Format::CycloneDx, Format::Spdx, Format::Html]
+    {
         assert_eq!(written(format, &Filter::default()), written(format, &Filter::default()));
     }
 }
@@ -158,8 +197,12 @@ fn differences_are_new_gone_and_what_stays() {
     let (old, new) = (inventory("5.36.0-7+deb12u4"), inventory("5.36.0-7+deb12u10"));
     let (before, after) = (report(&old), report(&new));
     let subject = |name, inventory, report| Subject { name, inventory, report };
-    let (text, more) = diff(subject("a", &old, &before), subject("b", &new, &after), &Filter::default());
-    assert!(text.starts_with("a → b: 0 new, 1 gone, 1 stay; vulnerable → vulnerable\n\nGONE"), "{text}");
+    let (text, more) =
+        diff(subject("a", &old, &before), subject("b", &new, &after), &Filter::default());
+    assert!(
+        text.starts_with("a → b: 0 new, 1 gone, 1 stay; vulnerable → vulnerable\n\nGONE"),
+        "{text}"
+    );
     assert!(!more && text.contains("CVE-2026-2"));
     assert!(diff(subject("b", &new, &after), subject("a", &old, &before), &Filter::default()).1);
 }
@@ -169,13 +212,22 @@ fn explanations_name_file_layer_rule_and_the_reason_of_a_silence() {
     let inventory = inventory("5.36.0-7");
     let report = report(&inventory);
     let index = index();
-    let explained =
-        |id| explain(&index, Subject { name: "img", inventory: &inventory, report: &report }, id).unwrap();
+    let explained = |id| {
+        explain(&index, Subject { name: "img", inventory: &inventory, report: &report }, id)
+            .unwrap()
+    };
     let text = explained("CVE-2026-1");
-    for part in ["path of/perl-base", "layer 1 (base image): ADD rootfs.tar /", "5.36.0-7 < 5.36.0-7+deb12u4 by dpkg order", "upgrade to 5.36.0-7+deb12u4"] {
+    for part in [
+        "path of/perl-base",
+        "layer 1 (base image): ADD rootfs.tar /",
+        "5.36.0-7 < 5.36.0-7+deb12u4 by dpkg order",
+        "upgrade to 5.36.0-7+deb12u4",
+    ] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    assert!(explained("CVE-2026-4").contains("not counted until 2026-12-31: not reached (owner ann)"));
+    assert!(
+        explained("CVE-2026-4").contains("not counted until 2026-12-31: not reached (owner ann)")
+    );
     assert!(explained("CVE-2026-5").contains("debian:12 says it is not affected"));
     assert!(explained("GHSA-1").contains("Exploited: in CISA's catalogue since 2026-01-03"));
     assert!(explained("CVE-0").contains("no feed of the database names it"));

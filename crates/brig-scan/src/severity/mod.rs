@@ -106,7 +106,9 @@ pub fn score(vector: &str) -> Option<(f64, Severity)> {
     let parsed = cvss::Cvss::from_str(vector).ok()?;
     let required: &[&str] = match parsed {
         cvss::Cvss::CvssV20(_) => &["AV", "AC", "Au", "C", "I", "A"],
-        cvss::Cvss::CvssV30(_) | cvss::Cvss::CvssV31(_) => &["AV", "AC", "PR", "UI", "S", "C", "I", "A"],
+        cvss::Cvss::CvssV30(_) | cvss::Cvss::CvssV31(_) => {
+            &["AV", "AC", "PR", "UI", "S", "C", "I", "A"]
+        }
         _ => &["AV", "AC", "AT", "PR", "UI", "VC", "VI", "VA", "SC", "SI", "SA"],
     };
     let has = |metric: &&str| vector.split('/').any(|part| part.split(':').next() == Some(metric));

@@ -129,7 +129,12 @@ pub(crate) fn parse(program: &str, arguments: Vec<OsString>) -> Result<Request> 
             Some((inner, words)) => {
                 let names: Vec<String> =
                     rest.drain(..words).map(|word| word.to_string_lossy().into_owned()).collect();
-                command(globals, format!("{program} {} {}", leaf.name, names.join(" ")), inner, rest)
+                command(
+                    globals,
+                    format!("{program} {} {}", leaf.name, names.join(" ")),
+                    inner,
+                    rest,
+                )
             }
             None => command(globals, format!("{program} {}", leaf.name), leaf, rest),
         },

@@ -30,7 +30,8 @@ pub fn import_document(into: &mut Collector, path: &str, bytes: &[u8]) -> Result
         return support::security_support(into, name, text(bytes)?).map(|()| true);
     }
     // A list of advisories begins with a bracket, too: `[29 Mar 2023] DSA-…`.
-    let list = head.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{"));
+    let list =
+        head.strip_prefix(b"[").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{"));
     if head.starts_with(b"{") || list {
         return json(into, head);
     }
@@ -112,7 +113,10 @@ fn yaml(into: &mut Collector, path: &str, text: &str) -> Result<bool, String> {
         alpine::secdb(into, from_yaml(text)?)?;
     } else if starts("gem:") {
         language::rubysec(into, path, from_yaml(text)?)?;
-    } else if text.lines().any(|line| line.starts_with("reference:") && line.contains("composer://")) {
+    } else if text
+        .lines()
+        .any(|line| line.starts_with("reference:") && line.contains("composer://"))
+    {
         language::friends_of_php(into, path, from_yaml(text)?)?;
     } else if starts("id:") && starts("affected:") {
         osv::record(into, from_yaml(text)?);

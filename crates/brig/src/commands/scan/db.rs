@@ -16,11 +16,46 @@ use crate::context::Context;
 use crate::error::{Error, Result, message};
 use crate::output::table::align;
 
-leaf!(STATUS, "status", "[OPTIONS]", "Show what the database knows and how old that is", StatusArgs, status);
-leaf!(UPDATE, "update", "[OPTIONS]", "Fetch all feeds and make the database anew", UpdateArgs, update);
-leaf!(BUILD, "build", "[OPTIONS] PATH...", "Make the database from files and folders", BuildArgs, build);
-leaf!(EXPORT, "export", "[OPTIONS] FILE", "Write the database into one file to carry over", CarryArgs, export);
-leaf!(IMPORT, "import", "[OPTIONS] FILE", "Take over a database that was exported", CarryArgs, take_over);
+leaf!(
+    STATUS,
+    "status",
+    "[OPTIONS]",
+    "Show what the database knows and how old that is",
+    StatusArgs,
+    status
+);
+leaf!(
+    UPDATE,
+    "update",
+    "[OPTIONS]",
+    "Fetch all feeds and make the database anew",
+    UpdateArgs,
+    update
+);
+leaf!(
+    BUILD,
+    "build",
+    "[OPTIONS] PATH...",
+    "Make the database from files and folders",
+    BuildArgs,
+    build
+);
+leaf!(
+    EXPORT,
+    "export",
+    "[OPTIONS] FILE",
+    "Write the database into one file to carry over",
+    CarryArgs,
+    export
+);
+leaf!(
+    IMPORT,
+    "import",
+    "[OPTIONS] FILE",
+    "Take over a database that was exported",
+    CarryArgs,
+    take_over
+);
 
 /// Names the database in the environment.
 const VARIABLE: &str = "BRIG_SCAN_DB";
@@ -163,7 +198,8 @@ async fn update(_: &Context, args: UpdateArgs) -> Result<()> {
                 Err(error) => Err(error),
             }
         } else {
-            import::import_path(&mut into, described(&feed), Path::new(&feed.address)).map_err(failed)
+            import::import_path(&mut into, described(&feed), Path::new(&feed.address))
+                .map_err(failed)
         };
         match read {
             Ok(read) => told(&read),
@@ -215,7 +251,12 @@ async fn build(_: &Context, args: BuildArgs) -> Result<()> {
 }
 
 fn described(source: &FeedSource) -> Feed {
-    Feed { name: source.name.clone(), origin: source.address.clone(), read: now(), ..Feed::default() }
+    Feed {
+        name: source.name.clone(),
+        origin: source.address.clone(),
+        read: now(),
+        ..Feed::default()
+    }
 }
 
 fn told(feed: &Feed) {
@@ -253,5 +294,10 @@ async fn take_over(_: &Context, args: CarryArgs) -> Result<()> {
     let path = path(args.db.as_deref());
     // All of it is read and compared before it takes the other's place.
     index.copy_to(&path).map_err(failed)?;
-    crate::output::line(&format!("{}: of {}, sha256:{}", path.display(), index.created(), index.digest()))
+    crate::output::line(&format!(
+        "{}: of {}, sha256:{}",
+        path.display(),
+        index.created(),
+        index.digest()
+    ))
 }

@@ -9,17 +9,24 @@ pub(super) struct FeedSource {
 
 /// Ecosystems of OSV's bulk files.
 const OSV: [&str; 12] = [
-    "AlmaLinux", "Alpine", "Go", "Maven", "NuGet", "Packagist", "PyPI", "Rocky Linux", "RubyGems", "Ubuntu",
-    "crates.io", "npm",
+    "AlmaLinux",
+    "Alpine",
+    "Go",
+    "Maven",
+    "NuGet",
+    "Packagist",
+    "PyPI",
+    "Rocky Linux",
+    "RubyGems",
+    "Ubuntu",
+    "crates.io",
+    "npm",
 ];
 
 /// Feeds with one address each.
 const SINGLE: [(&str, &str); 3] = [
     ("debian-tracker", "https://security-tracker.debian.org/tracker/data/json"),
-    (
-        "kev",
-        "https://www.cisa.gov/sites/default/files/feeds/known_exploited_vulnerabilities.json",
-    ),
+    ("kev", "https://www.cisa.gov/sites/default/files/feeds/known_exploited_vulnerabilities.json"),
     ("epss", "https://epss.empiricalsecurity.com/epss_scores-current.csv.gz"),
 ];
 
@@ -43,7 +50,10 @@ impl FeedSource {
     pub(super) fn parse(text: &str) -> Self {
         match text.split_once('=') {
             Some((name, address))
-                if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) =>
+                if !name.is_empty()
+                    && name
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) =>
             {
                 Self { name: name.to_owned(), address: address.to_owned() }
             }
@@ -81,6 +91,8 @@ mod tests {
         assert_eq!(parsed("/a/osv-go.tar.zst"), pair("osv-go", "/a/osv-go.tar.zst"));
         assert_eq!(parsed("x=https://h/a.json?b=c"), pair("x", "https://h/a.json?b=c"));
         assert_eq!(parsed("https://h/a.json?b=c"), pair("a", "https://h/a.json?b=c"));
-        assert!(defaults().iter().all(|feed| feed.is_remote() && feed.address.starts_with("https://")));
+        assert!(
+            defaults().iter().all(|feed| feed.is_remote() && feed.address.starts_with("https://"))
+        );
     }
 }

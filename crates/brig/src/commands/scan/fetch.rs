@@ -37,7 +37,8 @@ pub(super) async fn fetch(address: &str) -> Result<File> {
 }
 
 async fn once(address: &str) -> Result<File> {
-    let mut uri: Uri = address.parse().map_err(|_| message(format!("{address:?} is no address")))?;
+    let mut uri: Uri =
+        address.parse().map_err(|_| message(format!("{address:?} is no address")))?;
     for _ in 0..=MAX_REDIRECTS {
         let (status, location, file) = get(&uri).await?;
         match (status.as_u16(), location) {
@@ -61,7 +62,9 @@ fn joined(uri: &Uri, location: &str) -> Result<Uri> {
 
 async fn get(uri: &Uri) -> Result<(http::StatusCode, Option<String>, File)> {
     if uri.scheme_str() != Some("https") {
-        return Err(message(format!("{uri} is not https: fetch it by other means and name the file")));
+        return Err(message(format!(
+            "{uri} is not https: fetch it by other means and name the file"
+        )));
     }
     let host = uri.host().ok_or_else(|| message(format!("{uri} names no host")))?;
     let port = uri.port_u16().unwrap_or(443);
@@ -88,8 +91,10 @@ async fn get(uri: &Uri) -> Result<(http::StatusCode, Option<String>, File)> {
         .body(Empty::<Bytes>::new())
         .map_err(|_| message(format!("{uri} cannot be asked for")))?;
     let result = async {
-        let mut answer =
-            tokio::time::timeout(PATIENCE, sender.send_request(request)).await.map_err(|_| late())?.map_err(http)?;
+        let mut answer = tokio::time::timeout(PATIENCE, sender.send_request(request))
+            .await
+            .map_err(|_| late())?
+            .map_err(http)?;
         let location =
             answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let keep = |source| Error::io("keeping a feed", source);

@@ -147,8 +147,15 @@ async fn scan(context: &Context, args: ScanArgs) -> Result<()> {
             let platform = args.judge.platform.clone();
             (path.display().to_string(), source::file(path.clone(), platform).await?)
         }
-        (None, Some(image)) => (image.clone(), source::image(context, image, args.judge.platform.clone()).await?),
-        _ => return Err(message(format!("name an image or an --input; see '{} --help'", context.path))),
+        (None, Some(image)) => {
+            (image.clone(), source::image(context, image, args.judge.platform.clone()).await?)
+        }
+        _ => {
+            return Err(message(format!(
+                "name an image or an --input; see '{} --help'",
+                context.path
+            )));
+        }
     };
     let (_, report) = judged(&args.judge, &inventory)?;
     let subject = Subject { name: &name, inventory: &inventory, report: &report };
@@ -170,8 +177,10 @@ async fn scan(context: &Context, args: ScanArgs) -> Result<()> {
 async fn diff(context: &Context, args: DiffArgs) -> Result<()> {
     let filter = filter(&args.judge, false)?;
     let platform = || args.judge.platform.clone();
-    let (old, new) =
-        (source::any(context, &args.old, platform()).await?, source::any(context, &args.new, platform()).await?);
+    let (old, new) = (
+        source::any(context, &args.old, platform()).await?,
+        source::any(context, &args.new, platform()).await?,
+    );
     let (index, before) = judged(&args.judge, &old)?;
     let options = options(&args.judge)?;
     let after = judge(&index, &new, &options).map_err(failed)?;
@@ -208,21 +217,25 @@ fn options(args: &JudgeArgs) -> Result<Options> {
     let ignore = match file {
         Some(path) => {
             let text = read(&path)?;
-            let text = String::from_utf8(text).map_err(|_| message(format!("{} is not UTF-8", path.display())))?;
+            let text = String::from_utf8(text)
+                .map_err(|_| message(format!("{} is not UTF-8", path.display())))?;
             IgnoreFile::parse(&text).map_err(failed)?
         }
         None => IgnoreFile::default(),
     };
     let mut vex = Vex::default();
     for path in &args.vex {
-        vex.add(&read(path)?).map_err(|error| message(format!("{}: {}", path.display(), failed(error).text())))?;
+        vex.add(&read(path)?)
+            .map_err(|error| message(format!("{}: {}", path.display(), failed(error).text())))?;
     }
     Ok(Options { today, max_age: (args.max_age > 0).then_some(args.max_age), ignore, vex })
 }
 
 fn filter(args: &JudgeArgs, all: bool) -> Result<Filter> {
     let mut severities = BTreeSet::new();
-    for word in args.severity.iter().flat_map(|list| list.split(',')).filter(|word| !word.trim().is_empty()) {
+    for word in
+        args.severity.iter().flat_map(|list| list.split(',')).filter(|word| !word.trim().is_empty())
+    {
         severities.insert(word.parse::<Severity>().map_err(message)?);
     }
     // Who asks for negligible ones wants to see them.
@@ -234,7 +247,11 @@ fn read(path: &std::path::Path) -> Result<Vec<u8>> {
     use std::io::Read as _;
     let failed = |source| Error::io(format!("reading {}", path.display()), source);
     let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    std::fs::File::open(path)
+        .map_err(failed)?
+        .take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE {
         return Err(message(format!("{} is larger than {MAX_FILE} bytes", path.display())));
     }

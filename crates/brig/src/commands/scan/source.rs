@@ -15,7 +15,11 @@ use crate::context::Context;
 use crate::error::{Error, Result, message};
 
 /// A file when there is one of that name, else an image.
-pub(super) async fn any(context: &Context, name: &str, platform: Option<String>) -> Result<Inventory> {
+pub(super) async fn any(
+    context: &Context,
+    name: &str,
+    platform: Option<String>,
+) -> Result<Inventory> {
     // An image's name has no leading `.` or `/`, and a tag in it is no part of a file's name.
     if Path::new(name).exists() {
         return file(PathBuf::from(name), platform).await;
@@ -30,7 +34,11 @@ pub(super) async fn file(path: PathBuf, platform: Option<String>) -> Result<Inve
 }
 
 /// The daemon's image.
-pub(super) async fn image(context: &Context, name: &str, platform: Option<String>) -> Result<Inventory> {
+pub(super) async fn image(
+    context: &Context,
+    name: &str,
+    platform: Option<String>,
+) -> Result<Inventory> {
     let mut call = Call::get("/images/get").query("names", name);
     if let Some(platform) = &platform {
         call = call.query("platform", platform_json(platform));
@@ -54,5 +62,7 @@ pub(super) fn unnamed() -> std::io::Result<std::fs::File> {
 }
 
 async fn blocking(work: impl FnOnce() -> Result<Inventory> + Send + 'static) -> Result<Inventory> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| message(format!("reading the image: {error}")))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| message(format!("reading the image: {error}")))?
 }
