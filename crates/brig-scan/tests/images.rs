@@ -1,5 +1,7 @@
 //! Whole images in every form, honest and hostile, read by the confined process.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -75,7 +77,10 @@ fn layers() -> Vec<Vec<u8>> {
         Tar::new()
             .file("etc/os-release", b"ID=debian\nVERSION_ID=\"12\"\n")
             .file("var/lib/dpkg/status", STATUS.as_bytes())
-            .file("app/node_modules/old/package.json", MANIFEST.replace("left-pad", "old").as_bytes())
+            .file(
+                "app/node_modules/old/package.json",
+                MANIFEST.replace("left-pad", "old").as_bytes(),
+            )
             .end(),
         Tar::new()
             .file("app/node_modules/left-pad/package.json", MANIFEST.as_bytes())
@@ -148,7 +153,9 @@ fn written(bytes: &[u8]) -> tempfile::NamedTempFile {
 }
 
 fn scan(bytes: &[u8]) -> Result<Inventory, String> {
-    sandbox().read_path(written(bytes).path(), &Options::default()).map_err(|error| error.to_string())
+    sandbox()
+        .read_path(written(bytes).path(), &Options::default())
+        .map_err(|error| error.to_string())
 }
 
 fn lines(inventory: &Inventory) -> Vec<String> {
@@ -193,7 +200,8 @@ fn a_directory_is_read_and_its_links_are_not_followed() {
     }
     fs::write(root.join("etc/os-release"), "ID=debian\nVERSION_ID=12\n").unwrap();
     fs::write(root.join("app/node_modules/left-pad/package.json"), MANIFEST).unwrap();
-    fs::write(root.join("app/Cargo.lock"), "[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n").unwrap();
+    fs::write(root.join("app/Cargo.lock"), "[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n")
+        .unwrap();
     // Outside of what is scanned.
     let outside = written(STATUS.as_bytes());
     std::os::unix::fs::symlink(outside.path(), root.join("var/lib/dpkg/status")).unwrap();
@@ -244,9 +252,8 @@ fn several_images_need_a_choice() {
     let layers = layers();
     let config = config(&layers);
     let name = format!("{}.json", sha(&config).hex());
-    let image = |tag: &str| {
-        serde_json::json!({ "Config": name, "RepoTags": [tag], "Layers": ["a", "b"] })
-    };
+    let image =
+        |tag: &str| serde_json::json!({ "Config": name, "RepoTags": [tag], "Layers": ["a", "b"] });
     let manifest = serde_json::json!([image("app:1"), image("app:2")]).to_string();
     let bytes = Tar::new()
         .file(&name, &config)

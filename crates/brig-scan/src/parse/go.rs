@@ -71,7 +71,7 @@ fn search<R: ReadAt + ?Sized>(file: &R, offset: u64, size: u64) -> Result<Option
     let bytes = exact(file, offset, length)?;
     Ok(memchr::memmem::find_iter(&bytes, MAGIC)
         .map(|at| offset + at as u64)
-        .find(|at| (at - offset) % ALIGN == 0))
+        .find(|at| (at - offset).is_multiple_of(ALIGN)))
 }
 
 fn read<R: ReadAt + ?Sized>(file: &R, program: &Program, at: u64) -> Result<BuildInfo, ParseError> {
@@ -347,7 +347,10 @@ mod tests {
     #[test]
     fn a_release_says_its_version_in_the_flags() {
         for (flags, version) in [
-            ("\"-w -X a.b/c.Version=v1.0.0 -X main.version=1.18.1 -X main.commit=x\"", Some("1.18.1")),
+            (
+                "\"-w -X a.b/c.Version=v1.0.0 -X main.version=1.18.1 -X main.commit=x\"",
+                Some("1.18.1"),
+            ),
             ("\"-X=a.b/c.Version=v1.0.0\"", Some("v1.0.0")),
             ("\"-X 'main.version=1.0.0' -s\"", Some("1.0.0")),
             ("\"-X main.version=dev\"", None),
