@@ -106,6 +106,20 @@ pub struct Content {
     pub names: Vec<(BlindName, String)>,
 }
 
+/// What one transaction may weigh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Objects that it writes or removes, each of which may have a name.
+    pub objects: usize,
+    /// Bytes of what it writes.
+    pub bytes: usize,
+}
+
+impl Room {
+    /// As much as anybody likes.
+    pub const ENDLESS: Self = Self { objects: usize::MAX, bytes: usize::MAX };
+}
+
 /// Keeps sealed records. Every implementation passes the same tests.
 pub trait Backend: Send + Sync + 'static {
     /// Whether others write to it as well. [`BackendError::Conflict`] then means that the caller
@@ -169,6 +183,11 @@ pub trait Backend: Send + Sync + 'static {
     /// earlier. Whoever commits all the same does no harm.
     fn turn(&self) -> Option<Instant> {
         None
+    }
+
+    /// What a transaction may surely weigh. A larger one may be refused.
+    fn room(&self) -> Room {
+        Room::ENDLESS
     }
 
     /// How many of these transactions, from the first on, can be committed at a time; at least 1.

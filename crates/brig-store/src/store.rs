@@ -8,9 +8,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{broadcast, oneshot};
 
-use crate::backend::{
-    Backend, BackendError, Content, Loaded, News, Revision, SealedRecord,
-};
+use crate::backend::{Backend, BackendError, Content, Loaded, News, Revision, SealedRecord};
 use crate::error::{SealSource, StoreError};
 use crate::object::Object;
 use crate::reads::Reads;
@@ -315,8 +313,25 @@ impl Store {
                 return Ok(count);
             }
             count += some.len();
-            self.update(|tx| some.into_iter().try_for_each(|object| tx.restore(object))).await?;
+            let mut rest = some;
+            while !rest.is_empty() {
+                rest = self.restore_some(rest).await?;
+            }
         }
+    }
+
+    /// As many as go into one transaction; answers the others.
+    async fn restore_some(&self, objects: Vec<Object>) -> Result<Vec<Object>, StoreError> {
+        self.update(|tx| {
+            let mut objects = objects.into_iter();
+            while !tx.is_full()
+                && let Some(object) = objects.next()
+            {
+                tx.restore(object)?;
+            }
+            Ok(objects.collect())
+        })
+        .await
     }
 
     #[allow(clippy::type_complexity)]
@@ -335,9 +350,10 @@ impl Store {
         if head.closing {
             return Err(StoreError::Closed.into());
         }
-        let reads = shared.backend().is_shared().then(Arc::<Reads>::default);
+        let backend = shared.backend();
+        let reads = backend.is_shared().then(Arc::<Reads>::default);
         head.state.reads.clone_from(&reads);
-        let mut tx = Tx::new(&mut head.state);
+        let mut tx = Tx::new(&mut head.state, backend.room());
         let version = tx.version();
         let outcome = f(&mut tx);
         let outcome = outcome.map(|result| (result, tx.finish()));

@@ -17,6 +17,7 @@ use brig_proto::swarm::{
     ConfigSpec, LogSelector, LogSubscriptionOptions, Node, NodeRole, TaskState, node_status,
     raft_member_status::Reachability,
 };
+use brig_store::etcd::{EtcdClient, EtcdTls};
 use brig_swarm::{
     Control, ExternalStore, InitRequest, JoinRequest, LocalNodeState, StoreSettings, Swarm,
     SwarmConfig, TokenRotation,
@@ -43,7 +44,8 @@ struct Host {
 impl Host {
     async fn new(dir: &Path) -> Self {
         let machine = Machine::default();
-        let settings = StoreSettings { external: None, client_port: port(), peer_port: port() };
+        let settings =
+            StoreSettings { client_port: port(), peer_port: port(), ..StoreSettings::default() };
         let listen = format!("127.0.0.1:{}", port());
         let swarm = start(dir, &machine, &settings).await;
         Self {
@@ -172,6 +174,62 @@ async fn set_role(control: &Control, id: &str, role: NodeRole) {
             Err(error) => assert!(error.to_string().contains("out of sequence"), "{error}"),
         }
     }
+}
+
+/// What a former manager has of the store opens nothing once its authority has changed, and what
+/// it has open ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_managers_certificates_open_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let first = Host::new(&temp.path().join("1")).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let second = Host::new(&temp.path().join("2")).await;
+    second.join(&control, NodeRole::Manager).await;
+    let third = Host::new(&temp.path().join("3")).await;
+    third.join(&control, NodeRole::Manager).await;
+    let own = temp.path().join("1/swarm/etcd");
+    let kept = temp.path().join("kept");
+    std::fs::create_dir(&kept).unwrap();
+    for name in ["client.pem", "client.key"] {
+        std::fs::copy(temp.path().join("3/swarm/etcd").join(name), kept.join(name)).unwrap();
+    }
+    let client = |dir: &Path| {
+        // Whoever kept a certificate knows whom to believe, too.
+        let tls = EtcdTls {
+            ca: own.join("ca.pem"),
+            cert: dir.join("client.pem"),
+            key: dir.join("client.key"),
+        };
+        let endpoint = format!("127.0.0.1:{}", first.settings.client_port);
+        EtcdClient::new(&[endpoint], tls).unwrap()
+    };
+    let patience = Duration::from_secs(2);
+    let before = std::fs::read(own.join("ca.pem")).unwrap();
+    let open = client(&kept);
+    open.check_quorum(patience).await.unwrap();
+    set_role(&control, &third.id(), NodeRole::Worker).await;
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let is_refused = client(&kept).check_quorum(patience).await.is_err();
+        if is_refused
+            && open.check_quorum(patience).await.is_err()
+            && client(&own).check_quorum(patience).await.is_ok()
+        {
+            break;
+        }
+        assert!(Instant::now() < until, "the old certificate still opens the store");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_ne!(std::fs::read(own.join("ca.pem")).unwrap(), before);
+    for host in [&first, &second] {
+        assert!(write(&host.swarm.control().unwrap(), &format!("after {}", host.listen)).await);
+    }
+    // A new one comes in under the new authority.
+    let fourth = Host::new(&temp.path().join("4")).await;
+    fourth.join(&control, NodeRole::Manager).await;
+    assert!(write(&fourth.swarm.control().unwrap(), "by the fourth").await);
+    eventually("it is everywhere", || has(&second.swarm.control().unwrap(), "by the fourth")).await;
 }
 
 /// The life of a real swarm: alone, three managers, one lost, one replaced, back to one. Nothing

@@ -19,7 +19,7 @@ use super::layout::{self, Head, Layout, Place};
 use super::turns::{Turns, Writer};
 use super::watch;
 use crate::backend::{
-    Backend, BackendError, Batch, Content, Foreign, Loaded, NewsSink, Revision, SealedRecord,
+    Backend, BackendError, Batch, Content, Foreign, Loaded, NewsSink, Revision, Room, SealedRecord,
 };
 use crate::object::Kind;
 use crate::sealer::BlindName;
@@ -514,6 +514,12 @@ impl Backend for EtcdBackend {
 
     fn turn(&self) -> Option<Instant> {
         self.shared.lock().turns.turn(Instant::now())
+    }
+
+    fn room(&self) -> Room {
+        let limits = self.limits.usable();
+        // Each object may give one name up and take another; sealing and keys add to the bytes.
+        Room { objects: (limits.operations / 3).max(1), bytes: limits.bytes / 4 * 3 }
     }
 
     fn fits(&self, group: &[Batch]) -> usize {

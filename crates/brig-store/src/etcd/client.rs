@@ -12,9 +12,9 @@ use brig_proto::etcd::cluster_client::ClusterClient;
 use brig_proto::etcd::kv_client::KvClient;
 use brig_proto::etcd::maintenance_client::MaintenanceClient;
 use brig_proto::etcd::{
-    AlarmRequest, AlarmType, DefragmentRequest, DeleteRangeRequest, MemberAddRequest,
-    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, RangeRequest, RangeResponse,
-    StatusRequest, StatusResponse, TxnRequest, TxnResponse, alarm_request,
+    AlarmRequest, AlarmType, CompactionRequest, DefragmentRequest, DeleteRangeRequest,
+    MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, RangeRequest,
+    RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse, alarm_request,
 };
 use brig_types::secret::SecretBytes;
 use hyper_util::rt::TokioIo;
@@ -456,6 +456,24 @@ impl EtcdClient {
         match tokio::time::timeout(patience, member.defragment(DefragmentRequest {})).await {
             Ok(answer) => answer.map(drop).map_err(Into::into),
             Err(_) => Err(EtcdError::Unanswered(address.to_owned())),
+        }
+    }
+
+    /// Forgets the history up to now.
+    ///
+    /// # Errors
+    /// [`EtcdError`].
+    pub async fn compact(&self, patience: Duration) -> Result<(), EtcdError> {
+        let request = RangeRequest { key: b"health".to_vec(), ..RangeRequest::default() };
+        let header = self.range(&request, patience).await?.header;
+        let revision = header.map_or(0, |header| header.revision);
+        let request = CompactionRequest { revision, physical: true };
+        let outcome = self
+            .call(patience, |channel| async move { KvClient::new(channel).compact(request).await })
+            .await;
+        match outcome {
+            Err(error) if error.message_has("has been compacted") => Ok(()),
+            outcome => outcome.map(drop),
         }
     }
 

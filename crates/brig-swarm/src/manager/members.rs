@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use brig_proto::brig::{
     AdoptKeysRequest, AdoptKeysResponse, JoinRequest, JoinResponse, managers_server,
@@ -10,6 +11,7 @@ use brig_proto::swarm::{ManagerStatus, Node, NodeRole, raft_member_status::Reach
 use brig_store::etcd::MemberInfo;
 use brig_store::{Store, StoreError};
 use brig_types::secret::SecretBytes;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
@@ -21,6 +23,8 @@ use crate::replica::{self, Replica};
 
 /// Longest certificate request or address.
 const MAX_TEXT: usize = 16 << 10;
+/// How long a new manager waits for the store's authority to change.
+const AUTHORITY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The service that new managers call.
 #[derive(Clone)]
@@ -56,6 +60,7 @@ impl Members {
         let mut answer = JoinResponse::default();
         answer.data_keys = self.keys.export_ring().expose_secret().to_vec();
         if !self.replica.is_external() {
+            self.settle_authority().await?;
             self.replica.replicate(&self.store).await.map_err(failed)?;
             let authority = self.replica.authority(&self.store).map_err(failed)?;
             let authority = authority
@@ -80,6 +85,20 @@ impl Members {
         self.note(node, advertised).await.map_err(|error| store_failed(&error))?;
         tracing::info!(node, cluster = self.cluster, "a manager joined the store");
         Ok(answer)
+    }
+
+    /// Waits while one authority of the store takes the place of another.
+    async fn settle_authority(&self) -> Result<(), Status> {
+        let until = Instant::now() + AUTHORITY_PATIENCE;
+        while self.replica.is_changing_authority(&self.store) {
+            if Instant::now() >= until {
+                return Err(Status::unavailable(
+                    "the certificates of the cluster's store are being replaced, which waits for every manager (docker node ls): try again later",
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        Ok(())
     }
 
     /// Tells everybody where the new manager is.

@@ -165,8 +165,8 @@ impl Manager {
             move |_| dispatcher.clone().watch_unattended()
         });
         manager.lead(&store, {
-            let replica = Arc::clone(&replica);
-            move |store| upkeep::lead(Arc::clone(&replica), store)
+            let (replica, keys) = (Arc::clone(&replica), keys.clone());
+            move |store| upkeep::lead(Arc::clone(&replica), store, keys.clone())
         });
         manager.spawn(upkeep::follow(replica, store.clone()));
         manager.spawn(dispatcher.clone().watch_heartbeats());
@@ -238,7 +238,8 @@ impl Manager {
                     next.manager_status = None;
                     next.set_role(NodeRole::Worker);
                     next.spec.get_or_insert_default().set_desired_role(NodeRole::Worker);
-                    tx.update(next).map(drop)
+                    tx.update(next)?;
+                    keys::distrust_former(tx, "a manager left")
                 })
                 .await;
             if let Err(error) = noted {

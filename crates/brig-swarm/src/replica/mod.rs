@@ -7,6 +7,7 @@
 //! as a member. Only managers hold certificates of that authority; a worker has nothing that
 //! opens the store.
 
+mod authority;
 mod child;
 mod record;
 pub(crate) mod upkeep;
@@ -26,6 +27,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+pub(crate) use self::authority::NEXT as NEXT_AUTHORITY;
 pub(crate) use self::child::Child;
 pub(crate) use self::record::{Member, Place};
 use crate::error::SwarmError;
@@ -68,6 +70,9 @@ pub struct StoreSettings {
     pub client_port: u16,
     /// Port of an own member for the others; 0 for 2380.
     pub peer_port: u16,
+    /// Directories of the control groups that an own member is put into, so that it goes on
+    /// without the daemon, beside it.
+    pub groups: Vec<PathBuf>,
 }
 
 impl StoreSettings {
@@ -184,7 +189,7 @@ impl Replica {
     /// Starts the member, waits until it answers and is a full one.
     async fn start_member(&self, member: &Member) -> Result<EtcdClient, SwarmError> {
         let dir = self.layout.replica();
-        let child = Arc::new(Child::start(dir, member, false).await?);
+        let child = Arc::new(Child::start(dir, member, &self.settings.groups).await?);
         let mut endpoints = vec![member.local()];
         endpoints.extend(member.endpoints.iter().cloned());
         let client =
@@ -265,7 +270,7 @@ impl Replica {
             }
         })
         .await?;
-        let child = Arc::new(Child::start(dir.clone(), &member, false).await?);
+        let child = Arc::new(Child::start(dir.clone(), &member, &self.settings.groups).await?);
         let outcome = self.fill(store, &member, &dir).await;
         let client = match outcome {
             Ok(client) => client,
@@ -312,10 +317,7 @@ impl Replica {
             return Ok(authority);
         }
         let made = RootCa::generate_for_store().map_err(pki("make the store's authority"))?;
-        let mut key = made.cert_pem().to_vec();
-        if let Some(pem) = made.key_pem() {
-            key.extend_from_slice(pem.expose_secret());
-        }
+        let key = bundle(&made);
         let cluster = self.cluster.clone();
         store
             .update(|tx| {
@@ -346,20 +348,6 @@ impl Replica {
         };
         let pem = SecretBytes::new(kept.key.clone());
         RootCa::from_bundle(&pem).map(Some).map_err(pki("read the store's authority"))
-    }
-
-    /// Makes the member's certificates anew.
-    pub(crate) async fn renew_certificates(&self, store: &Store) -> Result<(), SwarmError> {
-        let Some(authority) = self.authority(store)?.filter(|_| self.has_members()) else {
-            return Ok(());
-        };
-        let (dir, ip) = (self.layout.replica(), self.ip);
-        blocking(move || {
-            let own = Request::new()?;
-            let issued = own.issue(&authority, ip)?;
-            own.write(&dir, authority.cert_pem(), &issued)
-        })
-        .await
     }
 
     /// Adds a member that only listens, for a manager whose member has this address. One that is
@@ -451,7 +439,7 @@ pub(crate) async fn force_alone(layout: &Layout) -> Result<(), SwarmError> {
     Child::end_leftover(&layout.replica()).await?;
     member.endpoints.clear();
     member.initial_cluster = format!("{}={}", member.name, member.peer_url());
-    let child = Child::start(layout.replica(), &member, true).await?;
+    let child = Child::start_alone(layout.replica(), &member).await?;
     let client = EtcdClient::new(&[member.local()], tls_files(&layout.replica())).map_err(etcd)?;
     let until = Instant::now() + START_PATIENCE;
     let outcome = loop {
@@ -465,6 +453,15 @@ pub(crate) async fn force_alone(layout: &Layout) -> Result<(), SwarmError> {
     outcome?;
     let (layout, place) = (layout.clone(), Place::Member(member));
     blocking(move || record::write(&layout, &place)).await
+}
+
+/// An authority as the cluster keeps it: certificate and key.
+fn bundle(authority: &RootCa) -> Vec<u8> {
+    let mut pem = authority.cert_pem().to_vec();
+    if let Some(key) = authority.key_pem() {
+        pem.extend_from_slice(key.expose_secret());
+    }
+    pem
 }
 
 /// Two keys and what is to be certified of them.
@@ -499,8 +496,14 @@ impl Request {
     /// Writes keys and certificates where the member and its clients look for them.
     pub(crate) fn write(&self, dir: &Path, ca: &[u8], issued: &Issued) -> Result<(), SwarmError> {
         files::create_private_dir(dir)?;
+        files::write_private(&dir.join(CA), ca)?;
+        self.write_certificates(dir, ca, issued)
+    }
+
+    /// The same where it stays who is trusted.
+    fn write_certificates(&self, dir: &Path, ca: &[u8], issued: &Issued) -> Result<(), SwarmError> {
         let put = |name: &str, content: &[u8]| files::write_private(&dir.join(name), content);
-        put(CA, ca)?;
+        put(ISSUER, authority::id(ca)?.as_bytes())?;
         put(MEMBER_KEY, self.member.key_pem().expose_secret())?;
         put(MEMBER_CERT, &issued.member)?;
         put(CLIENT_KEY, self.client.key_pem().expose_secret())?;
@@ -524,6 +527,9 @@ pub(crate) fn issue(
 }
 
 const CA: &str = "ca.pem";
+/// Who issued the certificates, and whom the running member trusts.
+const ISSUER: &str = "issuer";
+const TRUSTED: &str = "trusted";
 const MEMBER_CERT: &str = "member.pem";
 const MEMBER_KEY: &str = "member.key";
 const CLIENT_CERT: &str = "client.pem";

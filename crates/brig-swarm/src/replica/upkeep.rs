@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::child::QUOTA;
 use super::{CALL, Replica, endpoint};
+use crate::manager::keys::KeyManager;
 
 /// How often members are looked at.
 const EVERY: Duration = Duration::from_secs(5);
@@ -19,10 +20,14 @@ const EVERY: Duration = Duration::from_secs(5);
 const SIZES_EVERY: Duration = Duration::from_secs(600);
 /// How long giving pages back may take.
 const DEFRAGMENT: Duration = Duration::from_secs(120);
+/// How long forgetting the history may take.
+const COMPACT: Duration = Duration::from_secs(60);
 /// A database is worth it from this size on, when less than half of it is used.
 const WORTH_IT: i64 = 64 << 20;
 /// How often a manager makes its certificates anew; they last a year.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How often one looks whether it is its turn while the store's authority changes.
+const AUTHORITY_EVERY: Duration = Duration::from_millis(500);
 /// How long a learner may stay one before it makes place.
 const LEARNER_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -50,18 +55,20 @@ pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
         {
             client.prefer_first();
         }
-        if Instant::now() >= certificates {
+        let renew = Instant::now() >= certificates;
+        if renew {
             certificates = Instant::now() + CERTIFICATES_EVERY;
-            if let Err(error) = replica.renew_certificates(&store).await {
-                tracing::error!(error = %brig_types::error::chain(&error), "the store's certificates were not renewed");
-            }
         }
-        tokio::time::sleep(EVERY).await;
+        let is_settled = replica.follow_authority(&store, renew).await.unwrap_or_else(|error| {
+            tracing::error!(error = %brig_types::error::chain(&error), "the store's certificates were not renewed");
+            true
+        });
+        tokio::time::sleep(if is_settled { EVERY } else { AUTHORITY_EVERY }).await;
     }
 }
 
 /// The leader's part; runs until it is dropped.
-pub(crate) async fn lead(replica: Arc<Replica>, store: Store) {
+pub(crate) async fn lead(replica: Arc<Replica>, store: Store, keys: KeyManager) {
     let mut sizes = Instant::now();
     let mut learners: Option<Instant> = None;
     loop {
@@ -71,7 +78,16 @@ pub(crate) async fn lead(replica: Arc<Replica>, store: Store) {
                 tracing::debug!(error = %brig_types::error::chain(&error), "cannot look after the store's members");
             }
         }
-        tokio::time::sleep(EVERY).await;
+        // Whoever is not trusted any more could read another authority's key as long as the data
+        // key that it knows seals.
+        let is_settled = match replica.lead_authority(&store, keys.is_settled()).await {
+            Ok(is_settled) => is_settled,
+            Err(error) => {
+                tracing::warn!(error = %brig_types::error::chain(&error), "the store's authority was not changed, which is tried again");
+                true
+            }
+        };
+        tokio::time::sleep(if is_settled { EVERY } else { AUTHORITY_EVERY }).await;
     }
 }
 
@@ -115,6 +131,10 @@ async fn look(
     }
     if full || Instant::now() >= *sizes {
         *sizes = Instant::now() + SIZES_EVERY;
+        if full {
+            tracing::warn!("the replicated store has no space left: forgetting its history");
+            client.compact(COMPACT).await?;
+        }
         give_back(client, &members, full).await?;
         for (member, _) in alarms.iter().filter(|(_, is_space)| *is_space) {
             client.disarm(*member, CALL).await?;
