@@ -10,7 +10,8 @@ LINK_DOCKER ?= auto
 NEXTEST_PROFILE ?= default
 # Where cargo puts optimised programs.
 RELEASE ?= $(or $(CARGO_TARGET_DIR),target)/release
-# Of brig-bench: engine join loss rotation certificates sessions store, and engine:PART with the parts run
+# Of brig-bench: engine join loss rotation certificates sessions store, store:PART with the parts write
+# write3 failover restore start, and engine:PART with the parts run
 # swarm pull load exec logs parallel ps; none: all.
 SUITES ?=
 

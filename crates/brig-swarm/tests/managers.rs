@@ -223,7 +223,11 @@ async fn a_former_managers_certificates_open_nothing() {
     }
     assert_ne!(std::fs::read(own.join("ca.pem")).unwrap(), before);
     for host in [&first, &second] {
-        assert!(write(&host.swarm.control().unwrap(), &format!("after {}", host.listen)).await);
+        // Members may still be on their way back.
+        let (control, name) = (host.swarm.control().unwrap(), format!("after-{}", host.id()));
+        while !write(&control, &name).await {
+            assert!(Instant::now() < until, "nothing can be written");
+        }
     }
     // A new one comes in under the new authority.
     let fourth = Host::new(&temp.path().join("4")).await;
