@@ -8,6 +8,7 @@ mod attach;
 mod autolock;
 mod backup;
 mod build;
+mod chaos;
 mod compose;
 mod contexts;
 mod deployer;
