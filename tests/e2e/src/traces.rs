@@ -45,6 +45,26 @@ pub fn base64(bytes: &[u8]) -> String {
     text
 }
 
+/// What base64 stands for; nothing for what is none.
+#[must_use]
+pub fn from_base64(text: &str) -> Vec<u8> {
+    let digit = |digit: u8| match digit {
+        b'A'..=b'Z' => Some(digit - b'A'),
+        b'a'..=b'z' => Some(digit - b'a' + 26),
+        b'0'..=b'9' => Some(digit - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let digits: Vec<u32> = text.bytes().filter_map(digit).map(u32::from).collect();
+    let mut bytes = Vec::new();
+    for part in digits.chunks(4) {
+        let number = (0..4).fold(0u32, |sum, at| sum << 6 | part.get(at).copied().unwrap_or(0));
+        bytes.extend_from_slice(&number.to_be_bytes()[1..part.len()]);
+    }
+    bytes
+}
+
 /// A word as it looks in clear, and inside of something that is base64, wherever it begins.
 #[must_use]
 pub fn disguises(word: &str) -> Vec<String> {
@@ -144,6 +164,10 @@ mod tests {
     fn words_are_found_in_clear_and_as_base64() {
         assert_eq!(base64(b"brig"), "YnJpZw==");
         assert_eq!(base64(b"brigd1"), "YnJpZ2Qx");
+        for length in 0..20 {
+            let bytes: Vec<u8> = (0..length).map(|byte| byte * 13).collect();
+            assert_eq!(from_base64(&base64(&bytes)), bytes);
+        }
         let word = "a-word-that-is-secret".to_owned();
         for before in 0..5 {
             for after in 0..4 {

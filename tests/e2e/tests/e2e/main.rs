@@ -35,4 +35,6 @@ mod secrets;
 mod services;
 mod side_by_side;
 mod storm;
+mod swarm_life;
+mod thieves;
 mod three_hosts;
