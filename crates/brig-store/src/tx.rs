@@ -39,6 +39,11 @@ impl<'a> Tx<'a> {
         }
     }
 
+    /// Version of what this writes.
+    pub(crate) const fn version(&self) -> Revision {
+        self.revision
+    }
+
     /// Adds an object. Version and times are set here.
     ///
     /// # Errors

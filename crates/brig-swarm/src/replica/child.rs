@@ -33,6 +33,11 @@ const FOLDERS: [&str; 6] =
 const MAX_LOG: u64 = 16 << 20;
 /// Bytes that a member's database may have before it takes no more writes.
 pub(crate) const QUOTA: u64 = 4 << 30;
+/// How often the members' leader is heard of, and after how long a silence the others elect one.
+/// With etcd's own second two elections in a row may take more than the three seconds in which
+/// there is to be another leader.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+const ELECTION: Duration = Duration::from_millis(750);
 /// How often a process is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long it may take to end by itself.
@@ -193,6 +198,8 @@ fn arguments(dir: &Path, member: &Member, alone: bool) -> Vec<String> {
         ("--quota-backend-bytes", QUOTA.to_string()),
         ("--max-txn-ops", OWN_LIMITS.operations.to_string()),
         ("--max-request-bytes", OWN_LIMITS.bytes.to_string()),
+        ("--heartbeat-interval", HEARTBEAT.as_millis().to_string()),
+        ("--election-timeout", ELECTION.as_millis().to_string()),
         ("--logger", "zap".to_owned()),
         ("--log-level", "warn".to_owned()),
     ]
