@@ -95,7 +95,7 @@ impl Host {
         }
     }
 
-    fn etcdctl(&self, args: &[&str]) -> String {
+    fn etcdctl(&self, args: &[&str]) -> Result<String, String> {
         let file = |name: &str| self.dir.join("swarm/etcd").join(name).display().to_string();
         let output = std::process::Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
@@ -105,20 +105,24 @@ impl Host {
             .args(args)
             .output()
             .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
     /// Full members of the store.
     fn members(&self) -> usize {
-        self.etcdctl(&["member", "list"]).lines().filter(|line| line.ends_with("false")).count()
+        let list = self.etcdctl(&["member", "list"]).unwrap_or_default();
+        list.lines().filter(|line| line.ends_with("false")).count()
     }
 
     /// Takes another manager's member out of the store.
-    fn take_out(&self, node: &str) {
-        let list = self.etcdctl(&["member", "list"]);
+    async fn take_out(&self, node: &str) {
+        let list = self.etcdctl(&["member", "list"]).unwrap();
         let line = list.lines().find(|line| line.contains(node)).unwrap();
-        let _ = self.etcdctl(&["member", "remove", line.split(',').next().unwrap()]);
+        let member = line.split(',').next().unwrap();
+        // Members that have just met refuse.
+        eventually("the member is out", || self.etcdctl(&["member", "remove", member]).is_ok())
+            .await;
     }
 
     async fn boot(&mut self) {
@@ -538,7 +542,7 @@ async fn a_manager_whose_member_was_taken_out_comes_back() {
         if is_away {
             third.die().await;
         }
-        first.take_out(&third.id());
+        first.take_out(&third.id()).await;
         assert!(write(&control, &format!("without-{is_away}")).await);
         if is_away {
             third.boot().await;

@@ -48,7 +48,7 @@ impl Members {
         let _changing = self.replica.changing.lock().await;
         let is_manager = |node: &Node| node.role() == NodeRole::Manager;
         if !self.store.view().get::<Node>(node).is_some_and(|node| is_manager(&node)) {
-            return Err(Status::failed_precondition(format!("node {node} is no manager")));
+            return Err(Status::permission_denied(format!("node {node} is no manager")));
         }
         // The keys stay what they are until everybody knows of the new manager, and nothing is
         // sealed anew while the store moves.

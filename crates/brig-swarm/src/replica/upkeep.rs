@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::child::QUOTA;
 use super::{CALL, Replica, endpoint};
+use crate::manager::leading::manager_claim;
 
 /// How often members are looked at.
 const EVERY: Duration = Duration::from_secs(5);
@@ -23,6 +24,8 @@ const DEFRAGMENT: Duration = Duration::from_secs(120);
 const WORTH_IT: i64 = 64 << 20;
 /// How often a manager makes its certificates anew; they last a year.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a former manager that is there may take to go.
+const LEAVING_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a learner may stay one before it makes place.
 const LEARNER_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -33,6 +36,7 @@ pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
         if let Some(client) = replica.client().filter(|_| replica.has_members())
             && let Ok(members) = client.members(CALL).await
         {
+            replica.look_for_own(&members);
             let mut endpoints: Vec<String> = client.endpoints().into_iter().take(1).collect();
             let others = members.iter().filter(|member| member.name != replica.node);
             endpoints.extend(
@@ -62,11 +66,10 @@ pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
 
 /// The leader's part; runs until it is dropped.
 pub(crate) async fn lead(replica: Arc<Replica>, store: Store) {
-    let mut sizes = Instant::now();
-    let mut learners: Option<Instant> = None;
+    let mut seen = Seen { sizes: Instant::now(), learner: None, leaving: None };
     loop {
         if let Some(client) = replica.client().filter(|_| replica.has_members()) {
-            let outcome = look(&replica, &store, &client, &mut sizes, &mut learners).await;
+            let outcome = look(&replica, &store, &client, &mut seen).await;
             if let Err(error) = outcome {
                 tracing::debug!(error = %brig_types::error::chain(&error), "cannot look after the store's members");
             }
@@ -75,12 +78,21 @@ pub(crate) async fn lead(replica: Arc<Replica>, store: Store) {
     }
 }
 
+/// What the leader remembers from one look to the next.
+struct Seen {
+    /// When to look at sizes next.
+    sizes: Instant,
+    /// Since when there is a learner.
+    learner: Option<Instant>,
+    /// A manager that was demoted and is there, and since when.
+    leaving: Option<(String, Instant)>,
+}
+
 async fn look(
     replica: &Replica,
     store: &Store,
     client: &EtcdClient,
-    sizes: &mut Instant,
-    learners: &mut Option<Instant>,
+    seen: &mut Seen,
 ) -> Result<(), EtcdError> {
     // A manager that joins changes the members itself.
     let Ok(_changing) = replica.changing.try_lock() else { return Ok(()) };
@@ -88,23 +100,36 @@ async fn look(
     let view = store.view();
     let is_manager =
         |name: &str| view.get::<Node>(name).is_some_and(|node| node.role() == NodeRole::Manager);
-    for member in members.iter().filter(|member| !member.name.is_empty()) {
-        if member.name != replica.node && members.len() > 1 && !is_manager(&member.name) {
-            tracing::info!(node = member.name, "taking a former manager out of the store");
-            client.remove(member.id, CALL).await?;
+    let is_former = |member: &&MemberInfo| {
+        !member.name.is_empty() && member.name != replica.node && !is_manager(&member.name)
+    };
+    match members.iter().find(is_former).filter(|_| members.len() > 1) {
+        None => seen.leaving = None,
+        Some(member) => {
+            let since = match &seen.leaving {
+                Some((name, since)) if *name == member.name => *since,
+                Some(_) | None => Instant::now(),
+            };
+            seen.leaving = Some((member.name.clone(), since));
+            // One that is there goes by itself, and its demotion may be taken back before that.
+            let is_there = replica.live.get(&manager_claim(&member.name)).is_some();
+            if !is_there || since.elapsed() > LEAVING_PATIENCE {
+                tracing::info!(node = member.name, "taking a former manager out of the store");
+                client.remove(member.id, CALL).await?;
+            }
             return Ok(());
         }
     }
     match members.iter().find(|member| member.is_learner) {
-        None => *learners = None,
+        None => seen.learner = None,
         Some(learner) => {
-            let since = *learners.get_or_insert_with(Instant::now);
+            let since = *seen.learner.get_or_insert_with(Instant::now);
             // It may have caught up after its manager stopped asking.
             let promoted = client.promote(learner.id, CALL).await;
             if promoted.is_err() && since.elapsed() > LEARNER_PATIENCE {
                 tracing::warn!(node = learner.name, "a manager never got ready and makes place");
                 client.remove(learner.id, CALL).await?;
-                *learners = None;
+                seen.learner = None;
             }
         }
     }
@@ -113,8 +138,8 @@ async fn look(
     for (member, _) in alarms.iter().filter(|(_, is_space)| !is_space) {
         tracing::error!(member, "etcd says that this member's data is damaged");
     }
-    if full || Instant::now() >= *sizes {
-        *sizes = Instant::now() + SIZES_EVERY;
+    if full || Instant::now() >= seen.sizes {
+        seen.sizes = Instant::now() + SIZES_EVERY;
         give_back(client, &members, full).await?;
         for (member, _) in alarms.iter().filter(|(_, is_space)| *is_space) {
             client.disarm(*member, CALL).await?;
