@@ -47,8 +47,9 @@ test: setup-test ## set up and run every test
 	cargo test --workspace --doc --locked --quiet
 
 .PHONY: test-vm
-test-vm: build ## demo, installation, AppArmor, cgroup v2 and a power cut on a stock Debian 12 in a virtual machine
+test-vm: build ## demo, installation, AppArmor, cgroup v2 and power cuts on a stock Debian 12 in a virtual machine
 	@scripts/vm-demo.sh
+	@scripts/vm-power.sh
 
 .PHONY: conformance
 conformance: ## bollard's published tests and docker's SDK for Python against dockerd and brigd

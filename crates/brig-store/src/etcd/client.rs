@@ -12,7 +12,7 @@ use brig_proto::etcd::cluster_client::ClusterClient;
 use brig_proto::etcd::kv_client::KvClient;
 use brig_proto::etcd::maintenance_client::MaintenanceClient;
 use brig_proto::etcd::{
-    AlarmRequest, AlarmType, DefragmentRequest, DeleteRangeRequest, MemberAddRequest,
+    AlarmRequest, AlarmType, CompactionRequest, DefragmentRequest, DeleteRangeRequest, MemberAddRequest,
     MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, RangeRequest, RangeResponse,
     StatusRequest, StatusResponse, TxnRequest, TxnResponse, alarm_request,
 };
@@ -424,6 +424,22 @@ impl EtcdClient {
         })
         .await
         .map(drop)
+    }
+
+    /// Gives up the history until now. Who is still busy with it reads everything anew.
+    ///
+    /// # Errors
+    /// [`EtcdError`].
+    pub async fn compact(&self, patience: Duration) -> Result<(), EtcdError> {
+        let now = RangeRequest { key: b"health".to_vec(), ..RangeRequest::default() };
+        let answer = self.range(&now, patience).await?;
+        let revision = answer.header.map_or(0, |header| header.revision);
+        let request = CompactionRequest { revision, physical: true };
+        let done = self.call(patience, |channel| async move { kv(channel).compact(request).await });
+        match done.await {
+            Err(error) if !error.message_has("has been compacted") => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// How the member at this `host:port` is.

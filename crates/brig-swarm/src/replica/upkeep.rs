@@ -140,6 +140,10 @@ async fn look(
     }
     if full || Instant::now() >= seen.sizes {
         seen.sizes = Instant::now() + SIZES_EVERY;
+        if full {
+            // Only history is given up: until then nothing can be removed either.
+            client.compact(DEFRAGMENT).await?;
+        }
         give_back(client, &members, full).await?;
         for (member, _) in alarms.iter().filter(|(_, is_space)| *is_space) {
             client.disarm(*member, CALL).await?;
