@@ -34,6 +34,9 @@ const ATTEMPT_PATIENCE: Duration = Duration::from_millis(700);
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long writing is tried. A new leader is there in less than half of it.
 const WRITE_PATIENCE: Duration = Duration::from_secs(6);
+/// How long the news that say what became of a write may take.
+const NEWS_PATIENCE: Duration = Duration::from_secs(3);
+const UNKNOWN: &str = "a write was not answered, and whether it was made is not known";
 /// Requests of others that one commit clears away.
 const CLEARED: usize = 4;
 /// Heads that are remembered to find an own one among them.
@@ -86,7 +89,10 @@ pub(super) struct Known {
     pub(super) head: Head,
     /// etcd's revision of the last head that was read or heard of.
     pub(super) heard: i64,
-    heads: VecDeque<Head>,
+    /// With etcd's revision of each.
+    heads: VecDeque<(i64, Head)>,
+    /// etcd's revision from which on no head was missed.
+    row_from: i64,
     objects: BTreeMap<(Kind, String), Revision>,
     names: BTreeMap<BlindName, String>,
     pub(super) turns: Turns,
@@ -118,28 +124,31 @@ impl Known {
             head: Head::default(),
             heard: 0,
             heads: VecDeque::new(),
+            row_from: 0,
             objects: BTreeMap::new(),
             names: BTreeMap::new(),
             turns: Turns::new(),
         }
     }
 
-    pub(super) fn remember(&mut self, head: Head) {
-        if self.heads.len() >= HEADS {
-            self.heads.pop_front();
+    pub(super) fn remember(&mut self, at: i64, head: Head) {
+        if self.heads.len() >= HEADS
+            && let Some((oldest, _)) = self.heads.pop_front()
+        {
+            self.row_from = self.row_from.max(oldest);
         }
-        self.heads.push_back(head);
+        self.heads.push_back((at, head));
     }
 
     /// Knows what was read, and the heads from before.
     pub(super) fn replace(&mut self, fresh: Fresh) {
         let Fresh { head, heard, objects, names, waiting } = fresh;
-        (self.head, self.heard) = (head, heard);
+        (self.head, self.heard, self.row_from) = (head, heard, heard);
         (self.objects, self.names) = (objects, names);
         for writer in waiting {
             self.turns.asks(writer, Instant::now());
         }
-        self.remember(head);
+        self.remember(heard, head);
     }
 
     pub(super) fn take(&mut self, head: Head, changes: &[Foreign], names: Names) {
@@ -287,7 +296,7 @@ impl EtcdBackend {
     /// Commits transactions that fit into one request.
     fn commit_part(&self, first: Revision, group: &[Batch]) -> Result<(), BackendError> {
         let layout = &self.shared.layout;
-        let (base, mut success, next, waiting) = {
+        let (base, since, mut success, next, waiting) = {
             let known = self.shared.lock();
             if known.head.last.checked_add(1) != Some(first) {
                 return Err(BackendError::Conflict);
@@ -297,7 +306,7 @@ impl EtcdBackend {
             let own = known.turns.own();
             let cleared = cleared.chain(known.turns.asked.then_some(own));
             success.extend(cleared.map(|writer| layout::delete(layout.waiting(writer))));
-            (known.head, success, next, layout.waiting(own))
+            (known.head, known.heard, success, next, layout.waiting(own))
         };
         let head_key = layout.head();
         success.push(layout::put(head_key.clone(), next.head.to_bytes(), 0));
@@ -315,7 +324,7 @@ impl EtcdBackend {
             failure: vec![read, layout::put(waiting, Vec::new(), 0)],
         };
         let began = Instant::now();
-        let outcome = self.send(&request, next.head);
+        let outcome = self.send(&request, next.head, since);
         let mut known = self.shared.lock();
         known.turns.asked = outcome.asked;
         outcome.result?;
@@ -394,7 +403,7 @@ impl EtcdBackend {
     }
 
     /// Sends a transaction until it is known what became of it.
-    fn send(&self, request: &TxnRequest, own: Head) -> Sent {
+    fn send(&self, request: &TxnRequest, own: Head, since: i64) -> Sent {
         let until = Instant::now() + WRITE_PATIENCE;
         // Whether an earlier attempt may have worked without our hearing of it.
         let mut unsure = false;
@@ -403,17 +412,25 @@ impl EtcdBackend {
             let error = match self.runtime.block_on(attempt) {
                 Ok(answer) if answer.succeeded => return Sent { asked: false, result: Ok(()) },
                 Ok(answer) => {
-                    let is_done = head_of(&answer).is_some_and(|(head, heard)| {
-                        head == own || (unsure && self.is_in_the_row(own, heard, until))
-                    });
-                    let result = if is_done { Ok(()) } else { Err(BackendError::Conflict) };
+                    let was = match head_of(&answer) {
+                        Some((head, _)) if head == own => Was::Done,
+                        Some((_, heard)) if unsure => self.is_in_the_row(own, since, heard),
+                        Some(_) | None => Was::NotDone,
+                    };
+                    let result = match was {
+                        Was::Done => Ok(()),
+                        Was::NotDone => Err(BackendError::Conflict),
+                        Was::Unknown => Err(BackendError::Unavailable(UNKNOWN.to_owned())),
+                    };
                     return Sent { asked: true, result };
                 }
                 Err(error) => error,
             };
             let asked = self.shared.lock().turns.asked;
             if !error.may_pass() {
-                return Sent { asked, result: Err(translate(error)) };
+                // That says nothing about the attempts before.
+                let error = if unsure { unavailable(&error) } else { translate(error) };
+                return Sent { asked, result: Err(error) };
             }
             unsure = true;
             if self.stop.is_cancelled() || Instant::now() + ATTEMPT_PAUSE >= until {
@@ -424,23 +441,36 @@ impl EtcdBackend {
         }
     }
 
-    /// Whether a head was the last one at some time, once the watch has told of everything up to
-    /// `heard`.
-    fn is_in_the_row(&self, head: Head, heard: i64, until: Instant) -> bool {
+    /// Whether a head was the last one at some time after `since`, once the watch has told of
+    /// everything up to `heard`. Taking one for not done that was done would do it twice: the
+    /// second time it finds what the first one left, and is refused because of that.
+    fn is_in_the_row(&self, head: Head, since: i64, heard: i64) -> Was {
+        let until = Instant::now() + NEWS_PATIENCE;
         let mut known = self.shared.lock();
         loop {
-            if known.heads.contains(&head) {
-                return true;
+            if known.heads.iter().any(|(_, other)| *other == head) {
+                return Was::Done;
+            }
+            if known.heard >= heard {
+                return if known.row_from <= since { Was::NotDone } else { Was::Unknown };
             }
             let left = until.saturating_duration_since(Instant::now());
-            if known.heard >= heard || left.is_zero() {
-                return false;
+            if left.is_zero() {
+                return Was::Unknown;
             }
             let (next, _) =
                 self.shared.moved.wait_timeout(known, left).unwrap_or_else(PoisonError::into_inner);
             known = next;
         }
     }
+}
+
+/// Whether something was done.
+enum Was {
+    Done,
+    NotDone,
+    /// Nobody told of it in time.
+    Unknown,
 }
 
 /// What became of a transaction.

@@ -91,6 +91,20 @@ impl EtcdError {
         }
     }
 
+    /// The certificate of the member that was asked leads to another authority than is known here.
+    #[must_use]
+    pub fn is_other_authority(&self) -> bool {
+        let Self::Refused(status) = self else { return false };
+        let mut cause = std::error::Error::source(status.as_ref());
+        while let Some(error) = cause {
+            if error.to_string().contains("UnknownIssuer") {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     fn message_has(&self, text: &str) -> bool {
         matches!(self, Self::Refused(status) if status.message().contains(text))
     }
@@ -426,6 +440,22 @@ impl EtcdClient {
         .map(drop)
     }
 
+    /// Gives up the history until now. Who is still busy with it reads everything anew.
+    ///
+    /// # Errors
+    /// [`EtcdError`].
+    pub async fn compact(&self, patience: Duration) -> Result<(), EtcdError> {
+        let now = RangeRequest { key: b"health".to_vec(), ..RangeRequest::default() };
+        let answer = self.range(&now, patience).await?;
+        let revision = answer.header.map_or(0, |header| header.revision);
+        let request = CompactionRequest { revision, physical: true };
+        let done = self.call(patience, |channel| async move { kv(channel).compact(request).await });
+        match done.await {
+            Err(error) if !error.message_has("has been compacted") => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// How the member at this `host:port` is.
     ///
     /// # Errors
@@ -456,24 +486,6 @@ impl EtcdClient {
         match tokio::time::timeout(patience, member.defragment(DefragmentRequest {})).await {
             Ok(answer) => answer.map(drop).map_err(Into::into),
             Err(_) => Err(EtcdError::Unanswered(address.to_owned())),
-        }
-    }
-
-    /// Forgets the history up to now.
-    ///
-    /// # Errors
-    /// [`EtcdError`].
-    pub async fn compact(&self, patience: Duration) -> Result<(), EtcdError> {
-        let request = RangeRequest { key: b"health".to_vec(), ..RangeRequest::default() };
-        let header = self.range(&request, patience).await?.header;
-        let revision = header.map_or(0, |header| header.revision);
-        let request = CompactionRequest { revision, physical: true };
-        let outcome = self
-            .call(patience, |channel| async move { KvClient::new(channel).compact(request).await })
-            .await;
-        match outcome {
-            Err(error) if error.message_has("has been compacted") => Ok(()),
-            outcome => outcome.map(drop),
         }
     }
 

@@ -211,7 +211,7 @@ fn commit(shared: &Shared, sink: &NewsSink, at: i64, events: Vec<Event>) {
     {
         let mut known = shared.lock();
         known.heard = known.heard.max(at);
-        known.remember(head);
+        known.remember(at, head);
         // The own commits are known already.
         if head.last > known.head.last {
             known.take(head, &changes, names);

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use brig_pki::ca::RootCa;
 use brig_proto::brig::{
     AdoptKeysRequest, AdoptKeysResponse, JoinRequest, JoinResponse, managers_server,
 };
@@ -52,7 +53,7 @@ impl Members {
         let _changing = self.replica.changing.lock().await;
         let is_manager = |node: &Node| node.role() == NodeRole::Manager;
         if !self.store.view().get::<Node>(node).is_some_and(|node| is_manager(&node)) {
-            return Err(Status::failed_precondition(format!("node {node} is no manager")));
+            return Err(Status::permission_denied(format!("node {node} is no manager")));
         }
         // The keys stay what they are until everybody knows of the new manager, and nothing is
         // sealed anew while the store moves.
@@ -83,6 +84,14 @@ impl Members {
             node.clone_into(&mut answer.name);
         }
         self.note(node, advertised).await.map_err(|error| store_failed(&error))?;
+        // From now on the authority waits for the new manager; until now it did not.
+        let authority = self.replica.authority(&self.store).map_err(failed)?;
+        let issued_by = (!answer.store_ca.is_empty()).then_some(answer.store_ca.as_slice());
+        if issued_by.is_some() && authority.as_ref().map(RootCa::cert_pem) != issued_by {
+            return Err(Status::unavailable(
+                "the certificates of the cluster's store were replaced meanwhile: try again",
+            ));
+        }
         tracing::info!(node, cluster = self.cluster, "a manager joined the store");
         Ok(answer)
     }

@@ -202,6 +202,16 @@ impl Manager {
         self.dispatcher.clocks()
     }
 
+    /// Whether the others took this manager's member out of the store.
+    pub(crate) fn is_taken_out(&self) -> bool {
+        self.replica.is_taken_out()
+    }
+
+    /// Looks after the member no longer.
+    pub(crate) fn abandon_member(&self) {
+        self.replica.abandon_member();
+    }
+
     /// Ends the sessions and stops everything.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
@@ -236,10 +246,16 @@ impl Manager {
                     let Some(current) = tx.get::<Node>(node) else { return Ok(()) };
                     let mut next = (*current).clone();
                     next.manager_status = None;
-                    next.set_role(NodeRole::Worker);
-                    next.spec.get_or_insert_default().set_desired_role(NodeRole::Worker);
-                    tx.update(next)?;
-                    keys::distrust_former(tx, "a manager left")
+                    // Whoever was demoted may have been promoted again since.
+                    if anyhow {
+                        let was_manager = next.role() == NodeRole::Manager;
+                        next.set_role(NodeRole::Worker);
+                        next.spec.get_or_insert_default().set_desired_role(NodeRole::Worker);
+                        if was_manager {
+                            keys::distrust_former(tx, "a manager left")?;
+                        }
+                    }
+                    tx.update(next).map(drop)
                 })
                 .await;
             if let Err(error) = noted {

@@ -20,8 +20,9 @@ use std::path::Path;
 
 use brig_pki::ca::{self, RootCa};
 use brig_pki::hash;
-use brig_proto::swarm::{Cluster, EncryptionKey, Node, NodeRole};
-use brig_store::{Store, StoreError};
+use brig_proto::swarm::{Cluster, EncryptionKey, NodeRole};
+use brig_store::etcd::EtcdClient;
+use brig_store::{State, Store, StoreError};
 use brig_types::secret::SecretBytes;
 
 use super::{AUTHORITY, CA, CALL, ISSUER, Replica, Request, TRUSTED, endpoint};
@@ -96,13 +97,13 @@ impl Authorities {
     }
 }
 
-impl Replica {
-    fn managers(&self, store: &Store) -> Vec<String> {
-        let view = store.view();
-        let managers = view.all::<Node>().filter(|node| node.role() == NodeRole::Manager);
-        managers.map(|node| node.id.clone()).collect()
-    }
+/// The managers that are in the store. Whoever is on the way in waits for the change to end.
+fn managers(state: &State) -> Vec<String> {
+    let managers = state.managers().filter(|node| node.role() == NodeRole::Manager);
+    managers.map(|node| node.id.clone()).collect()
+}
 
+impl Replica {
     fn standings(&self) -> BTreeMap<String, Standing> {
         let entries = self.live.entries();
         let entries = entries.borrow();
@@ -138,7 +139,7 @@ impl Replica {
             }
         })
         .await?;
-        let managers = self.managers(store);
+        let managers = managers(&store.view());
         let standings = self.standings();
         let trusts = |node: &String| standings.get(node).is_some_and(|one| one.trusted == wanted);
         if own.trusted != wanted {
@@ -221,8 +222,7 @@ impl Replica {
         let name = id(next.cert_pem())?;
         let standings = self.standings();
         let is_ready = |node: &String| standings.get(node).is_some_and(|one| one.issuer == name);
-        if self.managers(store).iter().all(is_ready) {
-            self.promote_next(store).await?;
+        if self.promote_next(store, is_ready).await? {
             tracing::info!("the store has another authority");
         }
         Ok(false)
@@ -231,9 +231,9 @@ impl Replica {
     async fn put_next(&self, store: &Store) -> Result<(), SwarmError> {
         let made = RootCa::generate_for_store().map_err(pki("make the store's authority"))?;
         let key = super::bundle(&made);
-        self.change(store, |cluster| {
+        self.change(store, |_, cluster| {
             if cluster.unlock_keys.iter().any(|kept| kept.subsystem == NEXT) {
-                return;
+                return false;
             }
             let rotation = cluster.data_key_rotation.get_or_insert_default();
             rotation.authority_making = rotation.authority_wanted;
@@ -242,34 +242,71 @@ impl Replica {
                 key: key.clone(),
                 ..EncryptionKey::default()
             });
+            true
         })
         .await
+        .map(drop)
     }
 
-    async fn promote_next(&self, store: &Store) -> Result<(), SwarmError> {
-        self.change(store, |cluster| {
+    /// Makes the next authority the present one if all managers that there are then are ready.
+    async fn promote_next(
+        &self,
+        store: &Store,
+        is_ready: impl Fn(&String) -> bool,
+    ) -> Result<bool, SwarmError> {
+        self.change(store, |state, cluster| {
             let next = cluster.unlock_keys.iter().position(|kept| kept.subsystem == NEXT);
-            let Some(mut next) = next.map(|at| cluster.unlock_keys.remove(at)) else { return };
+            let next = next.filter(|_| managers(state).iter().all(&is_ready));
+            let Some(mut next) = next.map(|at| cluster.unlock_keys.remove(at)) else {
+                return false;
+            };
             AUTHORITY.clone_into(&mut next.subsystem);
             cluster.unlock_keys.retain(|kept| kept.subsystem != AUTHORITY);
             cluster.unlock_keys.push(next);
             let rotation = cluster.data_key_rotation.get_or_insert_default();
             rotation.authority_made = rotation.authority_making;
+            true
         })
         .await
     }
 
-    async fn change(&self, store: &Store, change: impl Fn(&mut Cluster)) -> Result<(), SwarmError> {
+    /// Changes the cluster object, if it is to be; answers whether it was.
+    async fn change(
+        &self,
+        store: &Store,
+        change: impl Fn(&State, &mut Cluster) -> bool,
+    ) -> Result<bool, SwarmError> {
         let change = &change;
         store
-            .update(|tx| -> Result<(), StoreError> {
-                let Some(current) = tx.get::<Cluster>(&self.cluster) else { return Ok(()) };
+            .update(|tx| -> Result<_, StoreError> {
+                let Some(current) = tx.get::<Cluster>(&self.cluster) else { return Ok(false) };
                 let mut next = (*current).clone();
-                change(&mut next);
-                tx.update(next).map(drop)
+                if !change(tx, &mut next) {
+                    return Ok(false);
+                }
+                tx.update(next)?;
+                Ok(true)
             })
             .await
             .map_err(SwarmError::Store)
+    }
+
+    /// Whether the other members have another authority, and this manager's has no leader: it was
+    /// taken out while it was away, and they do not talk to it any more.
+    pub(crate) async fn is_refused(&self, client: &EtcdClient) -> bool {
+        let endpoints = client.endpoints();
+        let Some((local, others)) = endpoints.split_first() else { return false };
+        if client.status_of(local, CALL).await.is_ok_and(|status| status.leader != 0) {
+            return false;
+        }
+        let mut refused = false;
+        for other in others {
+            match client.status_of(other, CALL).await {
+                Ok(_) => return false,
+                Err(error) => refused |= error.is_other_authority(),
+            }
+        }
+        refused
     }
 
     /// Whether one authority is about to take the place of another.

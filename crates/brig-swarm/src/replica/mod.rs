@@ -14,6 +14,7 @@ pub(crate) mod upkeep;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ const START_PATIENCE: Duration = Duration::from_secs(15);
 /// while.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_millis(250);
+/// How often in a row the own member has to be missing: a member that lags does not know new ones.
+const MISSING: u32 = 3;
 /// How long one call may take.
 pub(crate) const CALL: Duration = Duration::from_secs(3);
 
@@ -93,6 +96,8 @@ pub(crate) struct Replica {
     ip: IpAddr,
     pub(crate) live: Live,
     state: RwLock<State>,
+    /// How often in a row the own member was missing among the members.
+    missing: AtomicU32,
     /// One change of the members at a time.
     pub(crate) changing: Mutex<()>,
 }
@@ -118,6 +123,7 @@ impl Replica {
             ip,
             live: Live::alone(),
             state: RwLock::default(),
+            missing: AtomicU32::new(0),
             changing: Mutex::new(()),
         }
     }
@@ -134,6 +140,35 @@ impl Replica {
 
     pub(crate) const fn is_external(&self) -> bool {
         self.settings.external.is_some()
+    }
+
+    /// Looks for the own member among those that a member told of.
+    fn look_for_own(&self, members: &[MemberInfo]) {
+        let Ok(Place::Member(own)) = record::read(&self.layout) else { return };
+        let is_own = |member: &MemberInfo| {
+            member.name == self.node || member.peer_urls.iter().any(|url| *url == own.peer_url())
+        };
+        if members.is_empty() || members.iter().any(is_own) {
+            self.missing.store(0, Ordering::Relaxed);
+        } else {
+            self.count_missing();
+        }
+    }
+
+    fn count_missing(&self) {
+        self.missing.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the others took this manager's member out of the store.
+    pub(crate) fn is_taken_out(&self) -> bool {
+        self.missing.load(Ordering::Relaxed) >= MISSING
+    }
+
+    /// Looks after the member no longer; it goes on, if it can.
+    pub(crate) fn abandon_member(&self) {
+        if let Some(child) = self.state().child {
+            child.leave_alone();
+        }
     }
 
     fn state(&self) -> State {
@@ -225,7 +260,14 @@ impl Replica {
                         self.layout.replica().join(child::LOG).display()
                     )));
                 }
-                Err(_) => {}
+                Err(_) => {
+                    if let Ok(members) = client.members(CALL).await {
+                        self.look_for_own(&members);
+                    }
+                    if self.is_taken_out() {
+                        return Err(SwarmError::NotAMember);
+                    }
+                }
             }
             if Instant::now() >= until {
                 tracing::warn!("this manager's store is still a learner");
@@ -416,9 +458,7 @@ impl Replica {
     /// Ends what this manager claims; its member goes on.
     pub(crate) fn stop(&self) {
         self.live.stop();
-        if let Some(child) = self.state().child {
-            child.leave_alone();
-        }
+        self.abandon_member();
     }
 
     /// Ends the member as well.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::child::QUOTA;
 use super::{CALL, Replica, endpoint};
 use crate::manager::keys::KeyManager;
+use crate::manager::leading::manager_claim;
 
 /// How often members are looked at.
 const EVERY: Duration = Duration::from_secs(5);
@@ -28,16 +29,26 @@ const WORTH_IT: i64 = 64 << 20;
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often one looks whether it is its turn while the store's authority changes.
 const AUTHORITY_EVERY: Duration = Duration::from_millis(500);
+/// How long a former manager that is there may take to go.
+const LEAVING_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a learner may stay one before it makes place.
 const LEARNER_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Keeps this manager's list of members; runs until it is dropped.
 pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
     let mut certificates = Instant::now() + CERTIFICATES_EVERY;
+    let mut looked: Option<Instant> = None;
     loop {
         if let Some(client) = replica.client().filter(|_| replica.has_members())
+            && looked.is_none_or(|looked| looked.elapsed() >= EVERY)
             && let Ok(members) = client.members(CALL).await
         {
+            looked = Some(Instant::now());
+            if replica.is_refused(&client).await {
+                replica.count_missing();
+            } else {
+                replica.look_for_own(&members);
+            }
             let mut endpoints: Vec<String> = client.endpoints().into_iter().take(1).collect();
             let others = members.iter().filter(|member| member.name != replica.node);
             endpoints.extend(
@@ -69,11 +80,10 @@ pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
 
 /// The leader's part; runs until it is dropped.
 pub(crate) async fn lead(replica: Arc<Replica>, store: Store, keys: KeyManager) {
-    let mut sizes = Instant::now();
-    let mut learners: Option<Instant> = None;
+    let mut seen = Seen { sizes: Instant::now(), learner: None, leaving: None };
     loop {
         if let Some(client) = replica.client().filter(|_| replica.has_members()) {
-            let outcome = look(&replica, &store, &client, &mut sizes, &mut learners).await;
+            let outcome = look(&replica, &store, &client, &mut seen).await;
             if let Err(error) = outcome {
                 tracing::debug!(error = %brig_types::error::chain(&error), "cannot look after the store's members");
             }
@@ -91,12 +101,21 @@ pub(crate) async fn lead(replica: Arc<Replica>, store: Store, keys: KeyManager) 
     }
 }
 
+/// What the leader remembers from one look to the next.
+struct Seen {
+    /// When to look at sizes next.
+    sizes: Instant,
+    /// Since when there is a learner.
+    learner: Option<Instant>,
+    /// A manager that was demoted and is there, and since when.
+    leaving: Option<(String, Instant)>,
+}
+
 async fn look(
     replica: &Replica,
     store: &Store,
     client: &EtcdClient,
-    sizes: &mut Instant,
-    learners: &mut Option<Instant>,
+    seen: &mut Seen,
 ) -> Result<(), EtcdError> {
     // A manager that joins changes the members itself.
     let Ok(_changing) = replica.changing.try_lock() else { return Ok(()) };
@@ -104,23 +123,36 @@ async fn look(
     let view = store.view();
     let is_manager =
         |name: &str| view.get::<Node>(name).is_some_and(|node| node.role() == NodeRole::Manager);
-    for member in members.iter().filter(|member| !member.name.is_empty()) {
-        if member.name != replica.node && members.len() > 1 && !is_manager(&member.name) {
-            tracing::info!(node = member.name, "taking a former manager out of the store");
-            client.remove(member.id, CALL).await?;
+    let is_former = |member: &&MemberInfo| {
+        !member.name.is_empty() && member.name != replica.node && !is_manager(&member.name)
+    };
+    match members.iter().find(is_former).filter(|_| members.len() > 1) {
+        None => seen.leaving = None,
+        Some(member) => {
+            let since = match &seen.leaving {
+                Some((name, since)) if *name == member.name => *since,
+                Some(_) | None => Instant::now(),
+            };
+            seen.leaving = Some((member.name.clone(), since));
+            // One that is there goes by itself, and its demotion may be taken back before that.
+            let is_there = replica.live.get(&manager_claim(&member.name)).is_some();
+            if !is_there || since.elapsed() > LEAVING_PATIENCE {
+                tracing::info!(node = member.name, "taking a former manager out of the store");
+                client.remove(member.id, CALL).await?;
+            }
             return Ok(());
         }
     }
     match members.iter().find(|member| member.is_learner) {
-        None => *learners = None,
+        None => seen.learner = None,
         Some(learner) => {
-            let since = *learners.get_or_insert_with(Instant::now);
+            let since = *seen.learner.get_or_insert_with(Instant::now);
             // It may have caught up after its manager stopped asking.
             let promoted = client.promote(learner.id, CALL).await;
             if promoted.is_err() && since.elapsed() > LEARNER_PATIENCE {
                 tracing::warn!(node = learner.name, "a manager never got ready and makes place");
                 client.remove(learner.id, CALL).await?;
-                *learners = None;
+                seen.learner = None;
             }
         }
     }
@@ -129,10 +161,10 @@ async fn look(
     for (member, _) in alarms.iter().filter(|(_, is_space)| !is_space) {
         tracing::error!(member, "etcd says that this member's data is damaged");
     }
-    if full || Instant::now() >= *sizes {
-        *sizes = Instant::now() + SIZES_EVERY;
+    if full || Instant::now() >= seen.sizes {
+        seen.sizes = Instant::now() + SIZES_EVERY;
         if full {
-            tracing::warn!("the replicated store has no space left: forgetting its history");
+            // Only history is given up: until then nothing can be removed either.
             client.compact(COMPACT).await?;
         }
         give_back(client, &members, full).await?;
