@@ -50,6 +50,12 @@ pub enum PkiError {
         /// Which rule it breaks.
         reason: &'static str,
     },
+    /// A hash of a password that cannot be used.
+    #[error("invalid hash of a password: {reason}")]
+    PasswordHash {
+        /// Which rule it breaks.
+        reason: &'static str,
+    },
     /// Key and certificate do not belong together.
     #[error("certificate key mismatch")]
     KeyMismatch,
@@ -113,6 +119,7 @@ impl Categorized for PkiError {
             | Self::NotValidNow { .. }
             | Self::Csr { .. }
             | Self::PrivateKey { .. }
+            | Self::PasswordHash { .. }
             | Self::KeyMismatch
             | Self::ServerName(_) => ErrorKind::InvalidParameter,
             Self::Untrusted(_) | Self::WrongUnlockKey => ErrorKind::Unauthorized,
