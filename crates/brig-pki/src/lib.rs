@@ -23,6 +23,7 @@ pub mod issued;
 pub mod keyfile;
 pub mod random;
 pub mod seal;
+pub mod signing;
 pub mod tls;
 pub mod token;
 pub mod web;
