@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("brig-store", &["brig-proto", "brig-pki"]),
     ("brig-access", &[]),
     ("brig-image", &["brig-pki", "brig-sys"]),
+    ("brig-trust", &["brig-pki"]),
     ("brig-runtime", &["brig-sys"]),
     ("brig-network", &["brig-sys"]),
     (
@@ -48,7 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "brig-swarm",
         ],
     ),
-    ("brig", &["brig-api", "brig-archive", "brig-pki"]),
+    ("brig", &["brig-api", "brig-archive", "brig-pki", "brig-trust"]),
 ];
 
 /// Crates that stand outside of the table: they test or check, and ship nothing.
@@ -62,6 +63,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("hickory-proto", &["brig-network"]),
     ("libc", &["brig-sys"]),
     ("cedar-policy", &["brig-access"]),
+    ("pkcs8", &["brig-pki"]),
     ("rcgen", &["brig-pki"]),
     ("redb", &["brig-store"]),
     ("reqwest", &["brig-image"]),

@@ -25,6 +25,7 @@ pub mod keyfile;
 pub mod password;
 pub mod random;
 pub mod seal;
+pub mod signing;
 pub mod tls;
 pub mod token;
 pub mod web;
