@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod auth;
+pub mod import;
 pub mod multipart;
 pub mod route;
 pub mod server;
@@ -25,7 +26,7 @@ mod repository;
 mod service;
 
 pub use repositories::{ImportError, Imported};
-pub use server::{CacheAges, Config, ServerError, TrustServer};
+pub use server::{CacheAges, Config, ImportFailure, ServerError, TrustServer, import_into};
 
 /// Reads an upload's body as the server does, and drops it. For the fuzzer.
 #[doc(hidden)]

@@ -82,7 +82,6 @@ fn is_metadata(content: &[u8]) -> bool {
 
 /// What is stored and what is sent, role by role.
 struct Update<'a> {
-    gun: &'a Gun,
     current: Option<&'a Repository>,
     upload: &'a Upload,
     now: OffsetDateTime,
@@ -100,7 +99,7 @@ pub(crate) fn publish(
     now: OffsetDateTime,
 ) -> Result<Publication, Fault> {
     let root = root(gun, current, upload, now)?;
-    let mut update = Update { gun, current, upload, now, root, loaded: BTreeMap::new() };
+    let mut update = Update { current, upload, now, root, loaded: BTreeMap::new() };
     update.targets()?;
     let (snapshot, snapshot_end) = update.snapshot(keys)?;
     let (timestamp, timestamp_end) =

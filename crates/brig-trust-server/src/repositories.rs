@@ -429,10 +429,12 @@ fn taken_over(
     roots.dedup_by_key(|(root, _)| root.document.version());
     for (at, (root, bytes)) in roots.iter().enumerate() {
         let previous = at.checked_sub(1).and_then(|at| roots.get(at)).map(|(root, _)| root);
-        // Only the newest has to be good now: certificates of older ones may have run out.
         if at + 1 == roots.len() {
             let previous = previous.map(|root| &root.document);
             accept_root(root, previous, gun, &Pinning::default(), now).map_err(invalid)?;
+        } else if let Some(keys) = previous.and_then(|one| one.document.role_keys(&Role::Root)) {
+            // Older ones are a chain of signatures; their certificates may have run out.
+            root.verify(&keys).map_err(invalid)?;
         }
         keep(Role::Root, root.document.version(), bytes);
     }

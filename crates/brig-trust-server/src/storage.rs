@@ -211,3 +211,6 @@ pub trait Storage: Debug + Send + Sync {
     /// [`StorageError`].
     fn check(&self) -> Result<(), StorageError>;
 }
+
+#[cfg(test)]
+mod tests;

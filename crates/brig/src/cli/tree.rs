@@ -3,7 +3,7 @@
 use super::Leaf;
 use crate::commands::{
     access, audit, cluster, config, container, context, image, network, node, prune, secret,
-    service, swarm, system, volume,
+    service, swarm, system, trust_server, volume,
 };
 
 /// A word of the command line.
@@ -24,13 +24,14 @@ pub(crate) struct Group {
 }
 
 /// Groups, in the order of the help.
-pub(crate) const GROUPS: [&Group; 16] = [
+pub(crate) const GROUPS: [&Group; 17] = [
     &Group { name: "builder", about: "Manage builds", leaves: prune::BUILDER_COMMANDS },
     &Group { name: "container", about: "Manage containers", leaves: container::COMMANDS },
     &Group { name: "context", about: "Manage contexts", leaves: context::COMMANDS },
     &Group { name: "image", about: "Manage images", leaves: image::COMMANDS },
     &Group { name: "network", about: "Manage networks", leaves: network::COMMANDS },
     &Group { name: "system", about: "Manage brig", leaves: system::COMMANDS },
+    &Group { name: "trust", about: "Manage trust on images", leaves: trust_server::COMMANDS },
     &Group { name: "volume", about: "Manage volumes", leaves: volume::COMMANDS },
     &Group { name: "access", about: "Manage who may do what", leaves: access::COMMANDS },
     &Group { name: "audit", about: "Look at what was done", leaves: audit::COMMANDS },

@@ -14,6 +14,8 @@ pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod swarm;
 pub(crate) mod system;
+#[cfg(feature = "trust-server")]
+pub(crate) mod trust_server;
 pub(crate) mod volume;
 
 mod inspect;
