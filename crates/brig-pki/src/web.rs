@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use brig_types::secret::SecretBytes;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{PrivateKeyDer, ServerName};
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{PkiError, files, tls, x509};
