@@ -9,19 +9,32 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod cache;
 pub mod canonical;
+pub mod edit;
 pub mod error;
 pub mod key;
+pub mod keystore;
 pub mod metadata;
 pub mod name;
+pub mod publish;
+pub mod remote;
+pub mod repository;
 pub mod root;
 pub mod signed;
+pub mod update;
 
+mod files;
+
+pub use edit::{Change, EditError};
 pub use error::TrustError;
 pub use key::{Key, KeyId, KeyType};
 pub use metadata::{
     Delegation, Delegations, Document, FileMeta, RoleKeys, Root, Snapshot, Targets, Timestamp,
 };
 pub use name::{Gun, Role};
-pub use root::{Pinning, accept_root};
-pub use signed::{Signature, Signed};
+pub use publish::{Keeper, PublishError, Publisher};
+pub use repository::{LookupError, Repository, Target};
+pub use root::{FirstUse, Pinning, accept_root};
+pub use signed::{Demands, Signature, Signed};
+pub use update::{Reading, RootCheck, Stale, UpdateError, read_offline, update};

@@ -133,6 +133,19 @@ pub fn accept_root(
     root.verify(&keys).map_err(|_| TrustError::RootInvalid(BAD_INTEGRITY))
 }
 
+/// Checks a root that was believed before: nobody has changed it since. Its time may be over.
+///
+/// # Errors
+/// [`TrustError::RootInvalid`].
+pub fn check_remembered(root: &Signed<Root>, gun: &Gun) -> Result<(), TrustError> {
+    let leaves = leaf_keys(&root.document, gun, None);
+    if leaves.is_empty() {
+        return Err(TrustError::RootInvalid(NO_LEAF));
+    }
+    let keys = with_threshold(&root.document, leaves);
+    root.verify(&keys).map_err(|_| TrustError::RootInvalid(BAD_INTEGRITY))
+}
+
 fn with_threshold<'a>(root: &Root, keys: Vec<(&'a KeyId, &'a Key)>) -> RoleKeys<'a> {
     // A root without its own role is not read; nothing meets this threshold.
     let threshold = root.roles.get(&Role::Root).map_or(usize::MAX, |role| role.threshold);

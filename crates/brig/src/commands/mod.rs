@@ -14,8 +14,7 @@ pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod swarm;
 pub(crate) mod system;
-#[cfg(feature = "trust-server")]
-pub(crate) mod trust_server;
+pub(crate) mod trust;
 pub(crate) mod volume;
 
 mod inspect;
