@@ -123,8 +123,7 @@ impl Fault {
     #[cfg(test)]
     pub(crate) fn reason(&self) -> Option<(&str, &str)> {
         let detail = self.detail.as_ref()?;
-        let text = |value: &Value| value.as_str();
-        Some((text_of(detail.get("Name")?)?, text(detail.get("Error")?.get("Msg")?)?))
+        Some((detail.get("Name")?.as_str()?, detail.get("Error")?.get("Msg")?.as_str()?))
     }
 
     /// The body. Never larger than what clients read of it.
@@ -156,11 +155,6 @@ impl Fault {
         body.push(b'\n');
         body
     }
-}
-
-#[cfg(test)]
-fn text_of(value: &Value) -> Option<&str> {
-    value.as_str()
 }
 
 fn shorten(value: &mut Value) {

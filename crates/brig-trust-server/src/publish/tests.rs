@@ -110,7 +110,7 @@ impl World {
 
 fn apply(current: Option<&Repository>, publication: Publication) -> Repository {
     let mut files = current.map(|current| current.files.clone()).unwrap_or_default();
-    let mut of = |role: Role| {
+    let of = |role: Role| {
         publication.files.iter().find(|file| file.role == role).cloned()
     };
     let timestamp = of(Role::Timestamp).unwrap();
