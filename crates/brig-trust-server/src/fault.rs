@@ -52,8 +52,13 @@ impl Fault {
     }
 
     pub(crate) fn not_found() -> Self {
+        Self::no_such_path().with(json!({}))
+    }
+
+    /// What is not in the table at all.
+    pub(crate) const fn no_such_path() -> Self {
         let message = "You have requested metadata that does not exist.";
-        Self::new(StatusCode::NOT_FOUND, "METADATA_NOT_FOUND", message).with(json!({}))
+        Self::new(StatusCode::NOT_FOUND, "METADATA_NOT_FOUND", message)
     }
 
     pub(crate) fn malformed_upload(reason: &str) -> Self {

@@ -165,7 +165,7 @@ impl Service {
                 *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
                 Ok(answer)
             }
-            Route::Unknown => Err(Fault::not_found()),
+            Route::Unknown => Err(Fault::no_such_path()),
         }
     }
 

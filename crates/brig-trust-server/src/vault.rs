@@ -105,10 +105,8 @@ impl Vault {
             (None, Some(_)) => return Err(VaultError::NoKey { key: key_file, ring: ring_file }),
             (None, None) => {
                 let kek = KeyEncryptionKey::generate().map_err(seal(&key_file))?;
-                let mut text = SecretBytes::new(hex(kek.expose_secret()).into_bytes());
+                let text = SecretBytes::new(hex(kek.expose_secret()).into_bytes());
                 write_new(&key_file, &text)?;
-                text = SecretBytes::default();
-                drop(text);
                 kek
             }
         };

@@ -1,10 +1,27 @@
 //! Taking a repository over from Debian's notary-server.
 
+use brig_trust::cache::Cache;
+use brig_trust::keystore::{KeyStore, KeyStoreError, Passphrases, Wanted};
+use brig_trust::{Pinning, Publisher, Reading, RootCheck, Stale};
 use brig_trust_server::import::fetch;
 use brig_trust_server::{ImportError, ImportFailure, import_into};
 
+use brig_types::secret::SecretString;
+use time::OffsetDateTime;
+
 use crate::notary::Notary;
 use crate::support::Server;
+
+/// What [`Notary`] has in its environment.
+struct Known;
+
+impl Passphrases for Known {
+    fn passphrase(&mut self, wanted: &Wanted<'_>) -> Result<SecretString, KeyStoreError> {
+        let is_root = wanted.name == "root";
+        let text = if is_root { "rootpassword" } else { "password" };
+        Ok(SecretString::new(text.to_owned()))
+    }
+}
 
 #[test]
 fn a_repository_goes_on_here() {
@@ -55,8 +72,22 @@ fn a_repository_goes_on_here() {
     let (good, _) = notary.run(&["add", "-p", gun, "v2", &file]);
     assert!(!good);
     notary.ok(&["reset", gun, "--all"]);
-    notary.ok(&["key", "rotate", gun, "timestamp", "-r"]);
-    notary.ok(&["key", "rotate", gun, "snapshot", "-r"]);
+    // Our client with notary's key files.
+    let pinning = Pinning::default();
+    let mut publisher = Publisher {
+        remote: &new.remote(),
+        cache: &Cache::new(owner.path()),
+        gun: &name,
+        keys: &mut KeyStore::new(owner.path()),
+        passphrases: &mut Known,
+        reading: Reading {
+            pinning: &pinning,
+            stale: Stale::Refuse,
+            root: RootCheck::Always,
+            now: OffsetDateTime::now_utc(),
+        },
+    };
+    runtime.block_on(publisher.move_to_server()).unwrap();
     notary.ok(&["add", "-p", gun, "v2", &file]);
     let text = reader.ok(&["list", gun]);
     assert!(text.contains("v1") && text.contains("v2"), "{text}");

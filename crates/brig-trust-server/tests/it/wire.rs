@@ -47,7 +47,8 @@ const REQUESTS: &[(&str, &str)] = &[
     ("GET", "/_notary_server/health"),
 ];
 
-/// Uploads to which both answer alike.
+/// Uploads to which both answer alike. (One that is no multipart makes notary-server close the
+/// connection.)
 fn uploads(owner: &Owner) -> Vec<(&'static str, Vec<u8>)> {
     let stranger = Owner::new(GUN, 1);
     let files = |files: &[(&str, &[u8])]| upload(files);
@@ -57,7 +58,6 @@ fn uploads(owner: &Owner) -> Vec<(&'static str, Vec<u8>)> {
         ("no role", files(&[("tragets", b"{}")])),
         ("a role's name in capitals", files(&[("targets/A", b"{}")])),
         ("not JSON", files(&[("targets", b"{")])),
-        ("not multipart", b"hello".to_vec()),
         ("targets of another owner", files(&[("targets", &stranger.targets(5))])),
         ("root of another owner", files(&[("root", &stranger.root(2, key(0), key(0)))])),
         ("root that jumps", files(&[("root", &owner.root(4, key(0), key(0)))])),

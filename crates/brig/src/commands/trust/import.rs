@@ -27,6 +27,9 @@ leaf!(
     import
 );
 
+/// Stands for a registry that is not this machine.
+const NO_REGISTRY: &str = "0.0.0.0";
+
 #[derive(Args, Debug)]
 struct ImportArgs {
     /// Folder that the trust server keeps everything in; it must not be running
@@ -58,7 +61,7 @@ async fn import(context: &Context, args: ImportArgs) -> Result<()> {
     let address = ServerAddress::parse(&url).map_err(|error| failed(&error))?;
     let registry = gun.as_str().split('/').next().unwrap_or_default();
     // The old server's certificate counts even where docker would not look at it.
-    let tls = connector(context, &address, "")?;
+    let tls = connector(context, &address, NO_REGISTRY)?;
     let login = context.config.credentials(&registry_key(registry)).await;
     let secret = |text: &str| SecretString::new(text.to_owned());
     let credentials = Credentials {
@@ -86,8 +89,6 @@ async fn import(context: &Context, args: ImportArgs) -> Result<()> {
     let until = imported.timestamp_end.format(&Rfc3339).unwrap_or_default();
     line(&format!("Imported {gun}: {} files, root key {keys}", imported.files))?;
     line(&format!(
-        "The old server's keys stay with it. Clients can read until {until}; before that, whoever holds the root key gives the roles to the new server:\n\
-         \x20 notary -s https://NEW-SERVER key rotate {gun} timestamp -r\n\
-         \x20 notary -s https://NEW-SERVER key rotate {gun} snapshot -r"
+        "The old server's keys stay with it. Clients can read until {until}; before that, whoever holds the root key gives the roles to the new server: DOCKER_CONTENT_TRUST_SERVER=https://NEW-SERVER brig trust key rotate {gun} server"
     ))
 }

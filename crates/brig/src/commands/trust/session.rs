@@ -156,6 +156,13 @@ impl Session {
         done.map_err(|error| self.unpublished(error))
     }
 
+    /// Gives what servers sign to the server that is asked now.
+    pub(super) async fn move_to_server(&mut self) -> Result<()> {
+        let mut terminal = Terminal::default();
+        let done = self.publisher(&mut terminal).move_to_server().await;
+        done.map_err(|error| self.unpublished(error))
+    }
+
     fn unpublished(&self, error: PublishError) -> Error {
         match error {
             PublishError::Update(error) => explained(&self.gun, &error),
