@@ -486,7 +486,7 @@ async fn roots_are_followed_and_others_are_not() {
 
 #[tokio::test]
 async fn delegations_sign_within_their_paths_alone() {
-    let mut stage = Stage::new().await;
+    let stage = Stage::new().await;
     let nigel = Role::signer("nigel").unwrap();
     let key = stage.keys.opened(&stage.signer).map(|key| Key::of(key).unwrap()).unwrap();
     // `releases` may sign `v…` only; below it `targets/releases/deep` claims everything.
