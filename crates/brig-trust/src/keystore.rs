@@ -347,14 +347,24 @@ fn info(block: &Pem) -> KeyInfo {
     }
 }
 
+/// PEM with headers, written here: the library's writer takes no colon in them, which every
+/// repository with a port has.
 fn encoded(tag: &str, info: &KeyInfo, content: &[u8]) -> Result<String, KeyStoreError> {
-    let mut block = Pem::new(tag, content);
-    let unfit = |_| PkiError::PrivateKey { reason: "its role cannot be written into its file" };
-    if let Some(gun) = &info.gun {
-        block.headers_mut().add("gun", gun.as_str()).map_err(unfit)?;
+    let is_plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+    if !is_plain(&info.role) {
+        let reason = "its role cannot be written into its file";
+        return Err(PkiError::PrivateKey { reason }.into());
     }
-    block.headers_mut().add("role", &info.role).map_err(unfit)?;
-    Ok(pem::encode_config(&block, EncodeConfig::new().set_line_ending(LineEnding::LF)))
+    let mut headers = String::new();
+    if let Some(gun) = &info.gun {
+        headers.push_str(&format!("gun: {gun}\n"));
+    }
+    headers.push_str(&format!("role: {}\n\n", info.role));
+    let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    let mut text = pem::encode_config(&Pem::new(tag, content), config);
+    let first_line = text.find('\n').map_or(0, |at| at + 1);
+    text.insert_str(first_line, &headers);
+    Ok(text)
 }
 
 /// A public key in PEM with its signer's name, as `trust key generate` leaves it for others.

@@ -12,6 +12,7 @@ pub mod footprint;
 pub mod hosts;
 pub mod http;
 pub mod image;
+pub mod notary;
 pub mod registry;
 pub mod remote;
 pub mod rights;

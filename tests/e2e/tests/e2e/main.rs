@@ -9,6 +9,7 @@ mod autolock;
 mod backup;
 mod build;
 mod compose;
+mod content_trust;
 mod contexts;
 mod deployer;
 mod disk_usage;

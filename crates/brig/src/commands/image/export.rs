@@ -198,7 +198,8 @@ async fn upload(
     let mut pushed = Vec::new();
     let mut take = |display: &mut Display, message: &JsonMessage| {
         pushed.extend(message.aux.as_ref().and_then(of_push));
-        if quiet { display.check(message) } else { display.show(message) }
+        // What comes beside the lines is not one of them.
+        if quiet || message.aux.is_some() { display.check(message) } else { display.show(message) }
     };
     while let Some(chunk) = answer.chunk().await? {
         display.read(&chunk, &mut take)?;

@@ -45,10 +45,12 @@ struct GenerateArgs {
 
 async fn generate(context: &Context, args: GenerateArgs) -> Result<()> {
     check_name(&args.name)?;
-    let folder = if args.dir.is_empty() { ".".to_owned() } else { args.dir };
-    let path = std::path::absolute(&folder)
-        .map_err(|source| Error::io(format!("finding {folder}"), source))?
-        .join(format!("{}.pub", args.name));
+    let folder = if args.dir.is_empty() {
+        std::env::current_dir().map_err(|source| Error::io("finding the current folder", source))?
+    } else {
+        PathBuf::from(args.dir)
+    };
+    let path = folder.join(format!("{}.pub", args.name));
     if path.exists() {
         return Err(message(format!("public key file already exists: \"{}\"", path.display())));
     }
