@@ -227,3 +227,116 @@ fn bundle(path: &Path) -> Result<(Vec<u8>, TokenTrust), AuthError> {
         .map_err(|source| AuthError::Bundle { path: path.to_owned(), source })?;
     Ok((text, trust))
 }
+
+#[cfg(test)]
+mod tests {
+    use brig_pki::signing::{Curve, PublisherCertificate, SigningKey};
+    use brig_trust::Gun;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    struct Issuer {
+        key: SigningKey,
+        certificate: String,
+        now: OffsetDateTime,
+    }
+
+    impl Issuer {
+        fn new() -> Self {
+            let (key, now) = (SigningKey::generate(Curve::P256).unwrap(), OffsetDateTime::now_utc());
+            let certificate = PublisherCertificate::issue("tokens", &key, now).unwrap();
+            Self { key, certificate, now }
+        }
+
+        fn claims(&self) -> Value {
+            let now = self.now.unix_timestamp();
+            json!({
+                "iss": "issuer", "aud": "trust", "sub": "alice",
+                "exp": now + 300, "nbf": now - 10, "iat": now,
+                "access": [
+                    { "type": "repository", "name": "reg/app", "actions": ["pull", "push"] },
+                    { "type": "registry", "name": "catalog", "actions": ["*"] },
+                ],
+            })
+        }
+
+        fn token(&self, algorithm: &str, claims: &Value) -> String {
+            let der: String = self.certificate.lines().filter(|line| !line.contains("---")).collect();
+            let header = json!({ "typ": "JWT", "alg": algorithm, "x5c": [der] });
+            let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+            let message = format!("{}.{}", encode(&header), encode(claims));
+            let signature = self.key.sign(message.as_bytes()).unwrap();
+            format!("Bearer {message}.{}", URL_SAFE_NO_PAD.encode(signature))
+        }
+    }
+
+    #[test]
+    fn tokens_say_what_their_bearer_may() {
+        let (issuer, other) = (Issuer::new(), Issuer::new());
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = folder.path().join("bundle");
+        std::fs::write(&bundle, &issuer.certificate).unwrap();
+        let settings = TokenSettings {
+            realm: "https://auth.example/token".to_owned(),
+            service: "trust".to_owned(),
+            issuer: "issuer".to_owned(),
+            bundle: bundle.clone(),
+        };
+        let tokens = Tokens::load(settings.clone()).unwrap();
+        let (app, elsewhere) = (Gun::parse("reg/app").unwrap(), Gun::parse("reg/app2").unwrap());
+        let pull = Access::Repository(&app, &["pull"]);
+        let check = |token: &str, access: &Access<'_>| {
+            tokens.check(Some(token), access, issuer.now).map_err(|challenge| challenge.0)
+        };
+        let good = issuer.token("ES256", &issuer.claims());
+        for access in [&pull, &Access::Repository(&app, &["push", "pull"]), &Access::Catalog] {
+            check(&good, access).unwrap();
+        }
+        for access in
+            [Access::Repository(&app, &["*"]), Access::Repository(&elsewhere, &["pull"])]
+        {
+            let challenge = check(&good, &access).unwrap_err();
+            assert!(challenge.ends_with(",error=\"insufficient_scope\""), "{challenge}");
+        }
+        let changed = |name: &str, value: Value| {
+            let mut claims = issuer.claims();
+            claims[name] = value;
+            issuer.token("ES256", &claims)
+        };
+        let now = issuer.now.unix_timestamp();
+        check(&changed("aud", json!(["x", "trust"])), &pull).unwrap();
+        check(&changed("exp", json!(now - 30)), &pull).unwrap();
+        let mut tampered = good.clone();
+        tampered.insert(40, 'A');
+        for bad in [
+            changed("aud", json!("other")),
+            changed("iss", json!("other")),
+            changed("exp", json!(now - 90)),
+            changed("exp", Value::Null),
+            changed("nbf", json!(now + 90)),
+            changed("access", json!("all")),
+            issuer.token("none", &issuer.claims()),
+            issuer.token("ES384", &issuer.claims()),
+            issuer.token("HS256", &issuer.claims()),
+            other.token("ES256", &issuer.claims()),
+            tampered,
+            "Bearer x".to_owned(),
+            "Bearer a.b.c".to_owned(),
+            good.replace("Bearer", "Basic"),
+        ] {
+            let challenge = check(&bad, &pull).unwrap_err();
+            assert!(challenge.contains("error=\"invalid_token\""), "{bad}: {challenge}");
+        }
+        assert_eq!(check(&changed("access", Value::Null), &pull).unwrap_err(),
+            "Bearer realm=\"https://auth.example/token\",service=\"trust\",scope=\"repository:reg/app:pull\",error=\"insufficient_scope\"");
+        let nobody = tokens.check(None, &Access::Catalog, issuer.now).unwrap_err().0;
+        assert!(nobody.ends_with("scope=\"registry:catalog:*\""), "{nobody}");
+        // Another bundle counts from the next look at it.
+        std::fs::write(&bundle, &other.certificate).unwrap();
+        assert!(tokens.reload().unwrap());
+        assert!(check(&good, &pull).is_err());
+        let quoted = TokenSettings { realm: "a\"b".to_owned(), ..settings };
+        assert!(matches!(Tokens::load(quoted), Err(AuthError::Text(_))));
+    }
+}
