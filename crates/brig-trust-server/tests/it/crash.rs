@@ -39,8 +39,9 @@ async fn run() {
     let all = std::env::var(VARIABLE).ok().and_then(|all| all.parse().ok());
     let each = all.unwrap_or(PUBLICATIONS) / (REPOSITORIES * SIGNERS) as u64;
     let server = Server::start();
-    let owners: Vec<_> =
-        (0..REPOSITORIES).map(|at| Owner::new(&format!("reg.example/team/app{at}"), SIGNERS)).collect();
+    let owners: Vec<_> = (0..REPOSITORIES)
+        .map(|at| Owner::new(&format!("reg.example/team/app{at}"), SIGNERS))
+        .collect();
     for owner in &owners {
         owner.publish(&server.remote()).await;
     }
@@ -110,7 +111,9 @@ async fn publisher(world: Arc<World>, owner: usize, signer: usize, each: u64) {
                 Ok(()) => break,
                 // Stored by the attempt before, whose answer was lost.
                 Err(RemoteError::Rejected { .. }) if !is_first => break,
-                Err(error @ RemoteError::Rejected { .. }) => panic!("{error}: {:?}", error.detail()),
+                Err(error @ RemoteError::Rejected { .. }) => {
+                    panic!("{error}: {:?}", error.detail())
+                }
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
             is_first = false;
