@@ -12,7 +12,7 @@ use crate::PkiError;
 /// Certificates that one bundle or chain may hold.
 const MAX_CERTIFICATES: usize = 64;
 /// Bytes that one PEM text may have.
-const MAX_PEM: usize = 1 << 20;
+pub(crate) const MAX_PEM: usize = 1 << 20;
 
 /// All certificates of a PEM text, in order; at least one.
 pub(crate) fn certificates(pem_text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PkiError> {
