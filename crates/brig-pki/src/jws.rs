@@ -189,7 +189,8 @@ impl TokenTrust {
         if self.certificates.iter().any(|trusted| trusted.der == leaf) {
             return Some(key);
         }
-        let others: Vec<_> = others.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        let others: Vec<_> =
+            others.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let anchors: Vec<_> = self
             .certificates
             .iter()
@@ -314,8 +315,7 @@ mod tests {
             let name = key_name(certificate.public_key().raw);
             assert_eq!(name.split(':').count(), 12);
             let chain = [who.der.clone()];
-            for named in
-                [NamedKey::Name(&name), NamedKey::Chain(&chain), NamedKey::Point { x, y }]
+            for named in [NamedKey::Name(&name), NamedKey::Chain(&chain), NamedKey::Point { x, y }]
             {
                 let check = |message: &[u8], algorithm| {
                     trust.verifies(algorithm, &named, message, &signature, now)
@@ -325,7 +325,13 @@ mod tests {
                 assert!(!check(b"message", JwsAlgorithm::Es384));
                 assert!(!check(b"message", JwsAlgorithm::Rs256));
                 let later = now + 2 * DAY;
-                assert!(!trust.verifies(JwsAlgorithm::Es256, &named, b"message", &signature, later));
+                assert!(!trust.verifies(
+                    JwsAlgorithm::Es256,
+                    &named,
+                    b"message",
+                    &signature,
+                    later
+                ));
             }
         }
         // Trusted certificate in front, signature by somebody else.

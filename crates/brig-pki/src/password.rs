@@ -57,7 +57,8 @@ mod tests {
             assert!(hash.verifies(b"secret"));
             assert!(!hash.verifies(b"Secret"));
         }
-        for text in ["", "secret", "{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc=", "$apr1$x$y", "$2y$05$short"] {
+        for text in ["", "secret", "{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc=", "$apr1$x$y", "$2y$05$short"]
+        {
             assert!(PasswordHash::parse(text).is_err(), "{text}");
         }
         let dear = hash.format_for_version(bcrypt::Version::TwoY).replace("$05$", "$31$");

@@ -59,7 +59,9 @@ pub enum AuthError {
         source: PkiError,
     },
     /// A text that cannot be part of a header.
-    #[error("{0:?} cannot be used: a realm, service or issuer has no quotes and no control characters")]
+    #[error(
+        "{0:?} cannot be used: a realm, service or issuer has no quotes and no control characters"
+    )]
     Text(String),
 }
 
@@ -100,7 +102,8 @@ impl Authentication {
         match self {
             Self::Open => Ok(()),
             Self::Passwords { passwords, anonymous_pull } => {
-                let reads = matches!(access, Access::Repository(_, actions) if *actions == ["pull"]);
+                let reads =
+                    matches!(access, Access::Repository(_, actions) if *actions == ["pull"]);
                 match credentials {
                     None if *anonymous_pull && reads => Ok(()),
                     None => Err(passwords.challenge()),
@@ -126,9 +129,7 @@ impl Authentication {
 
 /// What was asked for, as the error's detail shows it.
 pub(crate) fn detail(access: &Access<'_>) -> Value {
-    let one = |kind: &str, name: &str, action: &str| {
-        json!({ "Type": kind, "Class": "", "Name": name, "Action": action })
-    };
+    let one = |kind: &str, name: &str, action: &str| json!({ "Type": kind, "Class": "", "Name": name, "Action": action });
     match access {
         Access::Nothing => Value::Array(Vec::new()),
         Access::Catalog => Value::Array(vec![one("registry", "catalog", "*")]),

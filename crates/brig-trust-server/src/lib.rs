@@ -31,6 +31,5 @@ pub use server::{CacheAges, Config, ImportFailure, ServerError, TrustServer, imp
 /// Reads an upload's body as the server does, and drops it. For the fuzzer.
 #[doc(hidden)]
 pub fn read_upload(content_type: &str, body: &bytes::Bytes) -> bool {
-    multipart::parse(content_type, body)
-        .is_ok_and(|parts| publish::Upload::read(parts).is_ok())
+    multipart::parse(content_type, body).is_ok_and(|parts| publish::Upload::read(parts).is_ok())
 }

@@ -204,8 +204,13 @@ mod tests {
     #[test]
     fn what_is_no_upload() {
         for body in [
-            "", "--b1", "--b1\r\n", "--b1\r\na: b\r\n\r\nx", "--b1\r\na: b\r\n\r\nx\r\n--b1",
-            "--b2--", "--b1x\r\n\r\n\r\n--b1--",
+            "",
+            "--b1",
+            "--b1\r\n",
+            "--b1\r\na: b\r\n\r\nx",
+            "--b1\r\na: b\r\n\r\nx\r\n--b1",
+            "--b2--",
+            "--b1x\r\n\r\n\r\n--b1--",
         ] {
             assert_eq!(read(body), Err(MultipartError::Cut), "{body:?}");
         }

@@ -10,7 +10,7 @@ use brig_trust::metadata::{Expires, MAX_TIMESTAMP};
 use brig_trust::root::{Pinning, accept_root};
 use brig_trust::signed::Demands;
 use brig_trust::{
-    Document, FileMeta, Gun, KeyId, Role, Root, RoleKeys, Signed, Snapshot, Targets, Timestamp,
+    Document, FileMeta, Gun, KeyId, Role, RoleKeys, Root, Signed, Snapshot, Targets, Timestamp,
     canonical,
 };
 use bytes::Bytes;
@@ -105,9 +105,8 @@ pub(crate) fn publish(
     let (timestamp, timestamp_end) =
         sign_timestamp(&update.root.document, current, &snapshot, keys, now)?
             .ok_or_else(|| Fault::invalid_update(Invalid::Root, NO_TIMESTAMP_KEY))?;
-    let sent = upload.files.iter().filter(|(role, _)| {
-        !matches!(role, Role::Snapshot | Role::Timestamp)
-    });
+    let sent =
+        upload.files.iter().filter(|(role, _)| !matches!(role, Role::Snapshot | Role::Timestamp));
     let mut files = Vec::with_capacity(upload.files.len() + 2);
     for (role, bytes) in sent {
         let version = match update.loaded.get(role) {
@@ -299,8 +298,8 @@ impl Update<'_> {
 
     /// A publisher's own snapshot: signed, in time, and of the files that there will be.
     fn sent_snapshot(&self, bytes: &Bytes) -> Result<(StoredFile, OffsetDateTime), String> {
-        let signed = Signed::<Snapshot>::parse(bytes, &Role::Snapshot)
-            .map_err(|error| error.to_string())?;
+        let signed =
+            Signed::<Snapshot>::parse(bytes, &Role::Snapshot).map_err(|error| error.to_string())?;
         let keys = self.root.document.role_keys(&Role::Snapshot);
         let keys = keys.ok_or_else(|| "the root has no snapshot role".to_owned())?;
         signed.verify(&keys).map_err(|error| error.to_string())?;

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use brig_trust::root::{Pinning, accept_root};
-use brig_trust::{Document as _, Gun, Key, KeyId, Role, Root, Signed, Snapshot, Targets, Timestamp};
+use brig_trust::{
+    Document as _, Gun, Key, KeyId, Role, Root, Signed, Snapshot, Targets, Timestamp,
+};
 use brig_types::error::chain;
 use bytes::Bytes;
 use time::{Duration, OffsetDateTime};
@@ -258,7 +260,12 @@ impl Repositories {
     }
 
     /// The key that a root should name, or names. Blocks.
-    pub(crate) fn key(&self, gun: &Gun, role: ServerRole, now: OffsetDateTime) -> Result<Key, Fault> {
+    pub(crate) fn key(
+        &self,
+        gun: &Gun,
+        role: ServerRole,
+        now: OffsetDateTime,
+    ) -> Result<Key, Fault> {
         let _lock = self.lock(gun);
         let stored = self.storage.keys(gun).map_err(storage_fault)?;
         let mut of_role = stored.iter().filter(|key| key.role == role);
@@ -439,9 +446,7 @@ fn taken_over(
         keep(Role::Root, root.document.version(), bytes);
     }
     let (root, _) = roots.pop().ok_or_else(|| missing(Role::Root))?;
-    let find = |role: &Role| {
-        files.iter().find(|(found, _)| found == role).map(|(_, bytes)| bytes)
-    };
+    let find = |role: &Role| files.iter().find(|(found, _)| found == role).map(|(_, bytes)| bytes);
     let verify = |role: &Role| root.document.role_keys(role).ok_or_else(|| missing(role.clone()));
     let bytes = find(&Role::Timestamp).ok_or_else(|| missing(Role::Timestamp))?;
     let timestamp = Signed::<Timestamp>::parse(bytes, &Role::Timestamp).map_err(invalid)?;

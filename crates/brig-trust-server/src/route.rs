@@ -36,15 +36,37 @@ pub(crate) enum Route {
     Ping,
     Health,
     Metrics,
-    Newest { gun: Gun, role: Role },
-    Version { gun: Gun, role: Role, version: u64 },
+    Newest {
+        gun: Gun,
+        role: Role,
+    },
+    Version {
+        gun: Gun,
+        role: Role,
+        version: u64,
+    },
     /// By SHA-256; `None` for hashes that nothing is found by.
-    Hash { gun: Gun, digest: Option<[u8; SHA256_LEN]> },
-    Upload { gun: Gun },
-    Delete { gun: Gun },
-    Key { gun: Gun, role: ServerRole },
-    NewKey { gun: Gun, role: ServerRole },
-    Feed { gun: Option<Gun> },
+    Hash {
+        gun: Gun,
+        digest: Option<[u8; SHA256_LEN]>,
+    },
+    Upload {
+        gun: Gun,
+    },
+    Delete {
+        gun: Gun,
+    },
+    Key {
+        gun: Gun,
+        role: ServerRole,
+    },
+    NewKey {
+        gun: Gun,
+        role: ServerRole,
+    },
+    Feed {
+        gun: Option<Gun>,
+    },
     /// Methods that are refused everywhere.
     NotAllowed,
     Unknown,
@@ -242,10 +264,7 @@ mod tests {
             Route::parse(&Method::DELETE, "/v2/reg.example%3A5000/a/b/_trust/tuf/"),
             Route::Delete { gun: a() }
         );
-        assert_eq!(
-            get("tuf/timestamp.key"),
-            Route::Key { gun: a(), role: ServerRole::Timestamp }
-        );
+        assert_eq!(get("tuf/timestamp.key"), Route::Key { gun: a(), role: ServerRole::Timestamp });
         assert_eq!(
             post("tuf/snapshot.key"),
             Route::NewKey { gun: a(), role: ServerRole::Snapshot }
@@ -257,11 +276,21 @@ mod tests {
     #[test]
     fn everything_else_is_unknown() {
         for path in [
-            "/", "/v2", "/v2//_trust/tuf/root.json", "/v2/a/_trust/tuf/", "/v2/a/_trust/tuf/root",
-            "/v2/a/_trust/tuf/root.key", "/v2/a/_trust/tuf/targets.key", "/v2/a*/_trust/tuf/root.json",
-            "/v2/a/_trust/tuf/targets/.json", "/v2/a/_trust/tuf/targets/a b.json",
-            "/v2/a/_trust/tuf/99999999999999999999.root.json", "/v2/a/_trust/tuf/x.root.json",
-            "/v2/a/../b/_trust/tuf/root.json", "/v2/a%00/_trust/tuf/root.json", "/v2/%ff",
+            "/",
+            "/v2",
+            "/v2//_trust/tuf/root.json",
+            "/v2/a/_trust/tuf/",
+            "/v2/a/_trust/tuf/root",
+            "/v2/a/_trust/tuf/root.key",
+            "/v2/a/_trust/tuf/targets.key",
+            "/v2/a*/_trust/tuf/root.json",
+            "/v2/a/_trust/tuf/targets/.json",
+            "/v2/a/_trust/tuf/targets/a b.json",
+            "/v2/a/_trust/tuf/99999999999999999999.root.json",
+            "/v2/a/_trust/tuf/x.root.json",
+            "/v2/a/../b/_trust/tuf/root.json",
+            "/v2/a%00/_trust/tuf/root.json",
+            "/v2/%ff",
         ] {
             assert_eq!(Route::parse(&Method::GET, path), Route::Unknown, "{path}");
         }

@@ -215,14 +215,15 @@ impl Service {
         let kibibytes = u32::try_from(size / 1024 + 1).unwrap_or(u32::MAX);
         let room = tokio::time::timeout(ROOM_TIMEOUT, self.room.acquire_many(kibibytes));
         let _room = room.await.ok().and_then(Result::ok).ok_or_else(Fault::overloaded)?;
-        let content = tokio::time::timeout(BODY_TIMEOUT, Limited::new(content, MAX_UPLOAD).collect())
-            .await
-            .map_err(|_| Fault::malformed_upload("the body did not arrive in time"))?
-            .map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
-                true => too_large(),
-                false => Fault::malformed_upload("the body ended early"),
-            })?
-            .to_bytes();
+        let content =
+            tokio::time::timeout(BODY_TIMEOUT, Limited::new(content, MAX_UPLOAD).collect())
+                .await
+                .map_err(|_| Fault::malformed_upload("the body did not arrive in time"))?
+                .map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
+                    true => too_large(),
+                    false => Fault::malformed_upload("the body ended early"),
+                })?
+                .to_bytes();
         self.blocking(move |all| {
             let parts = multipart::parse(&content_type, &content).map_err(|e| refused(&e))?;
             all.publish(&gun, &Upload::read(parts)?, now)

@@ -111,7 +111,9 @@ impl Vault {
             }
         };
         let ring = match wrapped {
-            Some(wrapped) => KeyRing::unwrap(&kek, wrapped.expose_secret()).map_err(seal(&key_file))?,
+            Some(wrapped) => {
+                KeyRing::unwrap(&kek, wrapped.expose_secret()).map_err(seal(&key_file))?
+            }
             None => {
                 let ring = KeyRing::generate().map_err(seal(&ring_file))?;
                 let wrapped = ring.wrap(&kek).map_err(seal(&ring_file))?;
@@ -134,8 +136,7 @@ impl Vault {
         let id = public.id();
         let plain = private.to_pkcs8()?;
         let place = place(gun, role, &id);
-        let sealed =
-            self.ring.seal(Place { kind: SEALED, id: &place }, plain.expose_secret())?;
+        let sealed = self.ring.seal(Place { kind: SEALED, id: &place }, plain.expose_secret())?;
         let stored = StoredKey { role, id: id.clone(), sealed, made: now, named: false };
         Ok((stored, ServerKey { id, public, private }))
     }

@@ -6,7 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use brig_pki::PkiError;
 use brig_pki::hash;
-use brig_pki::signing::{Algorithm, PublisherCertificate, Scheme, SigningKey, VerifyingKey, certificate_key};
+use brig_pki::signing::{
+    Algorithm, PublisherCertificate, Scheme, SigningKey, VerifyingKey, certificate_key,
+};
 use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;

@@ -55,10 +55,8 @@ impl Passwords {
     pub fn load(path: &Path, realm: &str) -> Result<Self, AuthError> {
         quotable(realm)?;
         let content = ArcSwap::from_pointee(Users::read(path)?);
-        let key = random::bytes().map_err(|source| AuthError::Bundle {
-            path: path.to_owned(),
-            source,
-        })?;
+        let key = random::bytes()
+            .map_err(|source| AuthError::Bundle { path: path.to_owned(), source })?;
         Ok(Self {
             path: path.to_owned(),
             realm: realm.to_owned(),
@@ -126,11 +124,8 @@ impl Users {
         let text = read(path, MAX_FILE)?;
         let mut by_name = HashMap::new();
         for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
-            let wrong = |reason: String| AuthError::Line {
-                path: path.to_owned(),
-                line: at + 1,
-                reason,
-            };
+            let wrong =
+                |reason: String| AuthError::Line { path: path.to_owned(), line: at + 1, reason };
             let line = std::str::from_utf8(line).map_err(|_| wrong("it is not text".to_owned()))?;
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {

@@ -244,7 +244,8 @@ mod tests {
 
     impl Issuer {
         fn new() -> Self {
-            let (key, now) = (SigningKey::generate(Curve::P256).unwrap(), OffsetDateTime::now_utc());
+            let (key, now) =
+                (SigningKey::generate(Curve::P256).unwrap(), OffsetDateTime::now_utc());
             let certificate = PublisherCertificate::issue("tokens", &key, now).unwrap();
             Self { key, certificate, now }
         }
@@ -262,7 +263,8 @@ mod tests {
         }
 
         fn token(&self, algorithm: &str, claims: &Value) -> String {
-            let der: String = self.certificate.lines().filter(|line| !line.contains("---")).collect();
+            let der: String =
+                self.certificate.lines().filter(|line| !line.contains("---")).collect();
             let header = json!({ "typ": "JWT", "alg": algorithm, "x5c": [der] });
             let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
             let message = format!("{}.{}", encode(&header), encode(claims));
@@ -293,8 +295,7 @@ mod tests {
         for access in [&pull, &Access::Repository(&app, &["push", "pull"]), &Access::Catalog] {
             check(&good, access).unwrap();
         }
-        for access in
-            [Access::Repository(&app, &["*"]), Access::Repository(&elsewhere, &["pull"])]
+        for access in [Access::Repository(&app, &["*"]), Access::Repository(&elsewhere, &["pull"])]
         {
             let challenge = check(&good, &access).unwrap_err();
             assert!(challenge.ends_with(",error=\"insufficient_scope\""), "{challenge}");
@@ -328,8 +329,10 @@ mod tests {
             let challenge = check(&bad, &pull).unwrap_err();
             assert!(challenge.contains("error=\"invalid_token\""), "{bad}: {challenge}");
         }
-        assert_eq!(check(&changed("access", Value::Null), &pull).unwrap_err(),
-            "Bearer realm=\"https://auth.example/token\",service=\"trust\",scope=\"repository:reg/app:pull\",error=\"insufficient_scope\"");
+        assert_eq!(
+            check(&changed("access", Value::Null), &pull).unwrap_err(),
+            "Bearer realm=\"https://auth.example/token\",service=\"trust\",scope=\"repository:reg/app:pull\",error=\"insufficient_scope\""
+        );
         let nobody = tokens.check(None, &Access::Catalog, issuer.now).unwrap_err().0;
         assert!(nobody.ends_with("scope=\"registry:catalog:*\""), "{nobody}");
         // Another bundle counts from the next look at it.

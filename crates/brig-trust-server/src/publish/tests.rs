@@ -90,10 +90,9 @@ impl World {
         current: Option<&Repository>,
         files: &[(&str, Bytes)],
     ) -> Result<Repository, Fault> {
-        let parts = files.iter().map(|(name, content)| Part {
-            filename: (*name).to_owned(),
-            content: content.clone(),
-        });
+        let parts = files
+            .iter()
+            .map(|(name, content)| Part { filename: (*name).to_owned(), content: content.clone() });
         let upload = Upload::read(parts.collect())?;
         let publication = publish(&self.gun, current, &upload, self, self.now)?;
         Ok(apply(current, publication))
@@ -110,9 +109,7 @@ impl World {
 
 fn apply(current: Option<&Repository>, publication: Publication) -> Repository {
     let mut files = current.map(|current| current.files.clone()).unwrap_or_default();
-    let of = |role: Role| {
-        publication.files.iter().find(|file| file.role == role).cloned()
-    };
+    let of = |role: Role| publication.files.iter().find(|file| file.role == role).cloned();
     let timestamp = of(Role::Timestamp).unwrap();
     let snapshot = of(Role::Snapshot).or(current.map(|one| one.snapshot.clone())).unwrap();
     for file in publication.files {
@@ -137,8 +134,7 @@ fn what_is_published_verifies() {
     let world = World::new();
     let first = world.first();
     assert_eq!((first.timestamp.version, first.snapshot.version), (1, 1));
-    let timestamp =
-        Signed::<Timestamp>::parse(&first.timestamp.bytes, &Role::Timestamp).unwrap();
+    let timestamp = Signed::<Timestamp>::parse(&first.timestamp.bytes, &Role::Timestamp).unwrap();
     let root = world.root(1);
     timestamp.verify(&root.role_keys(&Role::Timestamp).unwrap()).unwrap();
     timestamp.document.snapshot().unwrap().check("snapshot", &first.snapshot.bytes).unwrap();
@@ -187,6 +183,9 @@ fn delegations_follow_their_parents() {
     }
 }
 
+/// What it is, what is stored, what is sent, and the name of what that breaks.
+type Case<'a> = (&'a str, Option<&'a Repository>, Vec<(&'a str, Bytes)>, &'a str);
+
 #[test]
 fn each_bad_upload_is_refused_for_its_reason() {
     let world = World::new();
@@ -218,7 +217,7 @@ fn each_bad_upload_is_refused_for_its_reason() {
     let server = world.server.borrow();
     let own = &server[0].1;
     let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-    let cases: Vec<(&str, Option<&Repository>, Vec<(&str, Bytes)>, &str)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("no name", Some(&first), vec![("", world.sign_targets(world.targets(3)))], "NO_FILENAME"),
         ("no role", Some(&first), vec![("tragets", text("{}"))], "INVALID_ROLE"),
         ("a path", Some(&first), vec![("targets/../root", text("{}"))], "INVALID_ROLE"),
@@ -228,7 +227,10 @@ fn each_bad_upload_is_refused_for_its_reason() {
         (
             "no version",
             Some(&first),
-            vec![("targets", text(r#"{"signed":{"_type":"Targets","expires":"2030-01-01T00:00:00Z"}}"#))],
+            vec![(
+                "targets",
+                text(r#"{"signed":{"_type":"Targets","expires":"2030-01-01T00:00:00Z"}}"#),
+            )],
             "MALFORMED_JSON",
         ),
         (
@@ -240,11 +242,21 @@ fn each_bad_upload_is_refused_for_its_reason() {
             ],
             "ErrValidation",
         ),
-        ("only targets", None, vec![("targets", world.sign_targets(world.targets(1)))], "ErrValidation"),
+        (
+            "only targets",
+            None,
+            vec![("targets", world.sign_targets(world.targets(1)))],
+            "ErrValidation",
+        ),
         ("only root", None, vec![("root", world.sign_root(world.root(1)))], "ErrValidation"),
         ("first root 3", None, vec![("root", world.sign_root(world.root(3)))], "ErrBadRoot"),
         ("root jumps", Some(&first), vec![("root", world.sign_root(world.root(3)))], "ErrBadRoot"),
-        ("another owner", Some(&first), vec![("root", stranger.sign_root(stranger.root(2)))], "ErrBadRoot"),
+        (
+            "another owner",
+            Some(&first),
+            vec![("root", stranger.sign_root(stranger.root(2)))],
+            "ErrBadRoot",
+        ),
         ("expired root", Some(&first), vec![("root", world.sign_root(expired_root))], "ErrBadRoot"),
         (
             "unsigned root",
@@ -252,8 +264,18 @@ fn each_bad_upload_is_refused_for_its_reason() {
             vec![("root", signed(world.root(2), "root", &[]))],
             "ErrBadRoot",
         ),
-        ("wrong key", Some(&first), vec![("targets", stranger.sign_targets(world.targets(3)))], "ErrBadTargets"),
-        ("no signature", Some(&first), vec![("targets", signed(world.targets(3), "targets", &[]))], "ErrBadTargets"),
+        (
+            "wrong key",
+            Some(&first),
+            vec![("targets", stranger.sign_targets(world.targets(3)))],
+            "ErrBadTargets",
+        ),
+        (
+            "no signature",
+            Some(&first),
+            vec![("targets", signed(world.targets(3), "targets", &[]))],
+            "ErrBadTargets",
+        ),
         ("tampered", Some(&first), vec![("targets", text(&tampered))], "ErrBadTargets"),
         ("expired", Some(&first), vec![("targets", world.sign_targets(expired))], "ErrBadTargets"),
         ("another type", Some(&first), vec![("targets", other_type)], "ErrBadTargets"),
@@ -266,9 +288,12 @@ fn each_bad_upload_is_refused_for_its_reason() {
         (
             "snapshot of another file",
             Some(&first),
-            vec![("snapshot", snapshot(own, |s| {
-                s.meta.insert(Role::Targets, FileMeta::of(b"other"));
-            }))],
+            vec![(
+                "snapshot",
+                snapshot(own, |s| {
+                    s.meta.insert(Role::Targets, FileMeta::of(b"other"));
+                }),
+            )],
             "ErrBadSnapshot",
         ),
         (
@@ -280,9 +305,12 @@ fn each_bad_upload_is_refused_for_its_reason() {
         (
             "expired snapshot",
             Some(&first),
-            vec![("snapshot", snapshot(own, |s| {
-                s.expires = Expires(OffsetDateTime::UNIX_EPOCH);
-            }))],
+            vec![(
+                "snapshot",
+                snapshot(own, |s| {
+                    s.expires = Expires(OffsetDateTime::UNIX_EPOCH);
+                }),
+            )],
             "ErrBadSnapshot",
         ),
     ];
@@ -345,5 +373,7 @@ fn what_ends_soon_is_signed_anew() {
         much_later.files.iter().map(|file| (file.role.as_str(), file.version)).collect();
     assert_eq!(roles, [("snapshot", 2), ("timestamp", 2)]);
     world.server.borrow_mut().clear();
-    assert!(renew(&world.gun, &first, &world, world.now + Duration::days(99), ahead).unwrap().is_none());
+    assert!(
+        renew(&world.gun, &first, &world, world.now + Duration::days(99), ahead).unwrap().is_none()
+    );
 }

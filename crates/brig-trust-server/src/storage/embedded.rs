@@ -22,8 +22,8 @@ use brig_trust::{Gun, KeyId, Role};
 use bytes::Bytes;
 use redb::backends::FileBackend;
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageError as Redb,
-    TableDefinition, WriteTransaction,
+    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _,
+    StorageError as Redb, TableDefinition, WriteTransaction,
 };
 use time::OffsetDateTime;
 
@@ -86,7 +86,11 @@ impl EmbeddedStorage {
         &self,
         read: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StorageError> {
-        self.database.begin_read().map_err(redb::Error::from).and_then(|tx| read(&tx)).map_err(failed)
+        self.database
+            .begin_read()
+            .map_err(redb::Error::from)
+            .and_then(|tx| read(&tx))
+            .map_err(failed)
     }
 }
 
@@ -247,8 +251,9 @@ impl Storage for EmbeddedStorage {
             }
             Ok(names)
         })?;
-        let gun =
-            |name: String| Gun::parse(&name).map_err(|error| StorageError::Format(error.to_string()));
+        let gun = |name: String| {
+            Gun::parse(&name).map_err(|error| StorageError::Format(error.to_string()))
+        };
         names.into_iter().map(gun).collect()
     }
 
@@ -333,7 +338,9 @@ fn name_keys(tx: &WriteTransaction, gun: &str, named: &[KeyId]) -> Result<(), re
     for role in [ServerRole::Snapshot.role(), ServerRole::Timestamp.role()] {
         for id in named {
             let place = (gun, role.as_str(), id.as_str());
-            let Some(value) = keys.get(place)?.map(|value| value.value().to_vec()) else { continue };
+            let Some(value) = keys.get(place)?.map(|value| value.value().to_vec()) else {
+                continue;
+            };
             // What cannot be read is left to whoever wants to use it.
             let Ok((made, false, sealed)) = records::read_key(&value) else { continue };
             keys.insert(place, records::key(made, true, sealed).as_slice())?;

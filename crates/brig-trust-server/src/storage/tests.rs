@@ -24,7 +24,8 @@ fn publication(name: &str, after: Option<u64>, files: Vec<StoredFile>) -> Public
         after,
         files,
         named_keys: Vec::new(),
-        due: OffsetDateTime::UNIX_EPOCH + Duration::days(i64::try_from(after.unwrap_or(0)).unwrap()),
+        due: OffsetDateTime::UNIX_EPOCH
+            + Duration::days(i64::try_from(after.unwrap_or(0)).unwrap()),
     }
 }
 
@@ -53,7 +54,11 @@ fn a_publication_is_there_whole_or_not_at_all() {
         (None, vec![file("timestamp", 2, "x")], "overtaken"),
         (Some(2), vec![file("timestamp", 3, "x")], "overtaken"),
         (Some(1), vec![file("targets", 2, "x"), file("timestamp", 2, "x")], "version"),
-        (Some(1), vec![file("targets/x", 1, "x"), file("root", 1, "x"), file("timestamp", 2, "x")], "version"),
+        (
+            Some(1),
+            vec![file("targets/x", 1, "x"), file("root", 1, "x"), file("timestamp", 2, "x")],
+            "version",
+        ),
         (Some(1), vec![file("targets", 9, "t9"), file("timestamp", 2, "ts2")], "done"),
     ] {
         assert_eq!(kind(storage.publish(publication("r/a", after, files))), expected);
@@ -86,12 +91,15 @@ fn a_publication_is_there_whole_or_not_at_all() {
         line(4, "r/a", 0),
         line(5, "r/a", 1),
     );
-    assert_eq!(seen(None, Stretch::After(0), 100), [&one, &two, &three, &four, &five].map(Clone::clone));
-    assert_eq!(seen(None, Stretch::After(3), 1), [four.clone()]);
+    assert_eq!(
+        seen(None, Stretch::After(0), 100),
+        [&one, &two, &three, &four, &five].map(Clone::clone)
+    );
+    assert_eq!(seen(None, Stretch::After(3), 1), std::slice::from_ref(&four));
     assert_eq!(seen(None, Stretch::Before(None), 2), [four.clone(), five.clone()]);
     assert_eq!(seen(None, Stretch::Before(Some(3)), 5), [one.clone(), two.clone()]);
     assert_eq!(seen(Some(&b), Stretch::After(0), 5), [two]);
-    assert_eq!(seen(Some(&a), Stretch::Before(Some(4)), 1), [three.clone()]);
+    assert_eq!(seen(Some(&a), Stretch::Before(Some(4)), 1), std::slice::from_ref(&three));
     assert_eq!(seen(Some(&a), Stretch::After(1), 9), [three, four, five]);
 }
 

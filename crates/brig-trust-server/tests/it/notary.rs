@@ -89,7 +89,10 @@ fn every_command_that_talks_to_a_server() {
     let (key, certificate) = (folder.path().join("d.key"), folder.path().join("d.crt"));
     let (key, certificate) = (key.display().to_string(), certificate.display().to_string());
     let made = Command::new("openssl")
-        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=d -days 300".split(' '))
+        .args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=d -days 300"
+                .split(' '),
+        )
         .args(["-keyout", &key, "-out", &certificate])
         .output()
         .unwrap();
@@ -107,7 +110,10 @@ fn every_command_that_talks_to_a_server() {
     let stranger = tempfile::tempdir().unwrap();
     let stranger = Notary { url: server.url(), ca: &ca, folder: stranger.path() };
     let (good, text) = stranger.run(&["list", gun]);
-    assert!(!good && text.contains("does not have trust data for example.com/collection"), "{text}");
+    assert!(
+        !good && text.contains("does not have trust data for example.com/collection"),
+        "{text}"
+    );
     // Another one of the same name is no successor.
     notary.ok(&["init", "-p", gun]);
     notary.ok(&["list", gun]);

@@ -30,8 +30,8 @@ pub(crate) fn signer_role(at: usize) -> Role {
 impl Owner {
     pub(crate) fn new(gun: &str, signers: usize) -> Self {
         let (gun, root_key) = (Gun::parse(gun).unwrap(), key());
-        let pem =
-            PublisherCertificate::issue(gun.as_str(), &root_key, OffsetDateTime::now_utc()).unwrap();
+        let pem = PublisherCertificate::issue(gun.as_str(), &root_key, OffsetDateTime::now_utc())
+            .unwrap();
         Self {
             gun,
             root_key,
@@ -71,10 +71,7 @@ impl Owner {
     pub(crate) async fn first(&self, remote: &HttpRemote) -> Vec<(Role, Vec<u8>)> {
         let snapshot = remote.server_key(&self.gun, ServerRole::Snapshot).await.unwrap();
         let timestamp = remote.server_key(&self.gun, ServerRole::Timestamp).await.unwrap();
-        vec![
-            (Role::Root, self.root(1, snapshot, timestamp)),
-            (Role::Targets, self.targets(1)),
-        ]
+        vec![(Role::Root, self.root(1, snapshot, timestamp)), (Role::Targets, self.targets(1))]
     }
 
     /// Makes the repository.

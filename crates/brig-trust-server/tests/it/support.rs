@@ -34,10 +34,20 @@ fn openssl(folder: &Path, arguments: &str) {
 /// A certificate for localhost and its authority.
 fn certificates(folder: &Path) {
     const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
-    openssl(folder, &format!("req -x509 {KEY} -keyout ca.key -out ca.pem -subj /CN=test-ca -days 9"));
+    std::fs::write(
+        folder.join("names"),
+        "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n",
+    )
+    .unwrap();
+    openssl(
+        folder,
+        &format!("req -x509 {KEY} -keyout ca.key -out ca.pem -subj /CN=test-ca -days 9"),
+    );
     openssl(folder, &format!("req {KEY} -keyout server.key -out request -subj /CN=localhost"));
-    openssl(folder, "x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days 9 -extfile names -out server.pem");
+    openssl(
+        folder,
+        "x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days 9 -extfile names -out server.pem",
+    );
 }
 
 impl Server {
@@ -147,7 +157,8 @@ impl Server {
     pub(crate) async fn ask(&self, method: &str, path: &str, more: &[&str], body: &[u8]) -> Answer {
         let socket = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let mut stream = self.connector().connect("localhost", socket).await.unwrap();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         if !body.is_empty() || method == "POST" {
             head.push_str(&format!("Content-Length: {}\r\n", body.len()));
         }
@@ -213,7 +224,9 @@ impl Answer {
 pub(crate) fn upload(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, content) in files {
-        let head = format!("--B\r\nContent-Disposition: form-data; name=\"files\"; filename=\"{name}\"\r\nContent-Type: application/octet-stream\r\n\r\n");
+        let head = format!(
+            "--B\r\nContent-Disposition: form-data; name=\"files\"; filename=\"{name}\"\r\nContent-Type: application/octet-stream\r\n\r\n"
+        );
         body.extend_from_slice(head.as_bytes());
         body.extend_from_slice(content);
         body.extend_from_slice(b"\r\n");

@@ -1,7 +1,7 @@
 //! Statuses, codes, headers and bodies: beside Debian's notary-server where both do the same.
 
-use brig_trust::remote::Remote as _;
 use brig_trust::Role;
+use brig_trust::remote::Remote as _;
 
 use crate::owner::Owner;
 use crate::support::{Answer, Server, UPLOAD, upload};
@@ -93,7 +93,10 @@ fn the_same_answers_as_notary_server() {
         }
         for (method, path) in REQUESTS {
             let path = path.replace('@', &base);
-            let (one, two) = (ours.ask(method, &path, &[], b"").await, theirs.ask(method, &path, &[], b"").await);
+            let (one, two) = (
+                ours.ask(method, &path, &[], b"").await,
+                theirs.ask(method, &path, &[], b"").await,
+            );
             assert_eq!(facts(&one), facts(&two), "{method} {path}: {one:?} {two:?}");
             if one.status == 200 {
                 for name in ["content-type", "cache-control"] {
@@ -126,19 +129,25 @@ fn files_by_name_version_and_hash() {
         assert_eq!(tag, format!("\"{hash}\""));
         let by_hash = server.get(&format!("{base}root.{hash}.json")).await;
         assert_eq!(by_hash.body, newest.body);
-        assert_eq!(by_hash.header("cache-control"), Some("public, max-age=2592000, s-maxage=2592000"));
+        assert_eq!(
+            by_hash.header("cache-control"),
+            Some("public, max-age=2592000, s-maxage=2592000")
+        );
         let upper = server.get(&format!("{base}root.{}.json", hash.to_uppercase())).await;
         assert_eq!(upper.status, 404);
         for line in [format!("If-None-Match: {tag}"), format!("If-None-Match: \"x\", W/{tag}")] {
             let same = server.ask("GET", &format!("{base}root.json"), &[&line], b"").await;
             assert_eq!((same.status, same.body.as_str()), (304, ""));
         }
-        let other = server.ask("GET", &format!("{base}root.json"), &["If-None-Match: \"x\""], b"").await;
+        let other =
+            server.ask("GET", &format!("{base}root.json"), &["If-None-Match: \"x\""], b"").await;
         assert_eq!(other.status, 200);
         assert!(newest.header("last-modified").unwrap().ends_with(" GMT"));
         // The keys that the root names; a new one counts once a root names it.
         let key = server.get(&format!("{base}snapshot.key")).await.body;
-        assert!(first[0].1.windows(60).any(|part| key.contains(std::str::from_utf8(part).unwrap())));
+        assert!(
+            first[0].1.windows(60).any(|part| key.contains(std::str::from_utf8(part).unwrap()))
+        );
         let new = server.ask("POST", &format!("{base}snapshot.key"), &[], b"").await.body;
         assert_ne!(new, key);
         assert_eq!(server.get(&format!("{base}snapshot.key")).await.body, key);
@@ -151,12 +160,16 @@ fn files_by_name_version_and_hash() {
         }
         assert_eq!(server.ask("HEAD", &format!("{base}root.json"), &[], b"").await.status, 404);
         let metrics = server.get("/metrics").await.body;
-        assert!(metrics.contains("brig_trust_requests_total{route=\"upload\",status=\"200\"} 1"), "{metrics}");
+        assert!(
+            metrics.contains("brig_trust_requests_total{route=\"upload\",status=\"200\"} 1"),
+            "{metrics}"
+        );
         // Deleted: gone, also by hash; what begins with the same name is not.
         let near = Owner::new(&format!("{GUN}/x"), 0);
         near.publish(&remote).await;
         remote.delete(&owner.gun).await.unwrap();
-        for name in ["root.json".to_owned(), "1.root.json".to_owned(), format!("root.{hash}.json")] {
+        for name in ["root.json".to_owned(), "1.root.json".to_owned(), format!("root.{hash}.json")]
+        {
             assert_eq!(server.get(&format!("{base}{name}")).await.status, 404);
         }
         assert_eq!(server.get(&format!("/v2/{GUN}/x/_trust/tuf/root.json")).await.status, 200);

@@ -49,7 +49,9 @@ struct ImportArgs {
 
 async fn import(context: &Context, args: ImportArgs) -> Result<()> {
     let (Some(url), Some(repository)) = (args.url, args.repository) else {
-        return Err(message("name the server and the repository: brig trust import --data-root FOLDER https://SERVER REGISTRY/NAME"));
+        return Err(message(
+            "name the server and the repository: brig trust import --data-root FOLDER https://SERVER REGISTRY/NAME",
+        ));
     };
     let data_root = args
         .data_root

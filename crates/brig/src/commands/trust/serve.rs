@@ -29,7 +29,12 @@ const REALM: &str = "brig trust";
 #[derive(Args, Debug)]
 struct ServeArgs {
     /// Address to listen on
-    #[arg(long, value_name = "host:port", default_value = "127.0.0.1:4443", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "host:port",
+        default_value = "127.0.0.1:4443",
+        hide_default_value = true
+    )]
     listen: String,
     /// Certificate of the server, PEM
     #[arg(long, value_name = "file")]
@@ -108,7 +113,9 @@ fn run(args: ServeArgs) -> Result<()> {
         let listener = TrustServer::listen(&listen).await.map_err(failed)?;
         let address = listener.local_addr().map_or(listen, |address| address.to_string());
         let until = server.certificate_end();
-        crate::output::warn(&format!("serving trust data on https://{address} (certificate valid until {until})"));
+        crate::output::warn(&format!(
+            "serving trust data on https://{address} (certificate valid until {until})"
+        ));
         let serving = server.serve(listener, stop.clone());
         let stopping = async {
             tokio::select! {
@@ -133,15 +140,13 @@ fn config(args: ServeArgs) -> Result<Config> {
         revoked: None,
     };
     let data_root = needed(args.data_root, "data-root FOLDER", "a folder for the trust data")?;
-    let tokens = [
-        &args.auth_token_realm,
-        &args.auth_token_service,
-        &args.auth_token_issuer,
-    ];
+    let tokens = [&args.auth_token_realm, &args.auth_token_service, &args.auth_token_issuer];
     let with_tokens = args.auth_token_bundle.is_some() || tokens.iter().any(|one| one.is_some());
     let authentication = match (args.auth_htpasswd, with_tokens) {
         (Some(_), true) => {
-            return Err(message("passwords or tokens, not both: --auth-htpasswd or --auth-token-…"));
+            return Err(message(
+                "passwords or tokens, not both: --auth-htpasswd or --auth-token-…",
+            ));
         }
         (Some(path), false) => Authentication::Passwords {
             passwords: Passwords::load(&path, REALM).map_err(wrong)?,

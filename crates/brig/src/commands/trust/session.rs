@@ -185,7 +185,11 @@ fn warn(repository: &Repository) {
 }
 
 /// Whom the trust server is believed to be.
-pub(super) fn connector(context: &Context, address: &ServerAddress, registry: &str) -> Result<WebConnector> {
+pub(super) fn connector(
+    context: &Context,
+    address: &ServerAddress,
+    registry: &str,
+) -> Result<WebConnector> {
     let dir = context.globals.config_dir().join("tls").join(address.authority());
     let mut extra_roots = Vec::new();
     let mut identity = None;

@@ -150,8 +150,7 @@ async fn chain(server: &Server, connector: &WebConnector) -> Vec<(String, Vec<u8
         brig_pki::hash::hex(&bytes)
     };
     let timestamp = fetch(format!("{base}timestamp.json")).await;
-    let snapshot =
-        fetch(format!("{base}snapshot.{}.json", hash(&timestamp.1, "snapshot"))).await;
+    let snapshot = fetch(format!("{base}snapshot.{}.json", hash(&timestamp.1, "snapshot"))).await;
     let targets = fetch(format!("{base}targets.{}.json", hash(&snapshot.1, "targets"))).await;
     vec![timestamp, snapshot, targets]
 }
@@ -223,7 +222,13 @@ struct Signer {
 }
 
 impl Signer {
-    fn new(engine: &dyn Engine, program: PathBuf, pki: &Pki, server: &Server, image: String) -> Self {
+    fn new(
+        engine: &dyn Engine,
+        program: PathBuf,
+        pki: &Pki,
+        server: &Server,
+        image: String,
+    ) -> Self {
         let home = tempfile::tempdir_in("/var/tmp").unwrap();
         let tls = home.path().join("tls").join(format!("localhost:{}", server.port));
         std::fs::create_dir_all(&tls).unwrap();
@@ -239,7 +244,8 @@ impl Signer {
         ]);
         let signer = Self { program, environment, image, _home: home };
         signer.run(&["trust", "key", "generate", "me", "--dir", "/tmp"]);
-        let _ = std::fs::rename("/tmp/me.pub", Path::new(&signer.environment["HOME"]).join("me.pub"));
+        let _ =
+            std::fs::rename("/tmp/me.pub", Path::new(&signer.environment["HOME"]).join("me.pub"));
         let key = format!("{}/me.pub", signer.environment["HOME"]);
         signer.run(&["trust", "signer", "add", "--key", &key, "me", &signer.image]);
         signer
