@@ -33,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("brig-swarm", &["brig-proto", "brig-pki", "brig-store"]),
+    ("brig-scan", &["brig-sys", "brig-pki"]),
     (
         "brigd",
         &[
@@ -50,7 +51,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("brig-trust-server", &["brig-pki", "brig-trust"]),
-    ("brig", &["brig-api", "brig-archive", "brig-pki", "brig-trust-server", "brig-trust"]),
+    (
+        "brig",
+        &["brig-api", "brig-archive", "brig-pki", "brig-trust-server", "brig-trust", "brig-scan"],
+    ),
 ];
 
 /// Crates that stand outside of the table: they test or check, and ship nothing.
