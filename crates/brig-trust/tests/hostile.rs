@@ -212,7 +212,8 @@ impl Stage {
             keys: vec![public.clone()],
             paths: vec![String::new()],
         };
-        let add = |role: &Role| Change::Add { role: role.clone(), name: "1".into(), meta: image(1) };
+        let add =
+            |role: &Role| Change::Add { role: role.clone(), name: "1".into(), meta: image(1) };
         let releases = Role::releases();
         let changes = [delegate(&nigel), delegate(&releases), add(&nigel), add(&releases)];
         stage.publisher().initialise(&changes).await.unwrap();
@@ -333,11 +334,20 @@ async fn files_of_different_times_do_not_mix() {
     // The old file under the new one's name, as the hash of the new one was asked for.
     let name = RemoteFile::Hash(releases.clone(), FileMeta::of(&now).sha256().unwrap()).name();
     stage.server.state.lock().unwrap().all.insert(name.clone(), before);
-    assert!(stage.refused().await.starts_with("sha256 checksum for targets/releases did not match: expected "));
+    assert!(
+        stage
+            .refused()
+            .await
+            .starts_with("sha256 checksum for targets/releases did not match: expected ")
+    );
     let mut longer = now.clone();
     longer.push(b' ');
     stage.server.state.lock().unwrap().all.insert(name.clone(), longer);
-    assert!(stage.refused().await.starts_with("targets/releases has "), "{}", stage.refused().await);
+    assert!(
+        stage.refused().await.starts_with("targets/releases has "),
+        "{}",
+        stage.refused().await
+    );
     stage.server.state.lock().unwrap().all.remove(&name);
     assert!(stage.refused().await.contains("does not have targets/releases"));
     stage.server.state.lock().unwrap().all.insert(name, now);
@@ -374,7 +384,8 @@ async fn wrong_keys_and_too_few_signatures() {
     stage.server.put(&Role::Timestamp, &good);
     // Targets are fatal; a delegation is left out.
     let targets = stage.server.read::<Targets>(&Role::Targets);
-    let forged = Signed::sign(targets.document.clone(), &Role::Targets, &[(&id, &stranger)]).unwrap();
+    let forged =
+        Signed::sign(targets.document.clone(), &Role::Targets, &[(&id, &stranger)]).unwrap();
     stage.server.put(&Role::Targets, &forged);
     stage.server.seal();
     assert_eq!(stage.refused().await, "valid signatures did not meet threshold for targets");
@@ -387,7 +398,9 @@ async fn wrong_keys_and_too_few_signatures() {
     let read = stage.read().await.unwrap();
     assert_eq!(
         read.warnings,
-        ["Error getting targets/releases: valid signatures did not meet threshold for targets/releases"]
+        [
+            "Error getting targets/releases: valid signatures did not meet threshold for targets/releases"
+        ]
     );
     assert_eq!(read.released("1").unwrap_err().to_string(), "No trust data for 1");
 }
@@ -409,7 +422,10 @@ async fn what_has_run_out() {
     stage.server.put(&releases, &late);
     stage.server.seal();
     let read = stage.read().await.unwrap();
-    assert!(read.warnings[0].starts_with("Error getting targets/releases: targets/releases expired at "));
+    assert!(
+        read.warnings[0]
+            .starts_with("Error getting targets/releases: targets/releases expired at ")
+    );
     assert!(read.released("1").is_err());
     // Its signer makes it good again, and loses nothing.
     stage.sign("2", image(2)).await;
@@ -461,7 +477,10 @@ async fn roots_are_followed_and_others_are_not() {
     let read = stage.read().await.unwrap();
     assert_eq!(read.root.document.version, 4);
     let asked = stage.server.asked();
-    assert!(asked.contains(&"2.root.json".to_owned()) && asked.contains(&"3.root.json".to_owned()), "{asked:?}");
+    assert!(
+        asked.contains(&"2.root.json".to_owned()) && asked.contains(&"3.root.json".to_owned()),
+        "{asked:?}"
+    );
     // One step is missing: a newcomer believes the newest, who knew the first does not.
     let other = Stage { reader: tempfile::tempdir().unwrap(), ..Stage::new().await };
     drop(other);
@@ -481,7 +500,10 @@ async fn roots_are_followed_and_others_are_not() {
         "could not rotate trust to a new trusted root: failed to validate data with current trusted certificates"
     );
     stage.server = Server::new();
-    assert!(stage.refused().await.contains("does not have trust data") || stage.refused().await.contains("trust data unavailable"));
+    assert!(
+        stage.refused().await.contains("does not have trust data")
+            || stage.refused().await.contains("trust data unavailable")
+    );
 }
 
 #[tokio::test]
@@ -497,7 +519,8 @@ async fn delegations_sign_within_their_paths_alone() {
             delegation.paths = vec!["v".to_owned()];
         }
     }
-    let id = stage.server.read::<Root>(&Role::Root).document.roles[&Role::Targets].key_ids[0].clone();
+    let id =
+        stage.server.read::<Root>(&Role::Root).document.roles[&Role::Targets].key_ids[0].clone();
     let targets = stage.by(targets, &Role::Targets, &id);
     stage.server.put(&Role::Targets, &targets);
     let deep = Role::parse("targets/releases/deep").unwrap();

@@ -137,7 +137,10 @@ fn each_goes_on_with_what_another_began() {
         }
         for client in dockers.iter().chain([&brig]) {
             let pulled = person.with(client, true, &["pull", &tagged("10")]);
-            assert!(pulled.ok().contains(&format!("Pull (1 of 1): {name}:10@sha256:")), "{pulled:?}");
+            assert!(
+                pulled.ok().contains(&format!("Pull (1 of 1): {name}:10@sha256:")),
+                "{pulled:?}"
+            );
         }
         run(second, &["trust", "revoke", &tagged("1")]).ok();
         let refused = person.with(first, true, &["pull", &tagged("1")]);
