@@ -119,7 +119,7 @@ impl Session {
 
     /// The newest state, to be changed; `None` if the server has none.
     pub(super) async fn read_to_change(&mut self) -> Result<Option<Repository>> {
-        let mut terminal = Terminal::default();
+        let mut terminal = Terminal;
         let read = self.publisher(&mut terminal).read().await;
         match read {
             Ok(repository) => {
@@ -137,21 +137,21 @@ impl Session {
         repository: &Repository,
         changes: &[Change],
     ) -> Result<()> {
-        let mut terminal = Terminal::default();
+        let mut terminal = Terminal;
         let done = self.publisher(&mut terminal).publish(repository, changes).await;
         done.map_err(|error| self.unpublished(error))
     }
 
     /// Publishes the repository for the first time.
     pub(super) async fn initialise(&mut self, changes: &[Change]) -> Result<()> {
-        let mut terminal = Terminal::default();
+        let mut terminal = Terminal;
         let done = self.publisher(&mut terminal).initialise(changes).await;
         done.map_err(|error| self.unpublished(error))
     }
 
     /// Gives a role another key.
     pub(super) async fn rotate(&mut self, role: &Role, keeper: brig_trust::Keeper) -> Result<()> {
-        let mut terminal = Terminal::default();
+        let mut terminal = Terminal;
         let done = self.publisher(&mut terminal).rotate(role, keeper).await;
         done.map_err(|error| self.unpublished(error))
     }
