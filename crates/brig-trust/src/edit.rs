@@ -329,7 +329,14 @@ fn signers(
     if opened.len() >= spec.threshold.max(1) {
         return Ok(opened);
     }
-    Err(refused.map_or(EditError::NoKey(wanted), EditError::Keys))
+    // Docker's texts: a root key that does not open is told as such, another one as missing.
+    match refused {
+        Some(KeyStoreError::WrongPassphrase) if spec.role != Role::Root => {
+            Err(EditError::NoKey(wanted))
+        }
+        Some(error) => Err(error.into()),
+        None => Err(EditError::NoKey(wanted)),
+    }
 }
 
 fn signed<T: Document>(

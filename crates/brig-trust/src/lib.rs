@@ -35,6 +35,6 @@ pub use metadata::{
 pub use name::{Gun, Role};
 pub use publish::{Keeper, PublishError, Publisher};
 pub use repository::{LookupError, Repository, Target};
-pub use root::{FirstUse, Pinning, accept_root};
+pub use root::{FirstUse, Pinning, accept_root, check_pinned};
 pub use signed::{Demands, Signature, Signed};
 pub use update::{Reading, RootCheck, Stale, UpdateError, read_offline, update};

@@ -146,6 +146,26 @@ pub fn check_remembered(root: &Signed<Root>, gun: &Gun) -> Result<(), TrustError
     root.verify(&keys).map_err(|_| TrustError::RootInvalid(BAD_INTEGRITY))
 }
 
+/// Checks a root that was believed before against pins that may be newer than it: what a policy
+/// asks for before it uses what is remembered.
+///
+/// # Errors
+/// [`TrustError::RootInvalid`], [`TrustError::NoPin`] where nothing names the repository.
+pub fn check_pinned(
+    root: &Signed<Root>,
+    gun: &Gun,
+    pinning: &Pinning,
+    now: OffsetDateTime,
+) -> Result<(), TrustError> {
+    let pin = pinning.of(gun, true)?;
+    let leaves = leaf_keys(&root.document, gun, None);
+    if leaves.into_iter().any(|(id, key)| pin.accepts(id, key, now)) {
+        Ok(())
+    } else {
+        Err(TrustError::RootInvalid(NO_PIN_MATCHES))
+    }
+}
+
 fn with_threshold<'a>(root: &Root, keys: Vec<(&'a KeyId, &'a Key)>) -> RoleKeys<'a> {
     // A root without its own role is not read; nothing meets this threshold.
     let threshold = root.roles.get(&Role::Root).map_or(usize::MAX, |role| role.threshold);
@@ -349,6 +369,8 @@ mod tests {
         ] {
             let found = accept_root(&root, None, &gun, &pinning, now);
             assert_eq!(found.err().map(|e| e.to_string()).as_deref(), refusal, "{pinning:?}");
+            let later = check_pinned(&root, &gun, &pinning, now);
+            assert_eq!(later.err().map(|e| e.to_string()).as_deref(), refusal, "{pinning:?}");
         }
         // The exact name outranks the beginning, the longer beginning the shorter.
         let mut certificates = pin("reg/*", &no);

@@ -29,6 +29,10 @@ fn commands_have_two_names() {
     assert_eq!(runs("container list").0, "brig container ls");
     assert_eq!(runs("ps").0, "brig ps");
     assert_eq!(runs("-H unix:///x image inspect a").0, "brig image inspect");
+    assert_eq!(runs("trust key generate a").0, "brig trust key generate");
+    assert_eq!(runs("trust sign a:1").0, "brig trust sign");
+    let (text, _) = fails("trust key bogus");
+    assert!(text.contains("brig trust key"), "{text}");
 }
 
 #[test]

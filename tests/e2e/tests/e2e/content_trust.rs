@@ -160,7 +160,7 @@ fn the_notary_cli_reads_rotates_and_goes_on(stage: &Stage) {
     let signed = sign("1");
     assert!(signed.ok().contains("Created signer: nigel\n"), "{signed:?}");
     let listed = person.notary(&["list", &name]);
-    assert!(listed.ok().contains("targets/releases"), "{listed:?}");
+    assert!(listed.ok().contains("targets/nigel"), "{listed:?}");
     // The snapshot key moves to the publisher and back; root and targets keys change.
     person.notary(&["key", "rotate", &name, "snapshot"]).ok();
     sign("2").ok();
@@ -171,7 +171,7 @@ fn the_notary_cli_reads_rotates_and_goes_on(stage: &Stage) {
     person.brig(&["trust", "key", "rotate", "--local", &name, "snapshot"]).ok();
     sign("4").ok();
     let listed = person.notary(&["list", &name]);
-    assert_eq!(listed.ok().matches("targets/releases").count(), 4, "{listed:?}");
+    assert_eq!(listed.ok().matches("targets/nigel").count(), 4, "{listed:?}");
     person.notary(&["remove", "-p", &name, "4", "-r", "targets/releases"]).ok();
     let (brig, dockers) = person.clients();
     for client in dockers.iter().chain([&brig]) {
@@ -231,7 +231,12 @@ fn a_tag_that_was_moved_is_pulled_as_it_was_signed(stage: &Stage) {
     ] {
         let theirs = reader.with(&dockers[0], true, &args);
         let ours = reader.with(&brig, true, &args);
-        assert_eq!(ours.stderr.replace("brig", "docker"), theirs.stderr, "{args:?}");
+        // Older CLIs end the sentence with a full stop and have another hint below it.
+        let first = |output: &Output| {
+            let line = output.stderr.lines().next().unwrap_or_default().trim_end_matches('.');
+            line.replace("brig:", "docker:")
+        };
+        assert_eq!(first(&ours), first(&theirs), "{args:?}");
         assert_eq!(ours.code, theirs.code, "{args:?}");
         // And the flag says otherwise.
         let mut flagged = args.clone();

@@ -36,14 +36,23 @@ struct CreateArgs {
 async fn create(context: &Context, args: CreateArgs) -> Result<()> {
     let run = async {
         let mut body = request::create(&args.container, crate::terminal::size())?;
-        create_container(context, &args.container, &mut body).await
+        let trusted = match trusted_image(context, &args.container, &body.config.image).await {
+            Ok(trusted) => trusted,
+            // Docker's `create` says this as it is, `run` as what it could not do.
+            Err(error) => return Ok(Err(error)),
+        };
+        create_container(context, &args.container, &mut body, trusted).await.map(Ok)
     };
     match run.await {
-        Ok(id) => crate::output::line(&id),
+        Ok(Ok(id)) => crate::output::line(&id),
+        Ok(Err(error)) => Err(error),
         Err(error @ (Error::BrokenPipe | Error::Endpoint(_))) => Err(error),
         Err(error) => Err(with_hint(&context.path, &error, error.run_status())),
     }
 }
+
+/// A tag, and its repository at the digest that was signed for it.
+pub(super) type Trusted = (Reference, Reference);
 
 /// When an image is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +114,7 @@ pub(super) async fn create_container(
     context: &Context,
     flags: &ContainerFlags,
     body: &mut ContainerCreateRequest,
+    trusted: Option<Trusted>,
 ) -> Result<String> {
     let pull = match flags.pull.as_str() {
         "always" => Pull::Always,
@@ -119,7 +129,6 @@ pub(super) async fn create_container(
     let mut cid_file = CidFile::create(flags.cidfile.as_deref())?;
     let version = context.client.version().await?;
     place_mac_address(body, version);
-    let trusted = trusted_image(context, flags, &body.config.image).await?;
     if let Some((_, digested)) = &trusted {
         body.config.image = digested.familiar();
     }
@@ -165,11 +174,11 @@ pub(super) async fn create_container(
 }
 
 /// With content trust: the tag that was asked for, and the digest that was signed for it.
-async fn trusted_image(
+pub(super) async fn trusted_image(
     context: &Context,
     flags: &ContainerFlags,
     image: &str,
-) -> Result<Option<(Reference, Reference)>> {
+) -> Result<Option<Trusted>> {
     if !flags.trust.enabled {
         return Ok(None);
     }

@@ -3,7 +3,7 @@
 use brig_api::container::WaitResponse;
 use clap::Args;
 
-use super::create::create_container;
+use super::create::{create_container, trusted_image};
 use super::flags::{ContainerFlags, on_by_default};
 use super::request;
 use super::session::{self, Ended, Resizable, Signals, Streams};
@@ -101,7 +101,8 @@ async fn run_container(context: &Context, args: RunArgs) -> Result<u8> {
         (false, false, true) => Some(Signals::watch()?),
         (false, false, false) => None,
     };
-    let id = create_container(context, flags, &mut body).await?;
+    let trusted = trusted_image(context, flags, &body.config.image).await?;
+    let id = create_container(context, flags, &mut body, trusted).await?;
 
     if !attached {
         client.none(Call::post(format!("/containers/{id}/start"))).await?;

@@ -190,10 +190,13 @@ fn pretty(report: &Report) -> String {
         text.push_str(&format!("\nNo signatures for {name}\n\n"));
     } else {
         text.push_str(&format!("\nSignatures for {name}\n\n"));
-        let rows = report
-            .signed_tags
-            .iter()
-            .map(|row| format!("{}\t{}\t{}", row.signed_tag, row.digest, row.signers.join(", ")));
+        let rows = report.signed_tags.iter().map(|row| {
+            let signers = match row.signers.as_slice() {
+                [only] if only == REPO_ADMIN => format!("({REPO_ADMIN})"),
+                signers => signers.join(", "),
+            };
+            format!("{}\t{}\t{signers}", row.signed_tag, row.digest)
+        });
         text.push_str(&aligned("SIGNED TAG\tDIGEST\tSIGNERS", rows));
     }
     if !report.signers.is_empty() {

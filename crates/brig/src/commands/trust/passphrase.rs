@@ -22,7 +22,7 @@ way to recover this key. You can find the key in your config directory.";
 const TOO_SHORT: &str = "Passphrase is too short. Please use a password manager to generate and store a good random passphrase.";
 
 /// Whoever runs the command.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Terminal;
 
 impl Passphrases for Terminal {

@@ -119,7 +119,7 @@ impl Session {
 
     /// The newest state, to be changed; `None` if the server has none.
     pub(super) async fn read_to_change(&mut self) -> Result<Option<Repository>> {
-        let mut terminal = Terminal::default();
+        let mut terminal = Terminal;
         let read = self.publisher(&mut terminal).read().await;
         match read {
             Ok(repository) => {
@@ -137,21 +137,21 @@ impl Session {
         repository: &Repository,
         changes: &[Change],
     ) -> Result<()> {
-        let mut terminal = Terminal::default();
+        let mut terminal = Terminal;
         let done = self.publisher(&mut terminal).publish(repository, changes).await;
         done.map_err(|error| self.unpublished(error))
     }
 
     /// Publishes the repository for the first time.
     pub(super) async fn initialise(&mut self, changes: &[Change]) -> Result<()> {
-        let mut terminal = Terminal::default();
+        let mut terminal = Terminal;
         let done = self.publisher(&mut terminal).initialise(changes).await;
         done.map_err(|error| self.unpublished(error))
     }
 
     /// Gives a role another key.
     pub(super) async fn rotate(&mut self, role: &Role, keeper: brig_trust::Keeper) -> Result<()> {
-        let mut terminal = Terminal::default();
+        let mut terminal = Terminal;
         let done = self.publisher(&mut terminal).rotate(role, keeper).await;
         done.map_err(|error| self.unpublished(error))
     }
@@ -266,5 +266,60 @@ fn remote_text(error: &RemoteError) -> String {
             format!("Error: error contacting notary server: {}", chain(error))
         }
         error => chain(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use brig_trust::LookupError;
+
+    use super::*;
+
+    #[test]
+    fn registries_on_this_machine() {
+        for near in ["127.0.0.1:5000", "127.8.8.8", "[::1]:5000", "localhost:5000", "localhost"] {
+            assert!(is_loopback(near), "{near}");
+        }
+        for far in ["192.0.2.1:5000", "[2001:db8::1]:443", "registry.invalid"] {
+            assert!(!is_loopback(far), "{far}");
+        }
+    }
+
+    #[test]
+    fn the_words_are_dockers() {
+        let gun = Gun::parse("r/a").unwrap();
+        let text = |error: UpdateError| explained(&gun, &error).text();
+        let host = "h:1".to_owned();
+        assert_eq!(
+            text(UpdateError::NoTrustData { host, gun: gun.clone() }),
+            "Error: remote trust data does not exist for r/a: h:1 does not have trust data for r/a"
+        );
+        assert_eq!(
+            text(UpdateError::Missing(Role::Timestamp)),
+            "Error: trust data missing for remote repository r/a or remote repository not found: timestamp trust data unavailable.  Has a notary repository been initialized?"
+        );
+        let rollback = TrustError::Rollback { role: Role::Timestamp, found: 18, known: 19 };
+        assert_eq!(
+            text(rollback.into()),
+            "Warning: potential malicious behavior - trust data version is lower than expected for remote repository r/a: version 18 is lower than current version 19"
+        );
+        assert_eq!(
+            text(TrustError::Threshold(Role::Timestamp).into()),
+            "Warning: potential malicious behavior - trust data has insufficient signatures for remote repository r/a: valid signatures did not meet threshold for timestamp"
+        );
+        let at = time::OffsetDateTime::UNIX_EPOCH;
+        assert_eq!(
+            text(TrustError::Expired { role: Role::Targets, at }.into()),
+            "Error: remote repository r/a out-of-date: targets expired at Thu Jan 1 00:00:00 UTC 1970"
+        );
+        assert_eq!(
+            text(RemoteError::Status(503).into()),
+            "unable to reach trust server at this time: 503."
+        );
+        assert_eq!(
+            text(RemoteError::Unauthorized.into()),
+            "you are not authorized to perform this operation: server returned 401."
+        );
+        assert_eq!(LookupError::Unknown("1".into()).to_string(), "No valid trust data for 1");
     }
 }

@@ -1,6 +1,6 @@
 //! `trust signer add` and `remove`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use brig_pki::signing::{PublicKeyFile, public_key_file};
 use brig_trust::remote::Action;
@@ -67,7 +67,7 @@ async fn add(context: &Context, args: AddArgs) -> Result<()> {
     if args.key.is_empty() {
         return Err(message("path to a public key must be provided using the `--key` flag"));
     }
-    let keys = args.key.iter().map(public_key).collect::<Result<Vec<_>>>()?;
+    let keys = args.key.iter().map(|path| public_key(path)).collect::<Result<Vec<_>>>()?;
     let changes = new_signer(name, &keys)?;
     let mut failed = Vec::new();
     for repository in &args.repositories {
@@ -105,7 +105,7 @@ async fn open(context: &Context, repository: &str) -> Result<Session> {
     Session::open(context, &reference, Action::Push).await
 }
 
-fn public_key(path: &PathBuf) -> Result<Key> {
+fn public_key(path: &Path) -> Result<Key> {
     let unreadable = |why: String| {
         message(format!("could not parse public key from file: {}: {why}", path.display()))
     };
