@@ -33,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("brig-swarm", &["brig-proto", "brig-pki", "brig-store"]),
+    ("brig-scan", &["brig-sys", "brig-pki"]),
     (
         "brigd",
         &[
@@ -49,7 +50,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "brig-swarm",
         ],
     ),
-    ("brig", &["brig-api", "brig-archive", "brig-pki", "brig-trust"]),
+    ("brig-trust-server", &["brig-pki", "brig-trust"]),
+    (
+        "brig",
+        &["brig-api", "brig-archive", "brig-pki", "brig-trust-server", "brig-trust", "brig-scan"],
+    ),
 ];
 
 /// Crates that stand outside of the table: they test or check, and ship nothing.
@@ -58,6 +63,7 @@ const UNBOUND: &[&str] = &["xtask", "brig-e2e"];
 /// A library with one owner each: whoever else wants it asks the owner.
 const OWNED: &[(&str, &[&str])] = &[
     ("age", &["brig-pki"]),
+    ("bcrypt", &["brig-pki"]),
     ("aws-lc-rs", &["brig-pki"]),
     ("axum", &["brigd"]),
     ("hickory-proto", &["brig-network"]),
@@ -65,7 +71,8 @@ const OWNED: &[(&str, &[&str])] = &[
     ("cedar-policy", &["brig-access"]),
     ("pkcs8", &["brig-pki"]),
     ("rcgen", &["brig-pki"]),
-    ("redb", &["brig-store"]),
+    // The trust server stands alone, without the cluster's store and its protocols.
+    ("redb", &["brig-store", "brig-trust-server"]),
     ("reqwest", &["brig-image"]),
     ("rtnetlink", &["brig-network"]),
     ("rustls", &["brig-pki"]),

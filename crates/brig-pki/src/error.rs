@@ -50,6 +50,12 @@ pub enum PkiError {
         /// Which rule it breaks.
         reason: &'static str,
     },
+    /// A hash of a password that cannot be used.
+    #[error("invalid hash of a password: {reason}")]
+    PasswordHash {
+        /// Which rule it breaks.
+        reason: &'static str,
+    },
     /// A public key that cannot be used.
     #[error("invalid public key: {reason}")]
     PublicKey {
@@ -122,6 +128,7 @@ impl Categorized for PkiError {
             | Self::NotValidNow { .. }
             | Self::Csr { .. }
             | Self::PrivateKey { .. }
+            | Self::PasswordHash { .. }
             | Self::PublicKey { .. }
             | Self::KeyMismatch
             | Self::ServerName(_) => ErrorKind::InvalidParameter,

@@ -25,7 +25,7 @@ mod envelope;
 mod publisher;
 
 pub use envelope::{decrypt_pkcs8, encrypt_pkcs8};
-pub use publisher::{PublisherCertificate, certificate_chains_to};
+pub use publisher::{PublisherCertificate, certificate_chains_to, certificate_key};
 
 /// Shortest RSA key that counts.
 pub const MIN_RSA_BITS: usize = 2048;

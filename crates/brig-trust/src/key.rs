@@ -6,7 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use brig_pki::PkiError;
 use brig_pki::hash;
-use brig_pki::signing::{Algorithm, PublisherCertificate, Scheme, SigningKey, VerifyingKey};
+use brig_pki::signing::{
+    Algorithm, PublisherCertificate, Scheme, SigningKey, VerifyingKey, certificate_key,
+};
 use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;
@@ -196,7 +198,7 @@ impl Key {
             KeyType::RsaX509 => KeyType::Rsa,
             KeyType::Ecdsa | KeyType::Rsa | KeyType::Ed25519 => return Ok(self.id()),
         };
-        Ok(Self { keytype, public: self.certificate()?.spki }.id())
+        Ok(Self { keytype, public: certificate_key(&self.public)? }.id())
     }
 
     /// The certificate that the key is wrapped in.
@@ -219,7 +221,7 @@ impl Key {
             KeyType::Ed25519 => return VerifyingKey::from_ed25519(&self.public),
             KeyType::Ecdsa | KeyType::Rsa => VerifyingKey::from_spki(&self.public)?,
             KeyType::EcdsaX509 | KeyType::RsaX509 => {
-                VerifyingKey::from_spki(&self.certificate()?.spki)?
+                VerifyingKey::from_spki(&certificate_key(&self.public)?)?
             }
         };
         let is_rsa = matches!(self.keytype, KeyType::Rsa | KeyType::RsaX509);

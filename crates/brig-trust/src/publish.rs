@@ -164,6 +164,22 @@ impl<R: Remote> Publisher<'_, R> {
         self.publish(&repository, &[Change::ReplaceKey { role: role.clone(), key }]).await
     }
 
+    /// Gives snapshot and timestamp to the server that is asked now, both in one root: one that
+    /// has taken the repository over holds neither key of the server before it, and can sign
+    /// nothing until it has both.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn move_to_server(&mut self) -> Result<(), PublishError> {
+        let repository = self.read().await?;
+        let mut changes = Vec::new();
+        for role in [ServerRole::Timestamp, ServerRole::Snapshot] {
+            let key = self.remote.rotate_server_key(self.gun, role).await?;
+            changes.push(Change::ReplaceKey { role: role.role(), key });
+        }
+        self.publish(&repository, &changes).await
+    }
+
     fn now(&self) -> OffsetDateTime {
         self.reading.now
     }

@@ -25,6 +25,44 @@ impl Notary {
     /// When it is not installed or does not come up.
     #[must_use]
     pub fn start() -> Self {
+        Self::run(|folder, address| {
+            let at = |name: &str| folder.join(name);
+            let config = serde_json::json!({
+                "server": {
+                    "http_addr": address,
+                    "tls_cert_file": at("cert.pem"),
+                    "tls_key_file": at("key.pem"),
+                },
+                "trust_service": { "type": "local", "key_algorithm": "ed25519" },
+                "storage": { "backend": "memory" },
+                "logging": { "level": "error" },
+            });
+            fs::write(at("server.json"), config.to_string()).expect("its configuration");
+            let mut command = Command::new("notary-server");
+            command.arg("-config").arg(at("server.json"));
+            command
+        })
+    }
+
+    /// Starts brig's own trust server in its place.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn brig() -> Self {
+        Self::run(|folder, address| {
+            let mut command = Command::new(crate::daemon::built("brig"));
+            command.args(["trust", "serve", "--listen", address]);
+            for (flag, name) in
+                [("--tlscert", "cert.pem"), ("--tlskey", "key.pem"), ("--data-root", "data")]
+            {
+                command.arg(flag).arg(folder.join(name));
+            }
+            command
+        })
+    }
+
+    fn run(command: impl FnOnce(&Path, &str) -> Command) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("brig-notary-")
             .tempdir_in("/var/tmp")
@@ -42,20 +80,7 @@ impl Notary {
             .output()
             .expect("openssl starts");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let config = serde_json::json!({
-            "server": {
-                "http_addr": address,
-                "tls_cert_file": at("cert.pem"),
-                "tls_key_file": at("key.pem"),
-            },
-            "trust_service": { "type": "local", "key_algorithm": "ed25519" },
-            "storage": { "backend": "memory" },
-            "logging": { "level": "error" },
-        });
-        fs::write(at("server.json"), config.to_string()).expect("its configuration");
-        let child = Command::new("notary-server")
-            .arg("-config")
-            .arg(at("server.json"))
+        let child = command(folder.path(), &address)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

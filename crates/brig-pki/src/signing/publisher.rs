@@ -141,6 +141,19 @@ pub fn certificate_chains_to(
         .is_ok())
 }
 
+/// The public key of a bundle's first certificate, SubjectPublicKeyInfo in DER.
+///
+/// Whether it is an authority's does not matter here: signers wrap their keys in whatever
+/// certificate they have.
+///
+/// # Errors
+/// [`PkiError::Pem`], [`PkiError::Certificate`].
+pub fn certificate_key(pem_text: &[u8]) -> Result<Vec<u8>, PkiError> {
+    let all = x509::certificates(pem_text)?;
+    let first = all.first().ok_or(PkiError::Pem { expected: "certificate" })?;
+    Ok(x509::parse(first)?.public_key().raw.to_vec())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

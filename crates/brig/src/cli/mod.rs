@@ -126,7 +126,19 @@ pub(crate) fn parse(program: &str, arguments: Vec<OsString>) -> Result<Request> 
         };
     }
     match tree::find(name) {
-        Some(Entry::Leaf(leaf)) => command(globals, format!("{program} {}", leaf.name), leaf, rest),
+        Some(Entry::Leaf(leaf)) => match tree::below(leaf, &rest) {
+            Some((inner, words)) => {
+                let names: Vec<String> =
+                    rest.drain(..words).map(|word| word.to_string_lossy().into_owned()).collect();
+                command(
+                    globals,
+                    format!("{program} {} {}", leaf.name, names.join(" ")),
+                    inner,
+                    rest,
+                )
+            }
+            None => command(globals, format!("{program} {}", leaf.name), leaf, rest),
+        },
         Some(Entry::Group(group)) => {
             in_group(globals, format!("{program} {}", group.name), group, rest)
         }

@@ -1,8 +1,10 @@
 //! Which commands there are, and under which names.
 
+use std::ffi::OsString;
+
 use super::Leaf;
 use crate::commands::{
-    access, audit, cluster, config, container, context, image, network, node, prune, secret,
+    access, audit, cluster, config, container, context, image, network, node, prune, scan, secret,
     service, swarm, system, trust, volume,
 };
 
@@ -65,7 +67,7 @@ pub(crate) const GROUPS: [&Group; 17] = [
 ];
 
 /// Commands that stand on their own, in the order of the help.
-pub(crate) const TOP: [&Leaf; 40] = [
+pub(crate) const TOP: [&Leaf; 41] = [
     &container::RUN,
     &container::EXEC,
     &container::PS,
@@ -98,6 +100,7 @@ pub(crate) const TOP: [&Leaf; 40] = [
     &container::RM,
     &image::RMI,
     &image::SAVE,
+    &scan::SCAN,
     &container::START,
     &container::STATS,
     &container::STOP,
@@ -110,6 +113,21 @@ pub(crate) const TOP: [&Leaf; 40] = [
 
 /// How many of [`TOP`] the help lists as common.
 pub(crate) const COMMON: usize = 12;
+
+/// The command that further words choose below a command that also stands alone (`scan IMAGE` and
+/// `scan db update`), and how many words that took.
+pub(crate) fn below(leaf: &Leaf, words: &[OsString]) -> Option<(&'static Leaf, usize)> {
+    if leaf.name != scan::SCAN.name {
+        return None;
+    }
+    scan::BELOW
+        .iter()
+        .filter(|(path, _)| {
+            path.len() <= words.len() && path.iter().zip(words).all(|(name, word)| word == name)
+        })
+        .max_by_key(|(path, _)| path.len())
+        .map(|(path, leaf)| (*leaf, path.len()))
+}
 
 /// All words.
 pub(crate) fn entries() -> impl Iterator<Item = Entry> {

@@ -10,6 +10,7 @@ pub(crate) mod image;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod prune;
+pub(crate) mod scan;
 pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod swarm;

@@ -1,5 +1,5 @@
 //! Content trust: brig's client, docker's and notary's on one trust server and one trust folder,
-//! each going on with what another one began.
+//! each going on with what another one began; on notary-server and on brig's own.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -23,11 +23,11 @@ struct Person<'a> {
 }
 
 impl Stage {
-    fn start() -> Self {
+    fn with(notary: Notary) -> Self {
         let stage = Self {
             daemon: Brigd::start(),
             registry: Registry::start(None),
-            notary: Notary::start(),
+            notary,
             folder: tempfile::tempdir_in("/var/tmp").unwrap(),
         };
         let person = stage.person("loader");
@@ -103,9 +103,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-#[test]
-fn each_goes_on_with_what_another_began() {
-    let stage = Stage::start();
+fn each_goes_on_with_what_another_began(stage: &Stage) {
     let person = stage.person("nigel");
     let (brig, dockers) = person.clients();
     let docker = &dockers[0];
@@ -151,9 +149,7 @@ fn each_goes_on_with_what_another_began() {
     }
 }
 
-#[test]
-fn the_notary_cli_reads_rotates_and_goes_on() {
-    let stage = Stage::start();
+fn the_notary_cli_reads_rotates_and_goes_on(stage: &Stage) {
     let person = stage.person("nigel");
     let name = stage.name("team/app");
     for tag in ["1", "2", "3", "4"] {
@@ -193,9 +189,7 @@ fn the_notary_cli_reads_rotates_and_goes_on() {
     assert!(listed.ok().contains(" targets"), "{listed:?}");
 }
 
-#[test]
-fn a_tag_that_was_moved_is_pulled_as_it_was_signed() {
-    let stage = Stage::start();
+fn a_tag_that_was_moved_is_pulled_as_it_was_signed(stage: &Stage) {
     let person = stage.person("nigel");
     let name = stage.name("team/app");
     let tagged = format!("{name}:1");
@@ -252,3 +246,34 @@ fn a_tag_that_was_moved_is_pulled_as_it_was_signed() {
         }
     }
 }
+
+/// The tests, on each trust server.
+macro_rules! on {
+    ($server:ident, $start:expr, $($test:ident),+) => {
+        mod $server {
+            use super::{Notary, Stage};
+
+            $(
+                #[test]
+                fn $test() {
+                    super::$test(&Stage::with($start));
+                }
+            )+
+        }
+    };
+}
+
+on!(
+    notary_server,
+    Notary::start(),
+    each_goes_on_with_what_another_began,
+    the_notary_cli_reads_rotates_and_goes_on,
+    a_tag_that_was_moved_is_pulled_as_it_was_signed
+);
+on!(
+    own_server,
+    Notary::brig(),
+    each_goes_on_with_what_another_began,
+    the_notary_cli_reads_rotates_and_goes_on,
+    a_tag_that_was_moved_is_pulled_as_it_was_signed
+);

@@ -251,7 +251,7 @@ fn swarm_rules_are_dockers() {
 /// A container that is under way when its task is given up is nobody's afterwards.
 #[test]
 fn leaving_takes_along_what_is_just_being_created() {
-    let mut daemon = Brigd::start();
+    let daemon = Brigd::start();
     daemon.load_busybox();
     let brig = daemon.brig();
     for round in 0..4_u64 {

@@ -25,7 +25,7 @@ leaf!(LOAD, "load", "[OPTIONS] KEYFILE", "Load a private key file for signing", 
 leaf!(
     ROTATE,
     "rotate",
-    "[OPTIONS] REPOSITORY root|targets|snapshot|timestamp",
+    "[OPTIONS] REPOSITORY root|targets|snapshot|timestamp|server",
     "Give a role of a repository another key",
     RotateArgs,
     rotate
@@ -124,12 +124,20 @@ struct RotateArgs {
     local: bool,
     #[arg(hide = true)]
     repository: String,
-    #[arg(hide = true, value_parser = ["root", "targets", "snapshot", "timestamp"])]
+    #[arg(hide = true, value_parser = ["root", "targets", "snapshot", "timestamp", "server"])]
     role: String,
 }
 
 async fn rotate(context: &Context, args: RotateArgs) -> Result<()> {
     let reference = Reference::parse(&args.repository).map_err(|e| message(e.to_string()))?;
+    if args.role == "server" {
+        let mut session = Session::open(context, &reference, Action::All).await?;
+        session.move_to_server().await?;
+        return crate::output::line(&format!(
+            "Successfully gave the snapshot and timestamp keys of repository {} to the trust server",
+            session.gun
+        ));
+    }
     let role = Role::parse(&args.role).map_err(|e| message(e.to_string()))?;
     let keeper = match (&role, args.local) {
         (Role::Timestamp, true) => {

@@ -1,10 +1,14 @@
 //! `trust …`, and what other commands ask of content trust.
 
+#[cfg(feature = "trust-server")]
+mod import;
 mod inspect;
 mod key;
 mod passphrase;
 mod resolve;
 mod revoke;
+#[cfg(feature = "trust-server")]
+mod serve;
 mod session;
 mod sign;
 mod signer;
@@ -17,7 +21,15 @@ pub(crate) use resolve::{
 pub(crate) use sign::{Pushed, sign_pushed};
 
 /// `trust …`.
-pub(crate) const COMMANDS: &[&Leaf] = &[&inspect::INSPECT, &revoke::REVOKE, &sign::SIGN];
+pub(crate) const COMMANDS: &[&Leaf] = &[
+    &inspect::INSPECT,
+    &revoke::REVOKE,
+    &sign::SIGN,
+    #[cfg(feature = "trust-server")]
+    &import::IMPORT,
+    #[cfg(feature = "trust-server")]
+    &serve::SERVE,
+];
 /// `trust key …`.
 pub(crate) const KEY_COMMANDS: &[&Leaf] = &[&key::GENERATE, &key::LOAD, &key::ROTATE];
 /// `trust signer …`.

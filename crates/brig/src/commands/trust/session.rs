@@ -156,6 +156,13 @@ impl Session {
         done.map_err(|error| self.unpublished(error))
     }
 
+    /// Gives what servers sign to the server that is asked now.
+    pub(super) async fn move_to_server(&mut self) -> Result<()> {
+        let mut terminal = Terminal;
+        let done = self.publisher(&mut terminal).move_to_server().await;
+        done.map_err(|error| self.unpublished(error))
+    }
+
     fn unpublished(&self, error: PublishError) -> Error {
         match error {
             PublishError::Update(error) => explained(&self.gun, &error),
@@ -178,7 +185,11 @@ fn warn(repository: &Repository) {
 }
 
 /// Whom the trust server is believed to be.
-fn connector(context: &Context, address: &ServerAddress, registry: &str) -> Result<WebConnector> {
+pub(super) fn connector(
+    context: &Context,
+    address: &ServerAddress,
+    registry: &str,
+) -> Result<WebConnector> {
     let dir = context.globals.config_dir().join("tls").join(address.authority());
     let mut extra_roots = Vec::new();
     let mut identity = None;
