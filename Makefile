@@ -8,9 +8,12 @@ DESTDIR ?=
 # Whether brig is installed as `docker` too: yes, no, or auto: where no docker is in the way.
 LINK_DOCKER ?= auto
 NEXTEST_PROFILE ?= default
+# How many seconds everything goes wrong with three managers in `make stress`.
+CHAOS ?= 600
 # Where cargo puts optimised programs.
 RELEASE ?= $(or $(CARGO_TARGET_DIR),target)/release
-# Of brig-bench: engine join loss rotation certificates sessions store, and engine:PART with the parts run
+# Of brig-bench: engine join loss rotation certificates sessions store, store:PART with the parts write
+# write3 failover restore start, and engine:PART with the parts run
 # swarm pull load exec logs parallel ps; none: all.
 SUITES ?=
 
@@ -45,8 +48,9 @@ test: setup-test ## set up and run every test
 	cargo test --workspace --doc --locked --quiet
 
 .PHONY: test-vm
-test-vm: build ## demo, installation, AppArmor, cgroup v2 and a power cut on a stock Debian 12 in a virtual machine
+test-vm: build ## demo, installation, AppArmor, cgroup v2 and power cuts on a stock Debian 12 in a virtual machine
 	@scripts/vm-demo.sh
+	@scripts/vm-power.sh
 
 .PHONY: conformance
 conformance: ## bollard's published tests and docker's SDK for Python against dockerd and brigd
@@ -64,10 +68,11 @@ lint: ## formatting, clippy with warnings denied, house rules
 	 else echo "cargo-deny is not installed: 'cargo install cargo-deny --locked' adds the licence and ban check"; fi
 
 .PHONY: stress
-stress: setup-test ## ten thousand idle connections; a thousand containers and ten kills of brigd: nothing may be left
+stress: setup-test ## ten thousand idle connections; a thousand containers and ten kills of brigd; ten minutes of faults on three managers
 	cargo build --workspace --all-targets --locked
 	BRIG_IDLE=10000 cargo nextest run --locked -p brig-e2e --no-capture idle_connections
 	BRIG_STORM=1000x10 cargo nextest run --locked -p brig-e2e --no-capture nothing_is_left
+	BRIG_CHAOS=$(CHAOS) cargo test --locked -p brig-e2e --test e2e -- --nocapture managers_lose_nothing
 
 .PHONY: bench
 bench: setup-test ## compare brigd with a real dockerd in one run, and put a manager under load

@@ -14,7 +14,7 @@ const MAX_CERTIFICATES: usize = 64;
 const SEQUENCE: u8 = 0x30;
 const BIT_STRING: u8 = 0x03;
 /// Bytes that one PEM text may have.
-const MAX_PEM: usize = 1 << 20;
+pub(crate) const MAX_PEM: usize = 1 << 20;
 
 /// All certificates of a PEM text, in order; at least one.
 pub(crate) fn certificates(pem_text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PkiError> {

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use brig_sys::process;
 use brig_sys::spawn::Child;
@@ -14,6 +15,7 @@ use tokio::net::unix::pipe;
 
 use crate::console::ConsoleMode;
 use crate::launch::{Launcher, Sees, pipe_end};
+use crate::sealed::{self, SEALED_FD};
 use crate::supervise::{KILL_LIMIT, kill_and_wait};
 
 /// How often conmon may inherit children while they are killed.
@@ -36,6 +38,8 @@ const MAX_COMPLAINT: u64 = 4096;
 pub(crate) struct Task<'a> {
     pub(crate) conmon: &'a Path,
     pub(crate) runtime: &'a Path,
+    /// The runtime's sealed copy, which is used in its stead.
+    pub(crate) sealed: Option<Arc<OwnedFd>>,
     /// Global arguments of the runtime.
     pub(crate) runtime_args: Vec<OsString>,
     pub(crate) container: &'a str,
@@ -96,6 +100,9 @@ impl Task<'_> {
         if let Some(keep) = self.keep {
             program = program.fd(keep.try_clone()?, KEPT_FD);
         }
+        if let Some(sealed) = &self.sealed {
+            program = program.fd(sealed.try_clone()?, SEALED_FD);
+        }
         // A new container's binds may be of anything; an exec enters what is there.
         let sees = if self.exec.is_none() { Sees::All } else { Sees::Known };
         let child = launcher.start(program, sees).await?;
@@ -117,7 +124,10 @@ impl Task<'_> {
         option("-c", &self.container);
         option("-u", &self.id);
         option("-n", &self.id);
-        option("-r", &self.runtime);
+        match &self.sealed {
+            Some(_) => option("-r", &sealed::path()),
+            None => option("-r", &self.runtime),
+        }
         option("-b", &self.bundle);
         option("-p", &self.bundle.join(PID_FILE));
         option("-P", &self.bundle.join(CONMON_PID_FILE));

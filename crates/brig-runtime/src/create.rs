@@ -159,9 +159,11 @@ impl Inner {
             open_stdin: request.open_stdin,
             stdin_once: request.stdin_once,
         };
+        self.seal();
         let task = Task {
             conmon: &self.programs.conmon,
             runtime: &self.programs.runtime,
+            sealed: self.sealed(),
             runtime_args: self.runtime_args(bundle),
             container: id.as_str(),
             id: id.as_str(),

@@ -116,9 +116,11 @@ impl Inner {
             stdin_once: true,
         };
         let process_file = dir.join(PROCESS_FILE);
+        self.seal();
         let task = Task {
             conmon: &self.programs.conmon,
             runtime: &self.programs.runtime,
+            sealed: self.sealed(),
             runtime_args: self.runtime_args(&dir),
             container: request.container.as_str(),
             id: request.exec.as_str(),

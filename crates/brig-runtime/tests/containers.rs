@@ -47,6 +47,7 @@ with_both!(
     pausing,
     limits_and_identity,
     many_at_once,
+    nothing_of_the_host_is_open,
 );
 
 async fn output_and_status_are_complete(mut rig: Rig) {
@@ -239,6 +240,26 @@ async fn more_processes(mut rig: Rig) {
     rig.runtime().delete(&id, false).await.unwrap();
     let gone = rig.runtime().exec(exec(&id, &["true"])).await.unwrap_err();
     assert!(matches!(gone, RuntimeError::Exec(_)), "{gone}");
+    rig.assert_clean().await;
+}
+
+/// Neither the runtime's program nor a monitor's pipes reach a container's processes.
+async fn nothing_of_the_host_is_open(mut rig: Rig) {
+    // The last one is the listing's own.
+    let list = "exec ls /proc/self/fd";
+    // By the third time a sealed copy of the runtime is in use, if it can be.
+    for _ in 0..3 {
+        let (info, out, _) = rig.run(&rig.sh(list)).await;
+        assert_eq!((info.code, out.as_str()), (0, "0\n1\n2\n3\n"));
+    }
+    let input = rig.input(&["sleep", "1000"]);
+    rig.create(&input, false, false).await.unwrap();
+    rig.runtime().start(&input.id).await.unwrap();
+    let listed = rig.runtime().exec(exec(&input.id, &["sh", "-c", list])).await.unwrap();
+    assert_eq!(collect(listed.output).await.0, "0\n1\n2\n3\n");
+    rig.runtime().kill(&input.id, Signal::KILL, false).await.unwrap();
+    rig.exit(&input.id).await;
+    rig.runtime().delete(&input.id, false).await.unwrap();
     rig.assert_clean().await;
 }
 

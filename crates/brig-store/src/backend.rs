@@ -1,6 +1,7 @@
 //! The trait of whatever keeps records durable, and what crosses it.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::object::Kind;
 use crate::sealer::BlindName;
@@ -15,7 +16,7 @@ pub struct SealedRecord {
     pub kind: Kind,
     /// Its id.
     pub id: String,
-    /// Revision of the transaction that wrote it.
+    /// Its version.
     pub revision: Revision,
     /// The sealed value.
     pub value: Vec<u8>,
@@ -37,7 +38,7 @@ pub struct Write {
     pub kind: Kind,
     /// Its id.
     pub id: String,
-    /// Revision that the object must have now; `None`: it must not exist.
+    /// Version that the object must have now; `None`: it must not exist.
     pub expected: Option<Revision>,
     /// The new sealed value; `None` removes the object.
     pub value: Option<Vec<u8>>,
@@ -61,6 +62,9 @@ pub struct Batch {
     pub writes: Vec<Write>,
     /// Names, each at most once.
     pub names: Vec<NameClaim>,
+    /// Version of the objects that it writes; `None`: the transaction's revision. It may be lower
+    /// than that.
+    pub version: Option<Revision>,
 }
 
 /// What somebody else did to one object.
@@ -70,7 +74,7 @@ pub struct Foreign {
     pub kind: Kind,
     /// Its id.
     pub id: String,
-    /// Revision of the transaction that wrote it, and the sealed value; `None`: it is gone.
+    /// Its version, and the sealed value; `None`: it is gone.
     pub value: Option<(Revision, Vec<u8>)>,
 }
 
@@ -100,6 +104,20 @@ pub struct Content {
     pub loaded: Loaded,
     /// The names and who has them.
     pub names: Vec<(BlindName, String)>,
+}
+
+/// What one transaction may weigh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Objects that it writes or removes, each of which may have a name.
+    pub objects: usize,
+    /// Bytes of what it writes.
+    pub bytes: usize,
+}
+
+impl Room {
+    /// As much as anybody likes.
+    pub const ENDLESS: Self = Self { objects: usize::MAX, bytes: usize::MAX };
 }
 
 /// Keeps sealed records. Every implementation passes the same tests.
@@ -161,8 +179,16 @@ pub trait Backend: Send + Sync + 'static {
         Err(BackendError::Unsupported("sealing records anew"))
     }
 
-    /// Others were first with what the caller was about to commit.
-    fn overtaken(&self) {}
+    /// Until when the caller should leave it to others to commit; what they commit may end that
+    /// earlier. Whoever commits all the same does no harm.
+    fn turn(&self) -> Option<Instant> {
+        None
+    }
+
+    /// What a transaction may surely weigh. A larger one may be refused.
+    fn room(&self) -> Room {
+        Room::ENDLESS
+    }
 
     /// How many of these transactions, from the first on, can be committed at a time; at least 1.
     fn fits(&self, group: &[Batch]) -> usize {

@@ -11,8 +11,11 @@
 //!   Writes are transactions with optimistic checks, durable before they are acknowledged or
 //!   seen by anybody.
 //!
-//! An object's `Meta.version.index` is the revision of the transaction that wrote it, a counter
-//! over the whole store.
+//! Transactions stand in one row, and their places in it are the store's revisions. An object's
+//! `Meta.version.index` grows with every transaction that writes it. With one manager it is that
+//! transaction's revision; where another manager's commit, which had nothing to do with it, came in
+//! between, it is the revision that the transaction would have had without that one: a lower one,
+//! and no other transaction on that object has it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -20,6 +23,7 @@ mod backend;
 mod error;
 pub mod etcd;
 mod object;
+mod reads;
 mod redb_backend;
 mod reseal;
 mod sealer;
@@ -31,7 +35,7 @@ mod writer;
 
 pub use backend::{
     Backend, BackendError, Batch, Content, Foreign, Loaded, NameClaim, News, NewsSink, Revision,
-    SealedRecord, Write,
+    Room, SealedRecord, Write,
 };
 pub use error::StoreError;
 pub use object::{Index, Kind, Object, StoreObject};

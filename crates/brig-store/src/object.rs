@@ -320,6 +320,25 @@ macro_rules! objects {
                 }
             }
 
+            pub(crate) fn indexed(&self) -> Vec<(Index, &str)> {
+                match self {
+                    $( Self::$type(object) => sealed::Stored::indexed(object.as_ref()), )+
+                }
+            }
+
+            pub(crate) fn holder_in<'a>(
+                state: &'a State,
+                kind: Kind,
+                name: &str,
+            ) -> Option<&'a str> {
+                match kind {
+                    $( Kind::$type => {
+                        let table = <$type as sealed::Stored>::table(state);
+                        table.by_name(name).map(|object| object.id.as_str())
+                    } )+
+                }
+            }
+
             pub(crate) fn conflicts_in(&self, state: &State) -> bool {
                 match self {
                     $( Self::$type(object) => {

@@ -230,7 +230,7 @@ fn apply_group(
     for batch in group {
         revision += 1;
         for write in &batch.writes {
-            if !apply_write(&mut records, revision, write)? {
+            if !apply_write(&mut records, batch.version.unwrap_or(revision), write)? {
                 return Ok(None);
             }
         }

@@ -13,7 +13,8 @@ use brig_proto::brig::Access;
 use brig_proto::swarm::{Cluster, Config, Network, Node, Secret, Service, Task};
 
 use crate::backend::Revision;
-use crate::object::{Index, Object, StoreObject};
+use crate::object::{Index, Kind, Object, StoreObject};
+use crate::reads::Reads;
 use crate::watch::Change;
 
 /// All objects at one revision.
@@ -28,6 +29,8 @@ pub struct State {
     pub(crate) networks: Arc<Table<Network>>,
     pub(crate) clusters: Arc<Table<Cluster>>,
     pub(crate) access: Arc<Table<Access>>,
+    /// Where a transaction under way notes what it looks at.
+    pub(crate) reads: Option<Arc<Reads>>,
 }
 
 impl State {
@@ -49,32 +52,59 @@ impl State {
         self.revision = revision;
     }
 
+    /// Takes the changes of one transaction back, as long as nothing was built on them.
+    pub(crate) fn undo(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Created(new) | Change::Updated { new, .. } => new.remove_from(self),
+                Change::Removed(_) => {}
+            }
+        }
+        for change in changes {
+            match change {
+                Change::Created(_) => {}
+                Change::Updated { old, .. } | Change::Removed(old) => old.insert_into(self),
+            }
+        }
+    }
+
+    fn note(&self, note: impl FnOnce(&Reads)) {
+        if let Some(reads) = &self.reads {
+            note(reads);
+        }
+    }
+
     /// Revision of the last transaction in this state.
     #[must_use]
-    pub const fn revision(&self) -> Revision {
+    pub fn revision(&self) -> Revision {
+        self.note(Reads::note_everything);
         self.revision
     }
 
     /// The object with this id.
     #[must_use]
     pub fn get<T: StoreObject>(&self, id: &str) -> Option<Arc<T>> {
+        self.note(|reads| reads.note_object(T::KIND, id));
         T::table(self).get(id).cloned()
     }
 
     /// The object with this name. Names differ in more than upper and lower case.
     #[must_use]
     pub fn by_name<T: StoreObject>(&self, name: &str) -> Option<Arc<T>> {
+        self.note(|reads| reads.note_name(T::KIND, name));
         T::table(self).by_name(name).cloned()
     }
 
     /// All objects of a kind, by id.
     pub fn all<T: StoreObject>(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.note(|reads| reads.note_kind(T::KIND));
         T::table(self).objects.values()
     }
 
     /// How many objects of a kind there are.
     #[must_use]
     pub fn count<T: StoreObject>(&self) -> usize {
+        self.note(|reads| reads.note_kind(T::KIND));
         T::table(self).objects.len()
     }
 
@@ -100,6 +130,7 @@ impl State {
 
     /// The objects whose id starts with `prefix`, by id.
     pub fn by_id_prefix<T: StoreObject>(&self, prefix: &str) -> impl Iterator<Item = &Arc<T>> {
+        self.note(|reads| reads.note_kind(T::KIND));
         let objects = &T::table(self).objects;
         objects
             .range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
@@ -113,9 +144,15 @@ impl State {
         index: Index,
         key: &str,
     ) -> impl Iterator<Item = &Arc<T>> {
+        self.note(|reads| reads.note_key(T::KIND, index, key));
         let table = T::table(self);
         let ids = table.indexes.get(&index).and_then(|keys| keys.get(key));
         ids.into_iter().flatten().filter_map(|id| table.objects.get(id))
+    }
+
+    /// Who has a name.
+    pub(crate) fn holder(&self, kind: Kind, name: &str) -> Option<&str> {
+        Object::holder_in(self, kind, name)
     }
 
     /// The nodes that are managers.

@@ -8,9 +8,10 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{broadcast, oneshot};
 
-use crate::backend::{Backend, BackendError, Content, Loaded, News, SealedRecord};
+use crate::backend::{Backend, BackendError, Content, Loaded, News, Revision, SealedRecord};
 use crate::error::{SealSource, StoreError};
 use crate::object::Object;
+use crate::reads::Reads;
 use crate::sealer::Sealer;
 use crate::state::State;
 use crate::tx::Tx;
@@ -88,6 +89,10 @@ pub(crate) struct Head {
 /// A transaction that waits to become durable.
 pub(crate) struct Staged {
     pub(crate) changes: Vec<Change>,
+    /// Version of what it writes.
+    pub(crate) version: Revision,
+    /// What it looked at; `None` where nobody asks.
+    pub(crate) reads: Option<Arc<Reads>>,
     pub(crate) done: oneshot::Sender<Result<(), Refused>>,
 }
 
@@ -137,6 +142,11 @@ impl Shared {
                 shared.wake.notify_one();
             }
         }));
+    }
+
+    /// Revision of what is durable.
+    pub(crate) fn revision(&self) -> Revision {
+        self.committed.read().unwrap_or_else(PoisonError::into_inner).revision
     }
 
     /// A snapshot of what is durable.
@@ -222,7 +232,8 @@ impl Store {
     /// `f` sees everything that was accepted before it, also what is not durable yet; if that
     /// fails, so does this. An error of `f` undoes what it wrote. It runs on the caller's thread
     /// while other writers wait, so it must be short. Where other managers write to the same store
-    /// and were first, a copy of it runs again on what they left.
+    /// and were first with something that it looked at or writes, a copy of it runs again on what
+    /// they left.
     ///
     /// Cancel-safe in this sense: once `f` has run, the transaction takes its course, unless
     /// somebody else's comes first.
@@ -302,8 +313,25 @@ impl Store {
                 return Ok(count);
             }
             count += some.len();
-            self.update(|tx| some.into_iter().try_for_each(|object| tx.restore(object))).await?;
+            let mut rest = some;
+            while !rest.is_empty() {
+                rest = self.restore_some(rest).await?;
+            }
         }
+    }
+
+    /// As many as go into one transaction; answers the others.
+    async fn restore_some(&self, objects: Vec<Object>) -> Result<Vec<Object>, StoreError> {
+        self.update(|tx| {
+            let mut objects = objects.into_iter();
+            while !tx.is_full()
+                && let Some(object) = objects.next()
+            {
+                tx.restore(object)?;
+            }
+            Ok(objects.collect())
+        })
+        .await
     }
 
     #[allow(clippy::type_complexity)]
@@ -322,11 +350,17 @@ impl Store {
         if head.closing {
             return Err(StoreError::Closed.into());
         }
-        let mut tx = Tx::new(&mut head.state);
-        let result = f(&mut tx)?;
-        let changes = tx.finish();
+        let backend = shared.backend();
+        let reads = backend.is_shared().then(Arc::<Reads>::default);
+        head.state.reads.clone_from(&reads);
+        let mut tx = Tx::new(&mut head.state, backend.room());
+        let version = tx.version();
+        let outcome = f(&mut tx);
+        let outcome = outcome.map(|result| (result, tx.finish()));
+        head.state.reads = None;
+        let (result, changes) = outcome?;
         let (done, durable) = oneshot::channel();
-        head.queue.push(Staged { changes, done });
+        head.queue.push(Staged { changes, version, reads, done });
         shared.wake.notify_one();
         Ok((result, durable))
     }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use brig_proto::swarm::Meta;
 
-use crate::backend::Revision;
+use crate::backend::{Revision, Room};
 use crate::error::StoreError;
 use crate::object::{Object, StoreObject};
 use crate::state::State;
@@ -26,17 +26,37 @@ pub struct Tx<'a> {
     /// Every single step, for undoing them in reverse.
     steps: Vec<Change>,
     finished: bool,
+    room: Room,
+    /// Bytes of what was written, once for each step.
+    bytes: usize,
 }
 
+/// Bytes that a record has beside its message: key, cipher, name.
+const AROUND: usize = 512;
+
 impl<'a> Tx<'a> {
-    pub(crate) fn new(state: &'a mut State) -> Self {
+    pub(crate) fn new(state: &'a mut State, room: Room) -> Self {
         Self {
+            room,
+            bytes: 0,
             revision: state.revision + 1,
             state,
             now: SystemTime::now().into(),
             steps: Vec::new(),
             finished: false,
         }
+    }
+
+    /// Version of what this writes.
+    pub(crate) const fn version(&self) -> Revision {
+        self.revision
+    }
+
+    /// Whether there should be another transaction for what is still to be written, because the
+    /// store may refuse a larger one.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.steps.len() >= self.room.objects || self.bytes >= self.room.bytes
     }
 
     /// Adds an object. Version and times are set here.
@@ -67,6 +87,7 @@ impl<'a> Tx<'a> {
         times(object.meta_mut());
         let object = Arc::new(object);
         T::table_mut(self.state).insert(Arc::clone(&object));
+        self.bytes += object.encoded_len() + AROUND;
         self.steps.push(Change::Created(T::wrap(Arc::clone(&object))));
         Ok(object)
     }
@@ -104,6 +125,7 @@ impl<'a> Tx<'a> {
         self.stamp(&mut object);
         let new = Arc::new(object);
         T::table_mut(self.state).insert(Arc::clone(&new));
+        self.bytes += new.encoded_len() + AROUND;
         self.steps.push(Change::Updated { old: T::wrap(old), new: T::wrap(Arc::clone(&new)) });
         Ok(new)
     }

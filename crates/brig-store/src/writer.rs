@@ -1,6 +1,7 @@
 //! The thread that makes transactions durable, as many as wait with one sync, and that takes in
 //! what other managers wrote. All changes of the committed state happen here.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use crate::backend::{
 };
 use crate::error::{SealSource, StoreError};
 use crate::object::{Kind, Object};
+use crate::reads::Written;
 use crate::sealer::Sealer;
 use crate::state::{State, folded};
 use crate::store::{Head, Move, Refused, Shared, Staged, read_record, read_state};
@@ -31,6 +33,12 @@ struct Pace {
 }
 
 impl Pace {
+    fn note(&mut self, overtaken: usize) {
+        if overtaken > 0 {
+            self.overtaken = Some((overtaken, Instant::now()));
+        }
+    }
+
     /// Until when to wait with so many transactions in the queue.
     fn wait_until(&self, queued: usize) -> Option<Instant> {
         let (count, at) = self.overtaken?;
@@ -51,25 +59,15 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     let mut pace = Pace::default();
     while let Some(work) = next_work(shared, &pace) {
         match work {
-            Work::News(news) => {
-                let overtaken = take_in(shared, news);
-                if overtaken > 0 {
-                    shared.backend().overtaken();
-                    pace.overtaken = Some((overtaken, Instant::now()));
-                }
-            }
+            Work::News(news) => pace.note(take_in(shared, news)),
             Work::Move(wanted) => {
                 let outcome = move_to(shared, wanted.fill);
                 // Whoever asked may have stopped waiting.
                 let _ = wanted.done.send(outcome);
             }
             Work::Group(group) => {
-                let count = group.len();
                 pace.overtaken = None;
-                if !write(shared, group) {
-                    shared.backend().overtaken();
-                    pace.overtaken = Some((count, Instant::now()));
-                }
+                pace.note(write(shared, group));
             }
         }
     }
@@ -88,7 +86,8 @@ fn next_work(shared: &Shared, pace: &Pace) -> Option<Work> {
         }
         if !head.queue.is_empty()
             && !head.closing
-            && let Some(until) = pace.wait_until(head.queue.len())
+            && let Some(until) = pace.wait_until(head.queue.len()).max(shared.backend().turn())
+            && until > Instant::now()
         {
             let left = until.saturating_duration_since(Instant::now());
             (head, _) =
@@ -105,11 +104,11 @@ fn next_work(shared: &Shared, pace: &Pace) -> Option<Work> {
     }
 }
 
-/// Answers whether others were not first.
-fn write(shared: &Arc<Shared>, mut group: Vec<Staged>) -> bool {
+/// Answers how many transactions have to run again.
+fn write(shared: &Arc<Shared>, mut group: Vec<Staged>) -> usize {
     while !group.is_empty() {
         // No snapshot is kept meanwhile: it would have every table copied that changes.
-        let before = shared.read_committed().revision();
+        let before = shared.revision();
         match persist(shared, before, &group) {
             Ok(count) => {
                 let rest = group.split_off(count.min(group.len()));
@@ -119,29 +118,37 @@ fn write(shared: &Arc<Shared>, mut group: Vec<Staged>) -> bool {
             Err(error) => return not_written(shared, before, group, error),
         }
     }
-    true
+    0
 }
 
-/// Answers whether that was for another reason than that others were first.
+/// Answers how many transactions have to run again.
 fn not_written(
     shared: &Arc<Shared>,
     before: Revision,
-    group: Vec<Staged>,
+    mut group: Vec<Staged>,
     error: StoreError,
-) -> bool {
-    let backend = shared.backend();
+) -> usize {
     match error {
         StoreError::Commit(error)
-            if backend.is_shared() && matches!(*error, BackendError::Conflict) =>
+            if shared.backend().is_shared() && matches!(*error, BackendError::Conflict) =>
         {
-            catch_up(shared, before);
-            refuse(shared, group, || Refused::Overtaken);
-            return false;
+            // What the others wrote may have nothing to do with these.
+            {
+                let mut head = shared.lock_head();
+                group.append(&mut head.queue);
+                head.queue = group;
+            }
+            let (is_known, mut overtaken) = catch_up(shared, before);
+            if !is_known {
+                overtaken += refuse(shared, Vec::new(), || Refused::Overtaken);
+            }
+            overtaken
         }
         StoreError::Commit(error) if matches!(*error, BackendError::Unavailable(_)) => {
             let error = StoreError::NoQuorum(error);
             tell(&error);
             refuse(shared, group, || Refused::Because(error.clone()));
+            0
         }
         error => {
             tell(&error);
@@ -151,9 +158,9 @@ fn not_written(
                 shared.lock_head().failed = Some(Arc::clone(source));
             }
             refuse(shared, group, || Refused::Because(error.clone()));
+            0
         }
     }
-    true
 }
 
 fn tell(error: &StoreError) {
@@ -168,7 +175,7 @@ fn persist(shared: &Shared, before: Revision, group: &[Staged]) -> Result<usize,
     let batches = group
         .iter()
         .filter(|staged| !staged.changes.is_empty())
-        .map(|staged| batch(shared.sealer.as_ref(), &staged.changes))
+        .map(|staged| batch(shared.sealer.as_ref(), staged))
         .collect::<Result<Vec<_>, _>>()?;
     if batches.is_empty() {
         return Ok(group.len());
@@ -186,9 +193,9 @@ fn persist(shared: &Shared, before: Revision, group: &[Staged]) -> Result<usize,
     })
 }
 
-fn batch(sealer: &dyn Sealer, changes: &[Change]) -> Result<Batch, StoreError> {
-    let mut batch = Batch::default();
-    for change in changes {
+fn batch(sealer: &dyn Sealer, staged: &Staged) -> Result<Batch, StoreError> {
+    let mut batch = Batch { version: Some(staged.version), ..Batch::default() };
+    for change in &staged.changes {
         let object = change.object();
         let (kind, id) = (object.kind(), object.id());
         let old = match change {
@@ -264,21 +271,25 @@ fn announce(shared: &Shared, commit: Commit) {
     let _ = shared.commits.send(commit);
 }
 
-/// Refuses the group and everything that was built on it since.
-fn refuse(shared: &Shared, group: Vec<Staged>, reason: impl Fn() -> Refused) {
+/// Refuses the group and everything that was built on it since; answers how many that were.
+fn refuse(shared: &Shared, group: Vec<Staged>, reason: impl Fn() -> Refused) -> usize {
     let mut head = shared.lock_head();
     head.state = shared.read_committed();
     let late = std::mem::take(&mut head.queue);
     drop(head);
+    let count = group.len() + late.len();
     for staged in group.into_iter().chain(late) {
         let _ = staged.done.send(Err(reason()));
     }
+    count
 }
 
-/// Takes in what others wrote until there is something that was not known at `revision`.
-fn catch_up(shared: &Arc<Shared>, revision: u64) {
+/// Takes in what others wrote until there is something that was not known at `revision`; answers
+/// whether there is, and how many transactions that overtook.
+fn catch_up(shared: &Arc<Shared>, revision: Revision) -> (bool, usize) {
     let until = Instant::now() + NEWS_PATIENCE;
-    while shared.read_committed().revision() == revision {
+    let mut overtaken = 0;
+    while shared.revision() == revision {
         let left = until.saturating_duration_since(Instant::now());
         let news = {
             let head = shared.lock_head();
@@ -290,45 +301,40 @@ fn catch_up(shared: &Arc<Shared>, revision: u64) {
             head.news.pop_front()
         };
         match news {
-            Some(news) => {
-                take_in(shared, news);
-            }
-            None if shared.lock_head().closing => return,
+            Some(news) => overtaken += take_in(shared, news),
+            None if shared.lock_head().closing => break,
             None => {
-                reload(shared);
-                return;
+                overtaken += reload(shared);
+                break;
             }
         }
     }
+    (shared.revision() != revision, overtaken)
 }
 
 /// Answers how many transactions were overtaken.
 fn take_in(shared: &Arc<Shared>, news: News) -> usize {
-    let before = shared.read_committed();
+    let known = shared.revision();
     match news {
-        News::Committed { last, .. } if last <= before.revision() => 0,
-        News::Committed { first, .. } if first != before.revision() + 1 => {
-            tracing::warn!(first, known = before.revision(), "missed what other managers wrote");
+        News::Committed { last, .. } if last <= known => 0,
+        News::Committed { first, .. } if first != known + 1 => {
+            tracing::warn!(first, known, "missed what other managers wrote");
             reload(shared)
         }
-        News::Committed { last, changes, .. } => {
-            match apply(shared.sealer.as_ref(), &before, last, changes) {
-                Ok(outcome) => adopt(shared, Ok(outcome)),
-                // It may be of before the last change of keys: what is stored now is not.
-                Err(error) => {
-                    let error = brig_types::error::chain(&error);
-                    tracing::info!(
-                        error,
-                        "reading all of the store, for a commit that does not open"
-                    );
-                    drop(before);
-                    reload(shared)
-                }
+        News::Committed { last, changes, .. } => match decode(shared, changes) {
+            Ok(changes) => follow(shared, last, changes),
+            // It may be of before the last change of keys: what is stored now is not.
+            Err(error) => {
+                let error = brig_types::error::chain(&error);
+                tracing::info!(error, "reading all of the store, for a commit that does not open");
+                reload(shared)
             }
-        }
-        News::Reloaded(loaded) if loaded.revision <= before.revision() => 0,
+        },
         News::Reloaded(loaded) => {
-            adopt(shared, differences(shared.sealer.as_ref(), &before, loaded))
+            let before = shared.read_committed();
+            let outcome = differences(shared.sealer.as_ref(), &before, loaded);
+            drop(before);
+            adopt(shared, outcome)
         }
     }
 }
@@ -343,7 +349,7 @@ fn reload(shared: &Arc<Shared>) -> usize {
     }
 }
 
-/// Makes a state that others wrote the present one; answers how many transactions that overtook.
+/// Makes a state that others left the present one; answers how many transactions that overtook.
 fn adopt(shared: &Shared, outcome: Result<(State, Vec<Change>), StoreError>) -> usize {
     let (after, changes) = match outcome {
         Ok(outcome) => outcome,
@@ -366,6 +372,10 @@ fn adopt(shared: &Shared, outcome: Result<(State, Vec<Change>), StoreError>) -> 
         }
         overtaken
     };
+    run_again(overtaken)
+}
+
+fn run_again(overtaken: Vec<Staged>) -> usize {
     let count = overtaken.len();
     for staged in overtaken {
         let _ = staged.done.send(Err(Refused::Overtaken));
@@ -373,43 +383,76 @@ fn adopt(shared: &Shared, outcome: Result<(State, Vec<Change>), StoreError>) -> 
     count
 }
 
-fn apply(
-    sealer: &dyn Sealer,
-    before: &State,
-    last: u64,
-    foreign: Vec<Foreign>,
-) -> Result<(State, Vec<Change>), StoreError> {
-    let mut state = before.clone();
-    let mut changes = Vec::with_capacity(foreign.len());
-    // A name may go from one object to another: whoever gives it comes first.
-    for Foreign { kind, id, .. } in &foreign {
-        if let Some(old) = Object::find(&state, *kind, id) {
-            old.remove_from(&mut state);
+/// Makes what others wrote part of the present state; answers how many transactions it overtook.
+fn follow(shared: &Shared, last: Revision, changes: Vec<Change>) -> usize {
+    let overtaken = {
+        let mut head = shared.lock_head();
+        let overtaken = head.put_before_queue(last, &changes);
+        let mut committed = shared.committed.write().unwrap_or_else(PoisonError::into_inner);
+        committed.follow(last, &changes);
+        if !changes.is_empty() {
+            announce(shared, Commit { revision: last, changes });
         }
+        overtaken
+    };
+    run_again(overtaken)
+}
+
+impl Head {
+    /// Puts what others wrote before the transactions that wait. Those that it has to do with are
+    /// taken back and answered, with all that was built on them.
+    fn put_before_queue(&mut self, last: Revision, changes: &[Change]) -> Vec<Staged> {
+        let mut written = Written::of(changes);
+        let mut position = last;
+        let (mut kept, mut overtaken) = (Vec::new(), Vec::new());
+        for staged in std::mem::take(&mut self.queue) {
+            let next = position + u64::from(!staged.changes.is_empty());
+            // Versions grow only while none is ahead of its transaction's place.
+            if staged.version > next || written.concerns(staged.reads.as_deref(), &staged.changes) {
+                written.add(&staged.changes);
+                overtaken.push(staged);
+            } else {
+                position = next;
+                kept.push(staged);
+            }
+        }
+        for staged in overtaken.iter().rev() {
+            self.state.undo(&staged.changes);
+        }
+        self.state.follow(position, changes);
+        self.queue = kept;
+        overtaken
     }
+}
+
+/// Opens what others wrote.
+fn decode(shared: &Shared, foreign: Vec<Foreign>) -> Result<Vec<Change>, StoreError> {
+    let before = shared.committed.read().unwrap_or_else(PoisonError::into_inner);
+    let changed: BTreeSet<(Kind, String)> =
+        foreign.iter().map(|change| (change.kind, change.id.clone())).collect();
+    let mut names = BTreeSet::new();
+    let mut changes = Vec::with_capacity(foreign.len());
     for Foreign { kind, id, value } in foreign {
-        let old = Object::find(before, kind, &id);
+        let old = Object::find(&before, kind, &id);
         let new = value
             .map(|(revision, value)| {
-                read_record(sealer, &SealedRecord { kind, id: id.clone(), revision, value })
+                let record = SealedRecord { kind, id: id.clone(), revision, value };
+                read_record(shared.sealer.as_ref(), &record)
             })
             .transpose()?;
-        if let Some(new) = &new {
-            check_place(new, &state)?;
-            new.insert_into(&mut state);
+        if let Some(new) = new.as_ref().filter(|new| !new.unique_name().is_empty()) {
+            // A name may go from one object to another.
+            let holder = before.holder(kind, new.unique_name());
+            let is_taken =
+                holder.is_some_and(|holder| !changed.contains(&(kind, holder.to_owned())));
+            if is_taken || !names.insert((kind, folded(new.unique_name()))) {
+                let source = SealSource::new("it is not what its place says");
+                return Err(StoreError::Damaged { kind, id, source });
+            }
         }
         changes.extend(change(old, new));
     }
-    state.revision = last;
-    Ok((state, changes))
-}
-
-fn check_place(object: &Object, state: &State) -> Result<(), StoreError> {
-    if !object.conflicts_in(state) {
-        return Ok(());
-    }
-    let source = SealSource::new("it is not what its place says");
-    Err(StoreError::Damaged { kind: object.kind(), id: object.id().to_owned(), source })
+    Ok(changes)
 }
 
 fn change(old: Option<Object>, new: Option<Object>) -> Option<Change> {

@@ -7,11 +7,12 @@ mod backend_contract;
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backend_contract::{Place, backend_contract};
 use brig_proto::swarm::{Config, Service};
-use brig_store::etcd::{EtcdBackend, Limits, Live};
+use brig_store::etcd::{EtcdBackend, EtcdClient, Limits, Live};
 use brig_store::{Backend, Change, RedbBackend, Store, StoreError, StoreObject as _};
 use common::etcd::Etcd;
 use common::{config, sealer, service};
@@ -106,9 +107,75 @@ async fn several_writers_lose_nothing_and_see_the_same_row() {
         assert_eq!(view.count::<Service>(), 121);
         assert_eq!(view.get::<Config>("counter").unwrap().unique_name(), "n120");
     }
-    assert_eq!(fresh.view().revision(), last.version());
+    assert!(fresh.view().revision() >= last.version());
     let taken = stores[2].update(|tx| tx.create(service("S0-0-0"))).await;
     assert!(matches!(taken, Err(StoreError::NameConflict { .. })), "{taken:?}");
+}
+
+/// Three managers write as fast as they can, and none has to do anything twice because of the
+/// others, unless it looks at what they write.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_nothing_to_do_with_others_writes_runs_once() {
+    const ROUNDS: usize = 15;
+    let etcd = Etcd::start();
+    let stores = [open(&etcd).await, open(&etcd).await, open(&etcd).await];
+    let (runs, reruns) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut writers = tokio::task::JoinSet::new();
+    for (number, store) in stores.iter().enumerate() {
+        for lane in 0..4 {
+            let (store, runs) = (store.clone(), Arc::clone(&runs));
+            writers.spawn(async move {
+                let own = config(&format!("c{number}-{lane}"), &format!("name{number}-{lane}"));
+                let mut known = 0;
+                for _ in 0..ROUNDS {
+                    let written = store
+                        .update_with(|tx| {
+                            runs.fetch_add(1, Ordering::Relaxed);
+                            match tx.get::<Config>(&own.id) {
+                                Some(old) => tx.update(old.as_ref().clone()),
+                                None => tx.create(own.clone()),
+                            }
+                        })
+                        .await;
+                    let written: Result<_, StoreError> = written;
+                    let version = written.unwrap().version();
+                    assert!(version > known, "versions of an object grow");
+                    known = version;
+                }
+            });
+        }
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!(runs.load(Ordering::Relaxed), stores.len() * 4 * ROUNDS);
+    let fresh = open(&etcd).await;
+    assert_eq!(fresh.view().count::<Config>(), 12);
+    assert_eq!(fresh.view().revision(), (stores.len() * 4 * ROUNDS) as u64);
+    // Whoever counts all of them is run again for each that comes in between, and misses none.
+    let mut writers = tokio::task::JoinSet::new();
+    for store in stores.clone() {
+        let reruns = Arc::clone(&reruns);
+        writers.spawn(async move {
+            for _ in 0..ROUNDS {
+                let counted: Result<_, StoreError> = store
+                    .update_with(|tx| {
+                        reruns.fetch_add(1, Ordering::Relaxed);
+                        let count = tx.count::<Service>();
+                        tx.create(service(&format!("n{count}")))
+                    })
+                    .await;
+                counted.unwrap();
+            }
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    assert!(reruns.load(Ordering::Relaxed) >= stores.len() * ROUNDS);
+    let fresh = open(&etcd).await;
+    let last = format!("n{}", stores.len() * ROUNDS - 1);
+    assert!(fresh.view().by_name::<Service>(&last).is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,6 +203,77 @@ async fn an_interruption_is_told_and_passes() {
         assert!(tokio::time::Instant::now() < until, "the other store does not hear of it");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Passes a connection on, and stops telling what comes back while `mute` says so.
+async fn relay(to: String, mute: tokio::sync::watch::Receiver<bool>) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(server) = tokio::net::TcpStream::connect(&to).await else { continue };
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+            });
+            let mut mute = mute.clone();
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 64 << 10];
+                while let Ok(count @ 1..) = from_server.read(&mut bytes).await {
+                    let _ = mute.wait_for(|mute| !*mute).await;
+                    if to_client.write_all(&bytes[..count]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A write is made, its answer is lost, and somebody else writes next. Whoever takes that for a
+/// write that was not made makes it again, and is told that the name is taken: by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_answer_is_lost_is_not_made_twice() {
+    let etcd = Etcd::start();
+    let (mute, muted) = tokio::sync::watch::channel(false);
+    let relayed = relay(etcd.endpoint(), muted).await;
+    // What is not answered there is asked here.
+    let client = EtcdClient::new(&[relayed, etcd.endpoint()], etcd.tls()).unwrap();
+    let backend = EtcdBackend::new(client, "c", Limits::DEFAULT, Handle::current());
+    let opened = tokio::task::spawn_blocking(move || Store::open(backend, sealer()).unwrap());
+    let store = opened.await.unwrap();
+    let other = open(&etcd).await;
+    store.update(|tx| tx.create(service("before"))).await.unwrap();
+
+    mute.send_replace(true);
+    let mut writing = tokio::spawn({
+        let store = store.clone();
+        async move { store.update(|tx| tx.create(service("lost"))).await }
+    });
+    let until = tokio::time::Instant::now() + Duration::from_secs(30);
+    while other.view().by_name::<Service>("lost").is_none() {
+        assert!(tokio::time::Instant::now() < until, "it is not made");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    other.update(|tx| tx.create(service("next"))).await.unwrap();
+    // It cannot be told of what came next.
+    let told = tokio::time::timeout(Duration::from_secs(12), &mut writing).await;
+    mute.send_replace(false);
+    let told = match told {
+        Ok(told) => told.unwrap(),
+        Err(_) => writing.await.unwrap(),
+    };
+    assert!(matches!(told, Ok(_) | Err(StoreError::NoQuorum(_))), "{told:?}");
+    while store.view().by_name::<Service>("next").is_none() {
+        assert!(tokio::time::Instant::now() < until, "the store does not go on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(store.view().by_name::<Service>("lost").is_some());
+    assert_eq!(store.view().count::<Service>(), 3);
+    store.update(|tx| tx.create(service("after"))).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

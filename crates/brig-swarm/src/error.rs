@@ -262,6 +262,9 @@ pub enum SwarmError {
     /// The replicated store cannot be set up or reached.
     #[error("the replicated store: {0}")]
     Etcd(String),
+    /// The other managers took this one's member out of the replicated store.
+    #[error("the other managers took this node out of the replicated store")]
+    NotAMember,
     /// The cluster's store cannot be used.
     #[error("the cluster's store failed")]
     Store(#[source] brig_store::StoreError),
@@ -286,6 +289,7 @@ impl Categorized for SwarmError {
             | Self::Unanswered(_)
             | Self::ExternalCa(_)
             | Self::Etcd(_)
+            | Self::NotAMember
             | Self::JoinTimeout
             | Self::JoinStopped => ErrorKind::Unavailable,
             Self::NotLocked => ErrorKind::Conflict,

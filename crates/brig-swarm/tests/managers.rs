@@ -17,6 +17,7 @@ use brig_proto::swarm::{
     ConfigSpec, LogSelector, LogSubscriptionOptions, Node, NodeRole, TaskState, node_status,
     raft_member_status::Reachability,
 };
+use brig_store::etcd::{EtcdClient, EtcdTls};
 use brig_swarm::{
     Control, ExternalStore, InitRequest, JoinRequest, LocalNodeState, StoreSettings, Swarm,
     SwarmConfig, TokenRotation,
@@ -43,7 +44,8 @@ struct Host {
 impl Host {
     async fn new(dir: &Path) -> Self {
         let machine = Machine::default();
-        let settings = StoreSettings { external: None, client_port: port(), peer_port: port() };
+        let settings =
+            StoreSettings { client_port: port(), peer_port: port(), ..StoreSettings::default() };
         let listen = format!("127.0.0.1:{}", port());
         let swarm = start(dir, &machine, &settings).await;
         Self {
@@ -93,6 +95,36 @@ impl Host {
             let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
             assert!(status.unwrap().success());
         }
+    }
+
+    fn etcdctl(&self, args: &[&str]) -> Result<String, String> {
+        let file = |name: &str| self.dir.join("swarm/etcd").join(name).display().to_string();
+        let output = std::process::Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &format!("https://127.0.0.1:{}", self.settings.client_port)])
+            .args(["--cacert", &file("ca.pem"), "--cert", &file("client.pem")])
+            .args(["--key", &file("client.key")])
+            .args(args)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// Full members of the store.
+    fn members(&self) -> usize {
+        let list = self.etcdctl(&["member", "list"]).unwrap_or_default();
+        list.lines().filter(|line| line.ends_with("false")).count()
+    }
+
+    /// Takes another manager's member out of the store.
+    async fn take_out(&self, node: &str) {
+        let list = self.etcdctl(&["member", "list"]).unwrap();
+        let line = list.lines().find(|line| line.contains(node)).unwrap();
+        let member = line.split(',').next().unwrap();
+        // Members that have just met refuse.
+        eventually("the member is out", || self.etcdctl(&["member", "remove", member]).is_ok())
+            .await;
     }
 
     async fn boot(&mut self) {
@@ -172,6 +204,66 @@ async fn set_role(control: &Control, id: &str, role: NodeRole) {
             Err(error) => assert!(error.to_string().contains("out of sequence"), "{error}"),
         }
     }
+}
+
+/// What a former manager has of the store opens nothing once its authority has changed, and what
+/// it has open ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_managers_certificates_open_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let first = Host::new(&temp.path().join("1")).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let second = Host::new(&temp.path().join("2")).await;
+    second.join(&control, NodeRole::Manager).await;
+    let third = Host::new(&temp.path().join("3")).await;
+    third.join(&control, NodeRole::Manager).await;
+    let own = temp.path().join("1/swarm/etcd");
+    let kept = temp.path().join("kept");
+    std::fs::create_dir(&kept).unwrap();
+    for name in ["client.pem", "client.key"] {
+        std::fs::copy(temp.path().join("3/swarm/etcd").join(name), kept.join(name)).unwrap();
+    }
+    let client = |dir: &Path| {
+        // Whoever kept a certificate knows whom to believe, too.
+        let tls = EtcdTls {
+            ca: own.join("ca.pem"),
+            cert: dir.join("client.pem"),
+            key: dir.join("client.key"),
+        };
+        let endpoint = format!("127.0.0.1:{}", first.settings.client_port);
+        EtcdClient::new(&[endpoint], tls).unwrap()
+    };
+    let patience = Duration::from_secs(2);
+    let before = std::fs::read(own.join("ca.pem")).unwrap();
+    let open = client(&kept);
+    open.check_quorum(patience).await.unwrap();
+    set_role(&control, &third.id(), NodeRole::Worker).await;
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let is_refused = client(&kept).check_quorum(patience).await.is_err();
+        if is_refused
+            && open.check_quorum(patience).await.is_err()
+            && client(&own).check_quorum(patience).await.is_ok()
+        {
+            break;
+        }
+        assert!(Instant::now() < until, "the old certificate still opens the store");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_ne!(std::fs::read(own.join("ca.pem")).unwrap(), before);
+    for host in [&first, &second] {
+        // Members may still be on their way back.
+        let (control, name) = (host.swarm.control().unwrap(), format!("after-{}", host.id()));
+        while !write(&control, &name).await {
+            assert!(Instant::now() < until, "nothing can be written");
+        }
+    }
+    // A new one comes in under the new authority.
+    let fourth = Host::new(&temp.path().join("4")).await;
+    fourth.join(&control, NodeRole::Manager).await;
+    assert!(write(&fourth.swarm.control().unwrap(), "by the fourth").await);
+    eventually("it is everywhere", || has(&second.swarm.control().unwrap(), "by the fourth")).await;
 }
 
 /// The life of a real swarm: alone, three managers, one lost, one replaced, back to one. Nothing
@@ -444,4 +536,95 @@ async fn keys_change_on_all_managers() {
     settled(&control, 3).await;
     second.swarm.leave(false).await.unwrap();
     first.swarm.leave(true).await.unwrap();
+}
+
+/// Whether a manager works as one: it is heard of, takes writes, and the others hear of them.
+async fn is_whole(host: &Host, through: &Control, what: &str) {
+    eventually(what, || {
+        host.swarm.control().is_ok()
+            && host.etcd().is_some()
+            && reaches(through, &host.id()) == Some(Reachability::Reachable)
+    })
+    .await;
+    let until = Instant::now() + Duration::from_secs(30);
+    let name =
+        format!("{}-{:?}", host.id(), Instant::now()).replace(|c: char| !c.is_alphanumeric(), "");
+    // It may be on its way back into the store, with another control each time.
+    while !matches!(host.swarm.control(), Ok(control) if write(&control, &name).await) {
+        assert!(Instant::now() < until, "{what}: no write is taken");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    eventually(what, || has(through, &name)).await;
+}
+
+/// A promotion right after a demotion meets the node anywhere on its way down: it has not heard of
+/// it, asks for its certificate, has it, stops. `BRIG_ROLES` sets how often this is tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demotion_may_be_taken_back_at_any_moment() {
+    let temp = tempfile::tempdir().unwrap();
+    let first = Host::new(&temp.path().join("1")).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let second = Host::new(&temp.path().join("2")).await;
+    second.join(&control, NodeRole::Manager).await;
+    let third = Host::new(&temp.path().join("3")).await;
+    third.join(&control, NodeRole::Manager).await;
+    let pauses = [
+        200, 620, 1050, 1200, 0, 100, 500, 550, 580, 650, 700, 800, 900, 1000, 1100, 1300, 1500,
+        2000,
+    ];
+    let times = std::env::var("BRIG_ROLES").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    for pause in pauses.into_iter().cycle().take(times) {
+        is_whole(&third, &control, &format!("before {pause} ms")).await;
+        is_whole(&second, &control, &format!("before {pause} ms")).await;
+        let begin = Instant::now();
+        set_role(&control, &third.id(), NodeRole::Worker).await;
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        set_role(&control, &third.id(), NodeRole::Manager).await;
+        // A moment later it may seem to be there, and then begin to stop.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        is_whole(&third, &control, &format!("after {pause} ms")).await;
+        println!("{pause} ms: {:?}", begin.elapsed());
+    }
+    for host in [&third, &second, &first] {
+        let _ = host.swarm.leave(true).await;
+    }
+}
+
+/// The leader takes a former manager's member out; its demotion may have been taken back before it
+/// heard of either. It finds its way into the store again, also when it was away meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_whose_member_was_taken_out_comes_back() {
+    let temp = tempfile::tempdir().unwrap();
+    let first = Host::new(&temp.path().join("1")).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let second = Host::new(&temp.path().join("2")).await;
+    second.join(&control, NodeRole::Manager).await;
+    let mut third = Host::new(&temp.path().join("3")).await;
+    third.join(&control, NodeRole::Manager).await;
+    for is_away in [false, true] {
+        is_whole(&third, &control, "all is well").await;
+        if is_away {
+            third.die().await;
+        }
+        first.take_out(&third.id()).await;
+        assert!(write(&control, &format!("without-{is_away}")).await);
+        if is_away {
+            third.boot().await;
+        }
+        let until = Instant::now() + Duration::from_secs(40);
+        let is_back = || {
+            third.swarm.control().is_ok_and(|it| has(&it, &format!("without-{is_away}")))
+                && first.members() == 3
+        };
+        while !is_back() {
+            assert!(Instant::now() < until, "away: {is_away}, {:?}", third.swarm.status());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        is_whole(&third, &control, "it is back").await;
+    }
+    for host in [&third, &second, &first] {
+        let _ = host.swarm.leave(true).await;
+    }
 }

@@ -1,6 +1,6 @@
 //! Thin safe wrappers around the Linux interfaces that brig needs and the standard library lacks:
 //! namespaces, mounts, sequenced-packet sockets, process descriptors, inotify, control groups,
-//! capabilities.
+//! capabilities, mapped files.
 //!
 //! This is the only crate that may hold `unsafe`. It knows the kernel and nothing about
 //! containers. Functions block unless they say otherwise; none of them spawns a process.
@@ -10,8 +10,10 @@
 
 pub mod caps;
 pub mod cgroup;
+pub mod confine;
 pub mod hardening;
 pub mod inotify;
+pub mod mmap;
 pub mod mount;
 pub mod ns;
 pub mod openat;

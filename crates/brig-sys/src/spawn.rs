@@ -139,6 +139,22 @@ impl Spawn {
     }
 }
 
+/// A descriptor that whoever started this program placed under a number. Its original is closed when
+/// the program ends; what is returned is a copy, so this may be called more than once.
+///
+/// # Errors
+/// When there is none under this number.
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the number is only looked up by the kernel, which answers with an error when nothing
+    // is open under it; what comes back is a new descriptor that nobody else owns.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(copy) })
+}
+
 fn high(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, HIGH)?)
 }
@@ -179,6 +195,23 @@ impl Child {
         Ok(())
     }
 
+    /// Waits this long for its end, then kills it; removes it from the process table. Blocks. Only
+    /// whoever has no runtime needs this.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn end_within(self, grace: std::time::Duration) -> io::Result<ExitStatus> {
+        let timeout = rustix::event::Timespec::try_from(grace).map_err(io::Error::other)?;
+        let mut waiting = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
+        let ended = rustix::event::poll(&mut waiting, Some(&timeout));
+        if !ended.is_ok_and(|count| count > 0) {
+            self.signal(Signal::KILL)?;
+        }
+        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)?
+            .ok_or_else(|| io::Error::other("the process has not ended"))?;
+        Ok(exit_status(&status))
+    }
+
     /// Waits until it has ended and removes it from the process table. Cancel-safe. Needs a tokio
     /// runtime.
     ///
@@ -191,14 +224,18 @@ impl Child {
             WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
         )?
         .ok_or_else(|| io::Error::other("the process has not ended"))?;
-        // wait(2)'s encoding.
-        let raw = match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => (code & 0xff) << 8,
-            (None, Some(signal)) => signal,
-            (None, None) => 0,
-        };
-        Ok(ExitStatus::from_raw(raw))
+        Ok(exit_status(&status))
     }
+}
+
+fn exit_status(status: &rustix::process::WaitIdStatus) -> ExitStatus {
+    // wait(2)'s encoding.
+    let raw = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => (code & 0xff) << 8,
+        (None, Some(signal)) => signal,
+        (None, None) => 0,
+    };
+    ExitStatus::from_raw(raw)
 }
 
 struct Actions(libc::posix_spawn_file_actions_t);

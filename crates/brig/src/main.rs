@@ -22,6 +22,10 @@ use context::Context;
 use error::{Error, Result};
 
 fn main() -> ExitCode {
+    // Foreign bytes are read by this program in a process of its own, which does nothing else.
+    if brig_scan::sandbox::is_reader(std::env::args_os()) {
+        return brig_scan::sandbox::reader();
+    }
     let mut arguments = std::env::args_os();
     let program = program_name(arguments.next());
     match run(&program, arguments.collect()) {

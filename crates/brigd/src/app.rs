@@ -130,7 +130,7 @@ async fn build(
         .context("cannot start the engine")?;
     let host = HostFacts::read();
     let executor = executor::new(engine.clone(), host.clone(), &config);
-    let swarm = Swarm::open(parts::swarm_config(&config, executor))
+    let swarm = Swarm::open(parts::swarm_config(&config, instance, executor))
         .await
         .context("cannot open the cluster's state")?;
     let builder =

@@ -9,6 +9,7 @@ use brig_image::{OpenOptions, RegistrySettings};
 use brig_network::{AddressPool, Ipv4Net, Ipv6Net, NetworkConfig};
 use brig_runtime::RuntimeConfig;
 use brig_swarm::{Executor, StoreSettings, SwarmConfig};
+use brig_sys::cgroup;
 
 use crate::config::{Cidr, Config};
 use crate::instance::Instance;
@@ -16,6 +17,8 @@ use crate::tools::Tools;
 
 /// The parent of all containers' cgroups, for the default instance.
 const CGROUP_PARENT: &str = "/brig";
+/// Below it: that of the store's member.
+const STORE_GROUP: &str = "etcd";
 
 /// How the image store is opened.
 #[must_use]
@@ -42,13 +45,7 @@ pub fn engine_config(
     tools: &Tools,
 ) -> anyhow::Result<EngineConfig> {
     let suffix = instance.suffix();
-    let cgroup_parent = config.cgroup_parent.clone().unwrap_or_else(|| {
-        if suffix.is_empty() {
-            CGROUP_PARENT.to_owned()
-        } else {
-            format!("{CGROUP_PARENT}-{suffix}")
-        }
-    });
+    let cgroup_parent = cgroup_parent(config, instance);
     let runtime = RuntimeConfig {
         exec_root: config.exec_root.clone(),
         cache_dir: config.data_root.join("cache"),
@@ -87,6 +84,17 @@ pub fn engine_config(
     })
 }
 
+fn cgroup_parent(config: &Config, instance: &Instance) -> String {
+    let suffix = instance.suffix();
+    config.cgroup_parent.clone().unwrap_or_else(|| {
+        if suffix.is_empty() {
+            CGROUP_PARENT.to_owned()
+        } else {
+            format!("{CGROUP_PARENT}-{suffix}")
+        }
+    })
+}
+
 /// The subnet of a bridge that has the first address of it, as ours do.
 fn bridge_subnet(bip: Cidr) -> anyhow::Result<Ipv4Net> {
     let subnet = net(bip)?;
@@ -109,11 +117,20 @@ fn net(cidr: Cidr) -> anyhow::Result<Ipv4Net> {
 
 /// How the cluster's part is opened.
 #[must_use]
-pub fn swarm_config(config: &Config, executor: Arc<dyn Executor>) -> SwarmConfig {
+pub fn swarm_config(
+    config: &Config,
+    instance: &Instance,
+    executor: Arc<dyn Executor>,
+) -> SwarmConfig {
+    let group = format!("{}/{STORE_GROUP}", cgroup_parent(config, instance));
+    let groups = cgroup::create_tracking_group(&group).unwrap_or_else(|error| {
+        tracing::warn!(%error, "etcd stays in the daemon's control group");
+        Vec::new()
+    });
     SwarmConfig {
         state_dir: config.data_root.join("swarm"),
         executor,
-        store: StoreSettings { external: config.store.clone(), ..StoreSettings::default() },
+        store: StoreSettings { external: config.store.clone(), groups, ..StoreSettings::default() },
     }
 }
 

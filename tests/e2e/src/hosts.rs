@@ -20,6 +20,8 @@ const START: Duration = Duration::from_secs(60);
 pub struct Hosts {
     folder: PathBuf,
     name: String,
+    /// Mounted in here.
+    disks: Vec<PathBuf>,
 }
 
 /// What runs on a host.
@@ -52,11 +54,47 @@ impl Hosts {
     /// When they do not start.
     #[must_use]
     pub fn up(count: usize) -> Self {
+        Self::up_with_small_disks(count, &[])
+    }
+
+    /// Starts `count` hosts, some of which have a disk of that many MiB for their daemon's data.
+    ///
+    /// # Panics
+    /// When they do not start.
+    #[must_use]
+    pub fn up_with_small_disks(count: usize, disks: &[(usize, usize)]) -> Self {
         // A socket's path holds 107 bytes: short names.
         let name = format!("bh{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let hosts = Self { folder: Path::new("/var/tmp").join(&name), name };
+        let mut hosts = Self { folder: Path::new("/var/tmp").join(&name), name, disks: Vec::new() };
+        for (host, size) in disks {
+            let disk = hosts.folder.join(host.to_string()).join("data");
+            std::fs::create_dir_all(&disk).expect("a folder for the disk");
+            let size = format!("size={size}m");
+            let mounted = Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+                .arg(&disk)
+                .status();
+            assert!(mounted.is_ok_and(|status| status.success()), "a small disk");
+            hosts.disks.push(disk);
+        }
         let _ = hosts.script(&["up", &count.to_string()]).ok();
         hosts
+    }
+
+    /// The process whose network all hosts' packets pass.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn switch(&self) -> String {
+        let pid = std::fs::read_to_string(self.folder.join("hub.pid")).expect("the switch's pid");
+        pid.trim().to_owned()
+    }
+
+    /// Runs a program on a host to its end.
+    #[must_use]
+    pub fn exec(&self, host: usize, program: &[&str]) -> Output {
+        self.script(&[&["exec", &host.to_string()], program].concat())
     }
 
     /// Runs `hosts.sh`.
@@ -133,6 +171,15 @@ impl Hosts {
     /// When it does not.
     #[must_use]
     pub fn start(&self, host: usize, kind: Kind) -> HostNode {
+        self.start_with(host, kind, &[])
+    }
+
+    /// Starts a daemon with more variables (`NAME=value`) in its environment.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with(&self, host: usize, kind: Kind, environment: &[String]) -> HostNode {
         let folder = self.folder.join(host.to_string());
         let node =
             HostNode { host, kind, address: format!("{NETWORK}.{host}"), folder: folder.clone() };
@@ -153,6 +200,17 @@ impl Hosts {
         };
         program.extend(["--cgroup-parent", &cgroups]);
         program.extend(common);
+        let environment = environment.iter().map(String::as_str);
+        let program: Vec<&str> = std::iter::once("env").chain(environment).chain(program).collect();
+        // The log of the daemon before is kept.
+        let log = self.log(host, "daemon.log");
+        for number in 1.. {
+            let earlier = self.log(host, &format!("daemon.{number}.log"));
+            if !earlier.exists() {
+                let _ = std::fs::rename(&log, &earlier);
+                break;
+            }
+        }
         self.spawn(host, "daemon.log", &program);
         eventually("the daemon answers", START, || {
             http::get(&node.socket(), "/_ping").as_str() == Some("OK")
@@ -231,6 +289,9 @@ impl HostNode {
 impl Drop for Hosts {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            if let Some(keep) = std::env::var_os("BRIG_KEEP_LOGS") {
+                let _ = Command::new("cp").arg("-a").arg(&self.folder).arg(keep).status();
+            }
             for host in 1..10 {
                 let log = std::fs::read_to_string(self.log(host, "daemon.log"));
                 let Ok(log) = log else { continue };
@@ -238,6 +299,9 @@ impl Drop for Hosts {
                 let tail = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default();
                 eprintln!("--- end of host {host}'s daemon's log ---\n{}", tail.join("\n"));
             }
+        }
+        for disk in &self.disks {
+            let _ = Command::new("umount").arg("-l").arg(disk).status();
         }
         let down = self.script(&["down"]);
         if down.code != 0 {

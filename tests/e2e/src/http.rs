@@ -12,9 +12,13 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An answer: status and body. `None` when the daemon did not answer.
 fn exchange(socket: &Path, request: &str) -> Option<(u16, String)> {
+    exchange_within(socket, request, TIMEOUT)
+}
+
+fn exchange_within(socket: &Path, request: &str, limit: Duration) -> Option<(u16, String)> {
     let mut answer = String::new();
     let mut stream = UnixStream::connect(socket).ok()?;
-    stream.set_read_timeout(Some(TIMEOUT)).ok()?;
+    stream.set_read_timeout(Some(limit)).ok()?;
     stream.write_all(request.as_bytes()).ok()?;
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -94,4 +98,21 @@ pub fn post(socket: &Path, path: &str, body: &Value) -> Result<String, String> {
         Some((status, body)) => Err(format!("{status}: {body}")),
         None => Err("no answer".to_owned()),
     }
+}
+
+/// One request, with a body or without; status and body of the answer, nothing where none came
+/// within the time.
+#[must_use]
+pub fn call(
+    socket: &Path,
+    (method, path): (&str, &str),
+    body: Option<&Value>,
+    limit: Duration,
+) -> Option<(u16, String)> {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: e2e\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    exchange_within(socket, &request, limit)
 }

@@ -8,14 +8,19 @@
 pub mod client;
 pub mod daemon;
 pub mod dockerd;
+pub mod faults;
 pub mod footprint;
+pub mod history;
 pub mod hosts;
 pub mod http;
 pub mod image;
+pub mod notary;
 pub mod registry;
 pub mod remote;
 pub mod rights;
 pub mod rpc;
+pub mod traces;
+pub mod workload;
 
 pub use client::{Client, Output};
 pub use daemon::Brigd;

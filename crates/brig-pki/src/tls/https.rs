@@ -38,6 +38,15 @@ impl Connector {
         Self::https(config, host)
     }
 
+    /// Trusts the system's authorities: a server of the public web.
+    ///
+    /// # Errors
+    /// As [`crate::web::client_config`], and [`PkiError::ServerName`].
+    pub fn web(host: &str) -> Result<Self, PkiError> {
+        let trust = crate::web::WebTrust::Verified { extra_roots: Vec::new() };
+        Self::https(crate::web::client_config(&trust, None)?, host)
+    }
+
     fn https(mut config: ClientConfig, host: &str) -> Result<Self, PkiError> {
         config.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();

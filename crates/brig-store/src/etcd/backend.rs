@@ -16,9 +16,10 @@ use tokio_util::task::TaskTracker;
 
 use super::client::{EtcdClient, EtcdError};
 use super::layout::{self, Head, Layout, Place};
+use super::turns::{Turns, Writer};
 use super::watch;
 use crate::backend::{
-    Backend, BackendError, Batch, Content, Foreign, Loaded, NewsSink, Revision, SealedRecord,
+    Backend, BackendError, Batch, Content, Foreign, Loaded, NewsSink, Revision, Room, SealedRecord,
 };
 use crate::object::Kind;
 use crate::sealer::BlindName;
@@ -33,10 +34,11 @@ const ATTEMPT_PATIENCE: Duration = Duration::from_millis(700);
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long writing is tried. A new leader is there in less than half of it.
 const WRITE_PATIENCE: Duration = Duration::from_secs(6);
-/// How often a writer is overtaken before it asks to be let go first, and how long the others do
-/// nothing then.
-const LOSSES: u32 = 3;
-const COURTESY: Duration = Duration::from_millis(60);
+/// How long the news that say what became of a write may take.
+const NEWS_PATIENCE: Duration = Duration::from_secs(3);
+const UNKNOWN: &str = "a write was not answered, and whether it was made is not known";
+/// Requests of others that one commit clears away.
+const CLEARED: usize = 4;
 /// Heads that are remembered to find an own one among them.
 const HEADS: usize = 4096;
 
@@ -53,10 +55,10 @@ impl Limits {
     /// What etcd takes when nobody told it otherwise.
     pub const DEFAULT: Self = Self { operations: 128, bytes: (3 << 20) / 2 };
 
-    /// Room for the head, and for what surrounds the values.
+    /// Room for the head, for requests to be let go first, and for what surrounds the values.
     const fn usable(self) -> Self {
         Self {
-            operations: self.operations.saturating_sub(3),
+            operations: self.operations.saturating_sub(3 + CLEARED),
             bytes: self.bytes.saturating_sub(16 << 10),
         }
     }
@@ -70,9 +72,6 @@ pub struct EtcdBackend {
     stop: CancellationToken,
     tasks: TaskTracker,
     shared: Arc<Shared>,
-    /// This writer among the others.
-    name: String,
-    luck: Mutex<Luck>,
 }
 
 /// What the backend and its watch both know.
@@ -86,24 +85,27 @@ pub(super) struct Shared {
 }
 
 /// What is stored, without the values.
-#[derive(Default)]
 pub(super) struct Known {
     pub(super) head: Head,
     /// etcd's revision of the last head that was read or heard of.
     pub(super) heard: i64,
-    heads: VecDeque<Head>,
+    /// With etcd's revision of each.
+    heads: VecDeque<(i64, Head)>,
+    /// etcd's revision from which on no head was missed.
+    row_from: i64,
     objects: BTreeMap<(Kind, String), Revision>,
     names: BTreeMap<BlindName, String>,
-    /// Writers that asked to be let go first: etcd's revision, and when that was heard of.
-    pub(super) waiting: BTreeMap<String, (i64, Instant)>,
+    pub(super) turns: Turns,
 }
 
-/// How often this writer was overtaken in a row, and what it did about it.
+/// What was read at one moment.
 #[derive(Default)]
-struct Luck {
-    losses: u32,
-    /// etcd's revision of the request to be let go first.
-    asked: Option<i64>,
+pub(super) struct Fresh {
+    head: Head,
+    pub(super) heard: i64,
+    objects: BTreeMap<(Kind, String), Revision>,
+    names: BTreeMap<BlindName, String>,
+    waiting: Vec<Writer>,
 }
 
 impl Shared {
@@ -117,23 +119,41 @@ impl Shared {
 }
 
 impl Known {
-    pub(super) fn remember(&mut self, head: Head) {
-        if self.heads.len() >= HEADS {
-            self.heads.pop_front();
+    fn new() -> Self {
+        Self {
+            head: Head::default(),
+            heard: 0,
+            heads: VecDeque::new(),
+            row_from: 0,
+            objects: BTreeMap::new(),
+            names: BTreeMap::new(),
+            turns: Turns::new(),
         }
-        self.heads.push_back(head);
+    }
+
+    pub(super) fn remember(&mut self, at: i64, head: Head) {
+        if self.heads.len() >= HEADS
+            && let Some((oldest, _)) = self.heads.pop_front()
+        {
+            self.row_from = self.row_from.max(oldest);
+        }
+        self.heads.push_back((at, head));
     }
 
     /// Knows what was read, and the heads from before.
-    pub(super) fn replace(&mut self, fresh: Self) {
-        let heads = std::mem::take(&mut self.heads);
-        let head = fresh.head;
-        *self = Self { heads, ..fresh };
-        self.remember(head);
+    pub(super) fn replace(&mut self, fresh: Fresh) {
+        let Fresh { head, heard, objects, names, waiting } = fresh;
+        (self.head, self.heard, self.row_from) = (head, heard, heard);
+        (self.objects, self.names) = (objects, names);
+        for writer in waiting {
+            self.turns.asks(writer, Instant::now());
+        }
+        self.remember(heard, head);
     }
 
     pub(super) fn take(&mut self, head: Head, changes: &[Foreign], names: Names) {
         self.head = head;
+        self.turns.wrote(&head.nonce, Instant::now());
         for change in changes {
             let key = (change.kind, change.id.clone());
             match &change.value {
@@ -160,7 +180,7 @@ impl EtcdBackend {
     pub fn new(client: EtcdClient, cluster: &str, limits: Limits, runtime: Handle) -> Self {
         let shared = Arc::new(Shared {
             layout: Layout::new(cluster),
-            known: Mutex::default(),
+            known: Mutex::new(Known::new()),
             moved: Condvar::new(),
             current: flag::Sender::new(true),
         });
@@ -171,8 +191,6 @@ impl EtcdBackend {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             shared,
-            name: brig_types::id::random_swarm_id(),
-            luck: Mutex::default(),
         }
     }
 
@@ -238,7 +256,7 @@ impl EtcdBackend {
             success.push(op);
         }
         self.write_blindly(success)?;
-        let head = Head { first: loaded.revision + 1, last: loaded.revision, nonce: nonce()? };
+        let head = Head { first: loaded.revision + 1, last: loaded.revision, nonce: self.nonce()? };
         let request = TxnRequest {
             compare: vec![layout::is_absent(layout.head())],
             success: vec![layout::put(layout.head(), head.to_bytes(), 0)],
@@ -262,7 +280,7 @@ impl EtcdBackend {
 
     /// Everything, and etcd's revision that it is of. Without a majority it is what the member
     /// knows that answers.
-    async fn read(&self) -> Result<(Loaded, Known), BackendError> {
+    async fn read(&self) -> Result<(Loaded, Fresh), BackendError> {
         let layout = &self.shared.layout;
         match read(&self.client, layout, false).await {
             Err(BackendError::Unavailable(reason)) => {
@@ -277,22 +295,23 @@ impl EtcdBackend {
 
     /// Commits transactions that fit into one request.
     fn commit_part(&self, first: Revision, group: &[Batch]) -> Result<(), BackendError> {
-        self.let_others_go_first(first);
-        let (base, request, next) = {
+        let layout = &self.shared.layout;
+        let (base, since, mut success, next, waiting) = {
             let known = self.shared.lock();
             if known.head.last.checked_add(1) != Some(first) {
                 return Err(BackendError::Conflict);
             }
-            let (success, next) = self.request(&known, first, group)?;
-            (known.head, success, next)
+            let (mut success, next) = self.request(&known, first, group)?;
+            let cleared = known.turns.stale(Instant::now()).into_iter().take(CLEARED);
+            let own = known.turns.own();
+            let cleared = cleared.chain(known.turns.asked.then_some(own));
+            success.extend(cleared.map(|writer| layout::delete(layout.waiting(writer))));
+            (known.head, known.heard, success, next, layout.waiting(own))
         };
-        let head_key = self.shared.layout.head();
-        let mut success = request;
+        let head_key = layout.head();
         success.push(layout::put(head_key.clone(), next.head.to_bytes(), 0));
-        if self.luck().asked.is_some() {
-            success.push(layout::delete(self.shared.layout.waiting(&self.name)));
-        }
         let read = RangeRequest { key: head_key.clone(), ..RangeRequest::default() };
+        let read = RequestOp { request: Some(request_op::Request::RequestRange(read)) };
         let request = TxnRequest {
             // The first commit of all has nothing to compare with.
             compare: vec![if base == Head::default() {
@@ -301,11 +320,15 @@ impl EtcdBackend {
                 layout::value_is(head_key, base.to_bytes())
             }],
             success,
-            failure: vec![RequestOp { request: Some(request_op::Request::RequestRange(read)) }],
+            // Whoever is overtaken asks to be let go first.
+            failure: vec![read, layout::put(waiting, Vec::new(), 0)],
         };
-        self.send(&request, next.head)?;
-        *self.luck() = Luck::default();
+        let began = Instant::now();
+        let outcome = self.send(&request, next.head, since);
         let mut known = self.shared.lock();
+        known.turns.asked = outcome.asked;
+        outcome.result?;
+        known.turns.took(began.elapsed());
         // The watch may have told of it already, and of what came after.
         if known.head == base {
             known.take(next.head, &next.changes, next.names);
@@ -315,31 +338,8 @@ impl EtcdBackend {
         Ok(())
     }
 
-    fn luck(&self) -> MutexGuard<'_, Luck> {
-        self.luck.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits a moment while there is somebody who asked for it before this writer did, unless they
-    /// have been first by now.
-    fn let_others_go_first(&self, first: Revision) {
-        let asked = self.luck().asked.unwrap_or(i64::MAX);
-        let mut known = self.shared.lock();
-        loop {
-            let until = known
-                .waiting
-                .iter()
-                .filter(|(name, (at, _))| **name != self.name && *at < asked)
-                .map(|(_, (_, heard))| *heard + COURTESY)
-                .max();
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            match left {
-                Some(left) if !left.is_zero() && known.head.last + 1 == first => {
-                    let waited = self.shared.moved.wait_timeout(known, left);
-                    known = waited.unwrap_or_else(PoisonError::into_inner).0;
-                }
-                Some(_) | None => return,
-            }
-        }
+    fn nonce(&self) -> Result<[u8; 16], BackendError> {
+        self.shared.lock().turns.nonce()
     }
 
     /// The operations of a group, after its expectations were found to hold.
@@ -355,6 +355,7 @@ impl EtcdBackend {
         let mut revision = first.wrapping_sub(1);
         for batch in group {
             revision += 1;
+            let version = batch.version.unwrap_or(revision);
             for write in &batch.writes {
                 let current = match objects.get(&(write.kind, write.id.as_str())) {
                     Some(staged) => staged.map(|(revision, _)| revision),
@@ -363,7 +364,7 @@ impl EtcdBackend {
                 if current != write.expected {
                     return Err(BackendError::Conflict);
                 }
-                let value = write.value.as_deref().map(|value| (revision, value));
+                let value = write.value.as_deref().map(|value| (version, value));
                 objects.insert((write.kind, &write.id), value);
             }
             for claim in &batch.names {
@@ -397,59 +398,86 @@ impl EtcdBackend {
             });
         }
         let names = names.into_iter().map(|(name, id)| (name, id.map(str::to_owned))).collect();
-        let head = Head { first, last: revision, nonce: nonce()? };
+        let head = Head { first, last: revision, nonce: known.turns.nonce()? };
         Ok((ops, Next { head, changes, names }))
     }
 
     /// Sends a transaction until it is known what became of it.
-    fn send(&self, request: &TxnRequest, own: Head) -> Result<(), BackendError> {
+    fn send(&self, request: &TxnRequest, own: Head, since: i64) -> Sent {
         let until = Instant::now() + WRITE_PATIENCE;
         // Whether an earlier attempt may have worked without our hearing of it.
         let mut unsure = false;
         loop {
             let attempt = self.client.txn_once(request, ATTEMPT_PATIENCE);
             let error = match self.runtime.block_on(attempt) {
-                Ok(answer) if answer.succeeded => return Ok(()),
+                Ok(answer) if answer.succeeded => return Sent { asked: false, result: Ok(()) },
                 Ok(answer) => {
-                    let Some((head, heard)) = head_of(&answer) else {
-                        return Err(BackendError::Conflict);
+                    let was = match head_of(&answer) {
+                        Some((head, _)) if head == own => Was::Done,
+                        Some((_, heard)) if unsure => self.is_in_the_row(own, since, heard),
+                        Some(_) | None => Was::NotDone,
                     };
-                    if head == own || (unsure && self.is_in_the_row(own, heard, until)) {
-                        return Ok(());
-                    }
-                    return Err(BackendError::Conflict);
+                    let result = match was {
+                        Was::Done => Ok(()),
+                        Was::NotDone => Err(BackendError::Conflict),
+                        Was::Unknown => Err(BackendError::Unavailable(UNKNOWN.to_owned())),
+                    };
+                    return Sent { asked: true, result };
                 }
                 Err(error) => error,
             };
+            let asked = self.shared.lock().turns.asked;
             if !error.may_pass() {
-                return Err(translate(error));
+                // That says nothing about the attempts before.
+                let error = if unsure { unavailable(&error) } else { translate(error) };
+                return Sent { asked, result: Err(error) };
             }
             unsure = true;
             if self.stop.is_cancelled() || Instant::now() + ATTEMPT_PAUSE >= until {
                 self.shared.current.send_replace(false);
-                return Err(unavailable(&error));
+                return Sent { asked, result: Err(unavailable(&error)) };
             }
             std::thread::sleep(ATTEMPT_PAUSE);
         }
     }
 
-    /// Whether a head was the last one at some time, once the watch has told of everything up to
-    /// `heard`.
-    fn is_in_the_row(&self, head: Head, heard: i64, until: Instant) -> bool {
+    /// Whether a head was the last one at some time after `since`, once the watch has told of
+    /// everything up to `heard`. Taking one for not done that was done would do it twice: the
+    /// second time it finds what the first one left, and is refused because of that.
+    fn is_in_the_row(&self, head: Head, since: i64, heard: i64) -> Was {
+        let until = Instant::now() + NEWS_PATIENCE;
         let mut known = self.shared.lock();
         loop {
-            if known.heads.contains(&head) {
-                return true;
+            if known.heads.iter().any(|(_, other)| *other == head) {
+                return Was::Done;
+            }
+            if known.heard >= heard {
+                return if known.row_from <= since { Was::NotDone } else { Was::Unknown };
             }
             let left = until.saturating_duration_since(Instant::now());
-            if known.heard >= heard || left.is_zero() {
-                return false;
+            if left.is_zero() {
+                return Was::Unknown;
             }
             let (next, _) =
                 self.shared.moved.wait_timeout(known, left).unwrap_or_else(PoisonError::into_inner);
             known = next;
         }
     }
+}
+
+/// Whether something was done.
+enum Was {
+    Done,
+    NotDone,
+    /// Nobody told of it in time.
+    Unknown,
+}
+
+/// What became of a transaction.
+struct Sent {
+    /// Whether this writer asks to be let go first now.
+    asked: bool,
+    result: Result<(), BackendError>,
 }
 
 struct Next {
@@ -514,22 +542,14 @@ impl Backend for EtcdBackend {
         self.reseal_all(records)
     }
 
-    fn overtaken(&self) {
-        {
-            let mut luck = self.luck();
-            luck.losses += 1;
-            if luck.losses < LOSSES || luck.asked.is_some() {
-                return;
-            }
-        }
-        let key = self.shared.layout.waiting(&self.name);
-        let request =
-            TxnRequest { success: vec![layout::put(key, Vec::new(), 0)], ..TxnRequest::default() };
-        // Whoever is not heard goes on as before.
-        if let Ok(answer) = self.runtime.block_on(self.client.txn_once(&request, ATTEMPT_PATIENCE))
-        {
-            self.luck().asked = answer.header.map(|header| header.revision);
-        }
+    fn turn(&self) -> Option<Instant> {
+        self.shared.lock().turns.turn(Instant::now())
+    }
+
+    fn room(&self) -> Room {
+        let limits = self.limits.usable();
+        // Each object may give one name up and take another; sealing and keys add to the bytes.
+        Room { objects: (limits.operations / 3).max(1), bytes: limits.bytes / 4 * 3 }
     }
 
     fn fits(&self, group: &[Batch]) -> usize {
@@ -579,7 +599,7 @@ pub(super) async fn read(
     client: &EtcdClient,
     layout: &Layout,
     local: bool,
-) -> Result<(Loaded, Known), BackendError> {
+) -> Result<(Loaded, Fresh), BackendError> {
     let wrong = |reason: &str| BackendError::Format {
         path: String::from_utf8_lossy(&layout.store()).into_owned().into(),
         reason: reason.to_owned(),
@@ -587,7 +607,7 @@ pub(super) async fn read(
     let (mut key, end) = (layout.store(), layout::prefix_end(&layout.store()));
     let mut at = 0;
     let mut loaded = Loaded::default();
-    let mut known = Known::default();
+    let mut known = Fresh::default();
     loop {
         let request = RangeRequest {
             key: key.clone(),
@@ -611,7 +631,7 @@ pub(super) async fn read(
                 Some(Place::Head) => {
                     known.head = Head::parse(&kv.value).ok_or_else(|| wrong("its head"))?;
                 }
-                Some(Place::Waiting(_)) => {}
+                Some(Place::Waiting(writer)) => known.waiting.push(writer),
                 Some(Place::Name(name)) => {
                     known.names.insert(name, layout::text(&kv));
                 }
@@ -641,10 +661,6 @@ fn head_of(answer: &TxnResponse) -> Option<(Head, i64)> {
     };
     let kv: &KeyValue = range.kvs.first()?;
     Some((Head::parse(&kv.value)?, kv.mod_revision))
-}
-
-fn nonce() -> Result<[u8; 16], BackendError> {
-    brig_pki::random::bytes().map_err(|error| BackendError::Fatal(Box::new(error)))
 }
 
 pub(super) fn unavailable(error: &EtcdError) -> BackendError {

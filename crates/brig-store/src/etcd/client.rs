@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use brig_proto::etcd::cluster_client::ClusterClient;
 use brig_proto::etcd::kv_client::KvClient;
 use brig_proto::etcd::maintenance_client::MaintenanceClient;
 use brig_proto::etcd::{
-    AlarmRequest, AlarmType, DefragmentRequest, DeleteRangeRequest, MemberAddRequest,
-    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, RangeRequest, RangeResponse,
-    StatusRequest, StatusResponse, TxnRequest, TxnResponse, alarm_request,
+    AlarmRequest, AlarmType, CompactionRequest, DefragmentRequest, DeleteRangeRequest,
+    MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, RangeRequest,
+    RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse, alarm_request,
 };
 use brig_types::secret::SecretBytes;
 use hyper_util::rt::TokioIo;
@@ -34,6 +34,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Silences of a member after which another one is asked.
 const UNANSWERED: usize = 3;
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// When a member that does not answer is asked whether there is another leader, again and again:
+/// what it sent to the one before is lost.
+const FIRST_LOOK: Duration = Duration::from_millis(150);
+const LOOK: Duration = Duration::from_millis(75);
 
 /// The files that make a connection believed, PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +61,9 @@ pub enum EtcdError {
     /// Nobody answered in time.
     #[error("etcd does not answer at {0}")]
     Unanswered(String),
+    /// Another leader was elected before the answer came, which may not come any more.
+    #[error("etcd's leader is another one now")]
+    AnotherLeader,
     /// What was answered makes no sense.
     #[error("etcd answered something unexpected: {0}")]
     BadAnswer(&'static str),
@@ -69,7 +77,7 @@ impl EtcdError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Unanswered(_) => true,
+            Self::Unanswered(_) | Self::AnotherLeader => true,
             Self::Refused(status) => matches!(
                 status.code(),
                 Code::Unavailable
@@ -81,6 +89,20 @@ impl EtcdError {
             ),
             Self::BadAnswer(_) | Self::Address(_) => false,
         }
+    }
+
+    /// The certificate of the member that was asked leads to another authority than is known here.
+    #[must_use]
+    pub fn is_other_authority(&self) -> bool {
+        let Self::Refused(status) = self else { return false };
+        let mut cause = std::error::Error::source(status.as_ref());
+        while let Some(error) = cause {
+            if error.to_string().contains("UnknownIssuer") {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
     }
 
     fn message_has(&self, text: &str) -> bool {
@@ -145,6 +167,8 @@ struct Inner {
     /// The one that answered last.
     preferred: AtomicUsize,
     unanswered: AtomicUsize,
+    /// The last leader's term that was heard of.
+    term: AtomicU64,
     tls: EtcdTls,
 }
 
@@ -165,6 +189,7 @@ impl EtcdClient {
             peers: RwLock::default(),
             preferred: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
+            term: AtomicU64::new(0),
             tls,
         }));
         client.set_endpoints(endpoints)?;
@@ -227,6 +252,7 @@ impl EtcdClient {
             EtcdError::Unanswered(_) => {
                 self.0.unanswered.fetch_add(1, Ordering::Relaxed) % UNANSWERED == UNANSWERED - 1
             }
+            EtcdError::AnotherLeader => false,
             EtcdError::BadAnswer(_) | EtcdError::Address(_) => true,
         };
         if is_gone {
@@ -264,16 +290,47 @@ impl EtcdClient {
         request: &TxnRequest,
         patience: Duration,
     ) -> Result<TxnResponse, EtcdError> {
-        let mut kv = kv(self.channel()?);
-        let outcome = match tokio::time::timeout(patience, kv.txn(request.clone())).await {
-            Ok(Ok(answer)) => return Ok(answer.into_inner()),
-            Ok(Err(status)) => EtcdError::from(status),
-            Err(_) => EtcdError::Unanswered(self.endpoints().join(", ")),
+        let channel = self.channel()?;
+        let (mut kv, asked) = (kv(channel.clone()), self.0.term.load(Ordering::Relaxed));
+        let outcome = tokio::select! {
+            biased;
+            answer = tokio::time::timeout(patience, kv.txn(request.clone())) => match answer {
+                Ok(Ok(answer)) => {
+                    let answer = answer.into_inner();
+                    let term = answer.header.as_ref().map_or(0, |header| header.raft_term);
+                    self.0.term.fetch_max(term, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Ok(Err(status)) => EtcdError::from(status),
+                Err(_) => EtcdError::Unanswered(self.endpoints().join(", ")),
+            },
+            () = self.another_leader(channel, asked) => EtcdError::AnotherLeader,
         };
         if outcome.may_pass() {
             self.failed(&outcome);
         }
         Err(outcome)
+    }
+
+    /// Returns once a member knows a leader that came after a term.
+    async fn another_leader(&self, channel: Channel, mut term: u64) {
+        tokio::time::sleep(FIRST_LOOK).await;
+        let mut member = MaintenanceClient::new(channel);
+        loop {
+            if let Ok(Ok(answer)) =
+                tokio::time::timeout(LOOK * 4, member.status(StatusRequest {})).await
+            {
+                let status = answer.into_inner();
+                if term == 0 {
+                    term = status.raft_term;
+                }
+                if status.leader != 0 && status.raft_term > term {
+                    self.0.term.fetch_max(status.raft_term, Ordering::Relaxed);
+                    return;
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     pub(super) async fn txn(
@@ -381,6 +438,22 @@ impl EtcdClient {
         })
         .await
         .map(drop)
+    }
+
+    /// Gives up the history until now. Who is still busy with it reads everything anew.
+    ///
+    /// # Errors
+    /// [`EtcdError`].
+    pub async fn compact(&self, patience: Duration) -> Result<(), EtcdError> {
+        let now = RangeRequest { key: b"health".to_vec(), ..RangeRequest::default() };
+        let answer = self.range(&now, patience).await?;
+        let revision = answer.header.map_or(0, |header| header.revision);
+        let request = CompactionRequest { revision, physical: true };
+        let done = self.call(patience, |channel| async move { kv(channel).compact(request).await });
+        match done.await {
+            Err(error) if !error.message_has("has been compacted") => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// How the member at this `host:port` is.

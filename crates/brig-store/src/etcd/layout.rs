@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use brig_proto::etcd::{Compare, KeyValue, PutRequest, RequestOp, compare, request_op};
 
+use super::turns::Writer;
 use crate::backend::{Batch, Revision};
 use crate::object::Kind;
 use crate::sealer::BlindName;
@@ -24,8 +25,8 @@ pub(super) enum Place {
     Head,
     Object(Kind, String),
     Name(BlindName),
-    /// A manager that others overtook again and again.
-    Waiting(String),
+    /// A writer that others overtook.
+    Waiting(Writer),
 }
 
 /// The last commit.
@@ -82,8 +83,8 @@ impl Layout {
         format!("{}s/o/", self.root).into_bytes()
     }
 
-    pub(super) fn waiting(&self, writer: &str) -> Vec<u8> {
-        format!("{}s/w/{writer}", self.root).into_bytes()
+    pub(super) fn waiting(&self, writer: Writer) -> Vec<u8> {
+        format!("{}s/w/{writer:016x}", self.root).into_bytes()
     }
 
     pub(super) fn name(&self, name: &BlindName) -> Vec<u8> {
@@ -102,7 +103,8 @@ impl Layout {
             return Some(Place::Head);
         }
         if let Some(writer) = key.strip_prefix("w/") {
-            return Some(Place::Waiting(writer.to_owned()));
+            // Courtesy alone: whoever writes something else there is let go like any other.
+            return Some(Place::Waiting(Writer::from_str_radix(writer, 16).unwrap_or_default()));
         }
         if let Some(hex) = key.strip_prefix("n/") {
             return parse_name(hex).map(Place::Name);
@@ -218,8 +220,7 @@ mod tests {
         assert_eq!(layout.parse(&layout.head()), Some(Place::Head));
         let name = [0xab; 32];
         assert_eq!(layout.parse(&layout.name(&name)), Some(Place::Name(name)));
-        let waiting = Some(Place::Waiting("x".to_owned()));
-        assert_eq!(layout.parse(&layout.waiting("x")), waiting);
+        assert_eq!(layout.parse(&layout.waiting(7)), Some(Place::Waiting(7)));
         for kind in Kind::ALL {
             let key = layout.object(kind, "x.y");
             assert_eq!(layout.parse(&key), Some(Place::Object(kind, "x.y".to_owned())));

@@ -2,10 +2,10 @@
 //!
 //! | key, after `/brig/<cluster>/` | value |
 //! | --- | --- |
-//! | `s/head` | first and last revision of the last commit, and a random number that is its alone |
-//! | `s/o/<kind>/<id>` | revision (8 bytes, big endian) and the sealed value |
+//! | `s/head` | first and last revision of the last commit, its writer, and a random number |
+//! | `s/o/<kind>/<id>` | version (8 bytes, big endian) and the sealed value |
 //! | `s/n/<keyed hash in hex>` | id of the object that has the name |
-//! | `s/w/<writer>` | nothing: this writer was overtaken again and again, the others let it go first |
+//! | `s/w/<writer>` | nothing: this writer was overtaken, the others let it go first |
 //! | `l/…` | what ends with a manager's lease: who leads, who is there, whose agents it serves |
 //!
 //! Every commit is one etcd transaction that compares `s/head` with what the writer last saw and
@@ -13,6 +13,11 @@
 //! that is before its own, and revisions are counted without gaps, as in a single file. Sending
 //! the same transaction again is harmless: after a lost answer the writer finds its own random
 //! number in the row, or it does not.
+//!
+//! Many are written together: a commit takes everything that waits at its manager. What another
+//! manager committed first overtakes only those transactions that it has to do with (`reads`); the
+//! others stand behind it as they are. While several managers write they take turns (`turns`), for
+//! of those that send at the same time one gets through.
 //!
 //! Sealing a record anew compares the record alone and leaves the head and the revision as they
 //! are, so it stands in no row and overtakes nobody.
@@ -22,6 +27,7 @@ mod client;
 mod layout;
 mod live;
 mod reseal;
+mod turns;
 mod watch;
 
 pub use self::backend::{EtcdBackend, Limits};

@@ -183,9 +183,9 @@ fn commit(shared: &Shared, sink: &NewsSink, at: i64, events: Vec<Event>) {
             Some(Place::Waiting(writer)) => {
                 let mut known = shared.lock();
                 if is_put {
-                    known.waiting.insert(writer, (at, Instant::now()));
+                    known.turns.asks(writer, Instant::now());
                 } else {
-                    known.waiting.remove(&writer);
+                    known.turns.asks_no_more(writer);
                 }
                 known.heard = known.heard.max(at);
                 is_request = true;
@@ -211,7 +211,7 @@ fn commit(shared: &Shared, sink: &NewsSink, at: i64, events: Vec<Event>) {
     {
         let mut known = shared.lock();
         known.heard = known.heard.max(at);
-        known.remember(head);
+        known.remember(at, head);
         // The own commits are known already.
         if head.last > known.head.last {
             known.take(head, &changes, names);

@@ -19,7 +19,7 @@ pub fn take(name: u8, from: Option<&str>, to: Option<&str>) -> NameClaim {
 }
 
 pub fn batch(writes: Vec<Write>, names: Vec<NameClaim>) -> Batch {
-    Batch { writes, names }
+    Batch { writes, names, ..Batch::default() }
 }
 
 pub fn content(backend: &impl Backend) -> (u64, Vec<(String, u64, Vec<u8>)>) {
@@ -86,4 +86,11 @@ pub fn backend_contract(place: &impl Place) {
     backend.commit(3, &[batch(vec![remove], vec![take(1, Some("b"), None)])]).unwrap();
     assert_eq!(content(&backend), (3, vec![("b".into(), 1, b"2".to_vec())]));
     backend.commit(4, &[batch(vec![], vec![take(1, None, Some("b"))])]).unwrap();
+    // An object's version may be older than its transaction.
+    let older = Batch { version: Some(3), ..batch(vec![put("c", None, b"4")], vec![]) };
+    let newer = batch(vec![put("c", Some(3), b"5")], vec![]);
+    backend.commit(5, &[older]).unwrap();
+    assert_eq!(content(&backend).1.last(), Some(&("c".into(), 3, b"4".to_vec())));
+    backend.commit(6, &[newer]).unwrap();
+    assert_eq!(content(&backend).1.last(), Some(&("c".into(), 6, b"5".to_vec())));
 }

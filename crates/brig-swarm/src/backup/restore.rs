@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use brig_proto::swarm::{Cluster, Node, NodeRole, TaskState};
 use brig_store::{Object, State};
 
-use crate::replica::AUTHORITY;
+use crate::replica::{AUTHORITY, NEXT_AUTHORITY};
 use crate::{task, wire_time};
 
 /// The objects as they are after their managers are lost: those are taken out, as if an operator
@@ -35,7 +35,9 @@ pub(crate) fn without_managers(state: &State, now: SystemTime) -> Vec<Object> {
                 // Data keys are counted anew, they are new ones.
                 cluster.data_key_rotation = None;
                 // What the lost managers hold of the replicated store opens no other one.
-                cluster.unlock_keys.retain(|key| key.subsystem != AUTHORITY);
+                cluster
+                    .unlock_keys
+                    .retain(|key| key.subsystem != AUTHORITY && key.subsystem != NEXT_AUTHORITY);
                 Some(Object::Cluster(Arc::new(cluster)))
             }
             other => Some(other),

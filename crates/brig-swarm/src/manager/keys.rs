@@ -348,6 +348,12 @@ impl KeyManager {
         self.0.store.settle().await.map_err(KeyError::Store)
     }
 
+    /// Whether the wanted data key seals, and nothing needs an older one.
+    pub(crate) fn is_settled(&self) -> bool {
+        let ring = self.0.data.ring();
+        ring.older_ids().next().is_none() && ring.generation() >= wanted(&self.0.store)
+    }
+
     /// Which keys are in use. Reads through the whole store.
     pub(crate) async fn status(&self) -> Result<DataKeyStatus, KeyError> {
         let store = self.0.store.clone();
@@ -391,13 +397,31 @@ pub(crate) fn rotate_data_key(tx: &mut Tx<'_>, reason: &str) -> Result<(), Store
     tx.update(cluster).map(drop)
 }
 
-/// The same for a cluster object that is about to be stored.
+/// A manager is none any more: asks for everything anew that it knows, the data key and the
+/// authority whose certificates open the replicated store.
+///
+/// # Errors
+/// As [`rotate_data_key`].
+pub(crate) fn distrust_former(tx: &mut Tx<'_>, reason: &str) -> Result<(), StoreError> {
+    let Some(cluster) = tx.all::<Cluster>().next() else {
+        return Ok(());
+    };
+    let mut cluster = (**cluster).clone();
+    want_new_data_key(&mut cluster, reason);
+    if let Some(rotation) = &mut cluster.data_key_rotation {
+        rotation.authority_wanted = rotation.authority_wanted.saturating_add(1);
+    }
+    tx.update(cluster).map(drop)
+}
+
+/// As [`rotate_data_key`] for a cluster object that is about to be stored.
 pub(crate) fn want_new_data_key(cluster: &mut Cluster, reason: &str) {
-    let before = cluster.data_key_rotation.as_ref().map_or(0, |rotation| rotation.wanted);
+    let before = cluster.data_key_rotation.take().unwrap_or_default();
     cluster.data_key_rotation = Some(DataKeyRotation {
-        wanted: before.saturating_add(1),
+        wanted: before.wanted.saturating_add(1),
         reason: reason.to_owned(),
         requested_at: Some(wire_time::timestamp(SystemTime::now())),
+        ..before
     });
 }
 

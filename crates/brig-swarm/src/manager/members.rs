@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use brig_pki::ca::RootCa;
 use brig_proto::brig::{
     AdoptKeysRequest, AdoptKeysResponse, JoinRequest, JoinResponse, managers_server,
 };
@@ -10,6 +12,7 @@ use brig_proto::swarm::{ManagerStatus, Node, NodeRole, raft_member_status::Reach
 use brig_store::etcd::MemberInfo;
 use brig_store::{Store, StoreError};
 use brig_types::secret::SecretBytes;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
@@ -21,6 +24,8 @@ use crate::replica::{self, Replica};
 
 /// Longest certificate request or address.
 const MAX_TEXT: usize = 16 << 10;
+/// How long a new manager waits for the store's authority to change.
+const AUTHORITY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The service that new managers call.
 #[derive(Clone)]
@@ -48,7 +53,7 @@ impl Members {
         let _changing = self.replica.changing.lock().await;
         let is_manager = |node: &Node| node.role() == NodeRole::Manager;
         if !self.store.view().get::<Node>(node).is_some_and(|node| is_manager(&node)) {
-            return Err(Status::failed_precondition(format!("node {node} is no manager")));
+            return Err(Status::permission_denied(format!("node {node} is no manager")));
         }
         // The keys stay what they are until everybody knows of the new manager, and nothing is
         // sealed anew while the store moves.
@@ -56,6 +61,7 @@ impl Members {
         let mut answer = JoinResponse::default();
         answer.data_keys = self.keys.export_ring().expose_secret().to_vec();
         if !self.replica.is_external() {
+            self.settle_authority().await?;
             self.replica.replicate(&self.store).await.map_err(failed)?;
             let authority = self.replica.authority(&self.store).map_err(failed)?;
             let authority = authority
@@ -78,8 +84,30 @@ impl Members {
             node.clone_into(&mut answer.name);
         }
         self.note(node, advertised).await.map_err(|error| store_failed(&error))?;
+        // From now on the authority waits for the new manager; until now it did not.
+        let authority = self.replica.authority(&self.store).map_err(failed)?;
+        let issued_by = (!answer.store_ca.is_empty()).then_some(answer.store_ca.as_slice());
+        if issued_by.is_some() && authority.as_ref().map(RootCa::cert_pem) != issued_by {
+            return Err(Status::unavailable(
+                "the certificates of the cluster's store were replaced meanwhile: try again",
+            ));
+        }
         tracing::info!(node, cluster = self.cluster, "a manager joined the store");
         Ok(answer)
+    }
+
+    /// Waits while one authority of the store takes the place of another.
+    async fn settle_authority(&self) -> Result<(), Status> {
+        let until = Instant::now() + AUTHORITY_PATIENCE;
+        while self.replica.is_changing_authority(&self.store) {
+            if Instant::now() >= until {
+                return Err(Status::unavailable(
+                    "the certificates of the cluster's store are being replaced, which waits for every manager (docker node ls): try again later",
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        Ok(())
     }
 
     /// Tells everybody where the new manager is.

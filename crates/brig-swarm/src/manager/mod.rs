@@ -165,8 +165,8 @@ impl Manager {
             move |_| dispatcher.clone().watch_unattended()
         });
         manager.lead(&store, {
-            let replica = Arc::clone(&replica);
-            move |store| upkeep::lead(Arc::clone(&replica), store)
+            let (replica, keys) = (Arc::clone(&replica), keys.clone());
+            move |store| upkeep::lead(Arc::clone(&replica), store, keys.clone())
         });
         manager.spawn(upkeep::follow(replica, store.clone()));
         manager.spawn(dispatcher.clone().watch_heartbeats());
@@ -200,6 +200,16 @@ impl Manager {
     /// How far the nodes' clocks are from this manager's.
     pub(crate) fn clocks(&self) -> BTreeMap<String, ClockOffset> {
         self.dispatcher.clocks()
+    }
+
+    /// Whether the others took this manager's member out of the store.
+    pub(crate) fn is_taken_out(&self) -> bool {
+        self.replica.is_taken_out()
+    }
+
+    /// Looks after the member no longer.
+    pub(crate) fn abandon_member(&self) {
+        self.replica.abandon_member();
     }
 
     /// Ends the sessions and stops everything.
@@ -236,8 +246,15 @@ impl Manager {
                     let Some(current) = tx.get::<Node>(node) else { return Ok(()) };
                     let mut next = (*current).clone();
                     next.manager_status = None;
-                    next.set_role(NodeRole::Worker);
-                    next.spec.get_or_insert_default().set_desired_role(NodeRole::Worker);
+                    // Whoever was demoted may have been promoted again since.
+                    if anyhow {
+                        let was_manager = next.role() == NodeRole::Manager;
+                        next.set_role(NodeRole::Worker);
+                        next.spec.get_or_insert_default().set_desired_role(NodeRole::Worker);
+                        if was_manager {
+                            keys::distrust_former(tx, "a manager left")?;
+                        }
+                    }
                     tx.update(next).map(drop)
                 })
                 .await;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brig_pki::keyfile::CertificateDir;
-use brig_pki::seal::KeyRing;
+use brig_pki::seal::{KeyEncryptionKey, KeyRing};
 use brig_pki::tls::TlsCredentials;
 use brig_proto::brig::{JoinRequest, JoinResponse, managers_client::ManagersClient};
 use brig_proto::swarm::Peer;
@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) async fn enter(
     config: &SwarmConfig,
     keys: Option<Arc<NodeKeys>>,
+    unlock: Option<KeyEncryptionKey>,
 ) -> Result<(), SwarmError> {
     let layout = Layout(config.state_dir.clone());
     if config.store.external.is_none() {
@@ -37,7 +38,7 @@ pub(crate) async fn enter(
     }
     let (mut addresses, managers, stored) = blocking({
         let layout = layout.clone();
-        move || read(&layout, None)
+        move || read(&layout, unlock.as_ref())
     })
     .await?;
     let credentials =
@@ -85,6 +86,36 @@ pub(crate) async fn enter(
     };
     Child::end_leftover(&layout.replica()).await?;
     blocking(move || write(&layout, &addresses, &keys, &request, &answer, &place)).await
+}
+
+/// What became of a manager that was taken out of the store while it was away.
+pub(crate) enum Back {
+    /// It is in the store again.
+    Manager,
+    /// It was demoted, and is ready to go on as a worker.
+    Worker,
+}
+
+/// Gets a manager whose member was taken out into the store again, if it is to be one.
+pub(crate) async fn come_back(
+    config: &SwarmConfig,
+    unlock: Option<KeyEncryptionKey>,
+) -> Result<Back, SwarmError> {
+    match enter(config, None, unlock.clone()).await {
+        Ok(()) => return Ok(Back::Manager),
+        Err(SwarmError::Rpc(status)) if status.code() == tonic::Code::PermissionDenied => {}
+        Err(error) => return Err(error),
+    }
+    tracing::warn!("this manager was demoted while it was away");
+    let layout = Layout(config.state_dir.clone());
+    blocking(move || {
+        let (_, _, stored) = read(&layout, unlock.as_ref())?;
+        let keys = NodeKeys::new(CertificateDir::new(layout.certificates()), stored.key);
+        keys.leave_cluster().map_err(pki("write the key file"))
+    })
+    .await?;
+    step_down(&config.state_dir).await?;
+    Ok(Back::Worker)
 }
 
 /// Where others reach this node as a manager.

@@ -132,7 +132,7 @@ pub(super) async fn forget_other_managers(
             tx.update(node)?;
         }
         if !others.is_empty() {
-            keys::rotate_data_key(tx, "managers were removed")?;
+            keys::distrust_former(tx, "managers were removed")?;
         }
         Ok::<_, StoreError>(())
     });

@@ -129,7 +129,7 @@ impl Joining {
         let dir = config.state_dir.clone();
         let node = blocking(move || write(&dir, plan, enrolled)).await?;
         if let Some(node) = node
-            && let Err(error) = enter::enter(config, None).await
+            && let Err(error) = enter::enter(config, None, None).await
         {
             let dir = config.state_dir.clone();
             blocking(move || files::discard(&dir)).await?;

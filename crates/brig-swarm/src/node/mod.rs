@@ -192,7 +192,7 @@ impl Swarm {
         .await?;
         let mut resumed = None;
         let membership = if occupied {
-            match Running::resume(&config, None).await {
+            match take_up(&config, None).await {
                 Ok(running) => {
                     let running = Arc::new(running);
                     resumed = Some(Arc::clone(&running));
@@ -344,8 +344,10 @@ impl Swarm {
             return true;
         }
         let config = &self.0.config;
+        let unlock = running.unlock_key().filter(|_| running.role() == NodeRole::Manager);
         if running.role() == NodeRole::Manager {
-            match enter::enter(config, Some(running.keys())).await {
+            running.abandon_member();
+            match enter::enter(config, Some(running.keys()), unlock.clone()).await {
                 Ok(()) => running.stop().await,
                 Err(SwarmError::Rpc(status)) if status.code() == tonic::Code::Unimplemented => {
                     tracing::warn!(
@@ -367,7 +369,7 @@ impl Swarm {
                 tracing::error!(error = %brig_types::error::chain(&error), "what a manager has was not removed");
             }
         }
-        match Running::resume(config, None).await {
+        match take_up(config, unlock).await {
             Ok(running) => self.run(Arc::new(running)),
             Err(error) => {
                 tracing::error!(error = %brig_types::error::chain(&error), "the swarm could not be taken up");
@@ -452,7 +454,7 @@ impl Swarm {
         }
         let key = UnlockKey::parse(key).map_err(|_| SwarmError::BadUnlockKey)?;
         let kek = KeyEncryptionKey::from(&key);
-        match Running::resume(&self.0.config, Some(kek)).await {
+        match take_up(&self.0.config, Some(kek)).await {
             Ok(running) => {
                 self.run(Arc::new(running));
                 tracing::info!("this manager is unlocked");
@@ -617,8 +619,26 @@ fn left_text(reachable: usize, all: usize) -> String {
     )
 }
 
-/// Waits until a node's certificate gives it another role than it works in. Ends with the
-/// membership.
+/// Takes the membership up where it was left. A manager that the others took out of the store
+/// meanwhile comes back, as what it is now.
+async fn take_up(
+    config: &SwarmConfig,
+    unlock: Option<KeyEncryptionKey>,
+) -> Result<Running, SwarmError> {
+    match Running::resume(config, unlock.clone()).await {
+        Err(SwarmError::NotAMember) => {}
+        outcome => return outcome,
+    }
+    tracing::warn!("this manager was taken out of the store while it was away");
+    let unlock = match enter::come_back(config, unlock.clone()).await? {
+        enter::Back::Manager => unlock,
+        enter::Back::Worker => None,
+    };
+    Running::resume(config, unlock).await
+}
+
+/// Waits until a node's certificate gives it another role than it works in, or the others took its
+/// member out of the store. Ends with the membership.
 async fn follow_role(swarm: Weak<Inner>, running: Arc<Running>) {
     let mut pause = ROLE_LOOK;
     loop {
@@ -626,7 +646,8 @@ async fn follow_role(swarm: Weak<Inner>, running: Arc<Running>) {
             () = running.stopped() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        if (running.role() == NodeRole::Manager) == running.is_manager() {
+        let is_settled = (running.role() == NodeRole::Manager) == running.is_manager();
+        if is_settled && !running.is_taken_out() {
             continue;
         }
         let Some(inner) = swarm.upgrade() else { return };

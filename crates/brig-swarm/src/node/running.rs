@@ -385,6 +385,18 @@ impl Running {
         self.credentials.identity().role
     }
 
+    /// Whether the others took this manager's member out of the store.
+    pub(crate) fn is_taken_out(&self) -> bool {
+        self.manager.as_ref().is_some_and(Manager::is_taken_out)
+    }
+
+    /// Looks after the member no longer, so that another one can take its place.
+    pub(crate) fn abandon_member(&self) {
+        if let Some(manager) = &self.manager {
+            manager.abandon_member();
+        }
+    }
+
     /// Whether this node is a manager.
     pub(crate) const fn is_manager(&self) -> bool {
         self.manager.is_some()

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use brig_pki::ca::STORE_MEMBER_NAME;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::record::Member;
-use super::{CA, MEMBER_CERT, MEMBER_KEY, OWN_LIMITS};
+use super::{CA, MEMBER_CERT, MEMBER_KEY, OWN_LIMITS, TRUSTED, authority};
 use crate::error::SwarmError;
 use crate::node::blocking;
 use crate::node::files;
@@ -33,6 +34,13 @@ const FOLDERS: [&str; 6] =
 const MAX_LOG: u64 = 16 << 20;
 /// Bytes that a member's database may have before it takes no more writes.
 pub(crate) const QUOTA: u64 = 4 << 30;
+/// How often the members' leader is heard of, and after how long a silence the others elect one.
+/// With etcd's own second two elections in a row may take more than the three seconds in which
+/// there is to be another leader.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+const ELECTION: Duration = Duration::from_millis(750);
+/// As systemd gives it to brigd.
+const OOM_SCORE: &str = "-500";
 /// How often a process is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long it may take to end by itself.
@@ -56,25 +64,42 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Finds it running or starts it, and starts it again whenever it ends. `alone` makes it
-    /// forget all other members.
+    /// Finds it running or starts it, and starts it again whenever it ends, in these control
+    /// groups.
     pub(crate) async fn start(
         dir: PathBuf,
         member: &Member,
-        alone: bool,
+        groups: &[PathBuf],
     ) -> Result<Self, SwarmError> {
-        let program = find()?;
-        let arguments = arguments(&dir, member, alone);
+        let arguments = arguments(&dir, member, false);
+        Self::start_as(Arc::new(Start {
+            program: find()?,
+            arguments,
+            dir,
+            groups: groups.to_owned(),
+        }))
+        .await
+    }
+
+    /// The same for one that is to forget all other members.
+    pub(crate) async fn start_alone(dir: PathBuf, member: &Member) -> Result<Self, SwarmError> {
+        let arguments = arguments(&dir, member, true);
+        Self::start_as(Arc::new(Start { program: find()?, arguments, dir, groups: Vec::new() }))
+            .await
+    }
+
+    async fn start_as(how: Arc<Start>) -> Result<Self, SwarmError> {
+        let dir = how.dir.clone();
         let process = blocking({
-            let (dir, program, arguments) = (dir.clone(), program.clone(), arguments.clone());
-            move || match running(&dir) {
+            let how = Arc::clone(&how);
+            move || match running(&how.dir) {
                 Some(process) => Ok(process),
-                None => spawn(&dir, &program, &arguments),
+                None => how.spawn(),
             }
         })
         .await?;
         let stop = CancellationToken::new();
-        let work = supervise(dir.clone(), program, arguments, process);
+        let work = supervise(how, process);
         let stopping = stop.clone();
         let tasks = TaskTracker::new();
         tasks.spawn(async move {
@@ -90,6 +115,18 @@ impl Child {
     /// Whether there is an etcd to start.
     pub(crate) fn check_program() -> Result<(), SwarmError> {
         find().map(drop)
+    }
+
+    /// Ends the process and has it started again.
+    pub(crate) async fn restart(&self) -> Result<(), SwarmError> {
+        let dir = self.dir.clone();
+        blocking(move || {
+            if let Some(process) = running(&dir) {
+                end(process);
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Looks after it no longer; it goes on.
@@ -111,21 +148,25 @@ impl Child {
         let dir = dir.to_owned();
         blocking(move || {
             let Some(process) = running(&dir) else { return Ok(()) };
-            signal(process, Signal::TERM);
-            let until = std::time::Instant::now() + END_PATIENCE;
-            while is_alive(process) {
-                if std::time::Instant::now() > until {
-                    signal(process, Signal::KILL);
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            end(process);
             files::remove_file(&dir.join(PROCESS))
         })
         .await
     }
 }
 
-async fn supervise(dir: PathBuf, program: PathBuf, arguments: Vec<String>, first: Process) {
+fn end(process: Process) {
+    signal(process, Signal::TERM);
+    let until = std::time::Instant::now() + END_PATIENCE;
+    while is_alive(process) {
+        if std::time::Instant::now() > until {
+            signal(process, Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+async fn supervise(how: Arc<Start>, first: Process) {
     let mut process = first;
     let mut backoff = FIRST_BACKOFF;
     loop {
@@ -136,12 +177,12 @@ async fn supervise(dir: PathBuf, program: PathBuf, arguments: Vec<String>, first
         if began.elapsed() > MAX_BACKOFF {
             backoff = FIRST_BACKOFF;
         }
-        tracing::warn!(log = %dir.join(LOG).display(), "etcd ended, starting it again");
+        tracing::warn!(log = %how.dir.join(LOG).display(), "etcd ended, starting it again");
         loop {
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(MAX_BACKOFF);
-            let (dir, program, arguments) = (dir.clone(), program.clone(), arguments.clone());
-            match blocking(move || spawn(&dir, &program, &arguments)).await {
+            let how = Arc::clone(&how);
+            match blocking(move || how.spawn()).await {
                 Ok(next) => {
                     process = next;
                     break;
@@ -193,6 +234,8 @@ fn arguments(dir: &Path, member: &Member, alone: bool) -> Vec<String> {
         ("--quota-backend-bytes", QUOTA.to_string()),
         ("--max-txn-ops", OWN_LIMITS.operations.to_string()),
         ("--max-request-bytes", OWN_LIMITS.bytes.to_string()),
+        ("--heartbeat-interval", HEARTBEAT.as_millis().to_string()),
+        ("--election-timeout", ELECTION.as_millis().to_string()),
         ("--logger", "zap".to_owned()),
         ("--log-level", "warn".to_owned()),
     ]
@@ -205,6 +248,36 @@ fn arguments(dir: &Path, member: &Member, alone: bool) -> Vec<String> {
         arguments.push("--force-new-cluster".to_owned());
     }
     arguments
+}
+
+/// How it is started.
+struct Start {
+    dir: PathBuf,
+    program: PathBuf,
+    arguments: Vec<String>,
+    groups: Vec<PathBuf>,
+}
+
+impl Start {
+    fn spawn(&self) -> Result<Process, SwarmError> {
+        // It reads them once.
+        if let Ok(trusted) = fs::read(self.dir.join(CA)) {
+            let id = authority::id(&trusted)?;
+            files::write_private(&self.dir.join(TRUSTED), id.as_bytes())?;
+        }
+        let process = spawn(&self.dir, &self.program, &self.arguments)?;
+        for group in &self.groups {
+            if let Err(error) = fs::write(group.join("cgroup.procs"), process.pid.to_string()) {
+                tracing::warn!(%error, group = %group.display(), "etcd stays in the daemon's control group");
+            }
+        }
+        // A container that takes too much memory is to go before what the cluster rests on.
+        let score = format!("/proc/{}/oom_score_adj", process.pid);
+        if let Err(error) = fs::write(&score, OOM_SCORE) {
+            tracing::info!(%error, "etcd may be chosen when memory runs out");
+        }
+        Ok(process)
+    }
 }
 
 fn spawn(dir: &Path, program: &Path, arguments: &[String]) -> Result<Process, SwarmError> {

@@ -7,12 +7,14 @@
 //! as a member. Only managers hold certificates of that authority; a worker has nothing that
 //! opens the store.
 
+mod authority;
 mod child;
 mod record;
 pub(crate) mod upkeep;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+pub(crate) use self::authority::NEXT as NEXT_AUTHORITY;
 pub(crate) use self::child::Child;
 pub(crate) use self::record::{Member, Place};
 use crate::error::SwarmError;
@@ -46,6 +49,8 @@ const START_PATIENCE: Duration = Duration::from_secs(15);
 /// while.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_millis(250);
+/// How often in a row the own member has to be missing: a member that lags does not know new ones.
+const MISSING: u32 = 3;
 /// How long one call may take.
 pub(crate) const CALL: Duration = Duration::from_secs(3);
 
@@ -68,6 +73,9 @@ pub struct StoreSettings {
     pub client_port: u16,
     /// Port of an own member for the others; 0 for 2380.
     pub peer_port: u16,
+    /// Directories of the control groups that an own member is put into, so that it goes on
+    /// without the daemon, beside it.
+    pub groups: Vec<PathBuf>,
 }
 
 impl StoreSettings {
@@ -88,6 +96,8 @@ pub(crate) struct Replica {
     ip: IpAddr,
     pub(crate) live: Live,
     state: RwLock<State>,
+    /// How often in a row the own member was missing among the members.
+    missing: AtomicU32,
     /// One change of the members at a time.
     pub(crate) changing: Mutex<()>,
 }
@@ -113,6 +123,7 @@ impl Replica {
             ip,
             live: Live::alone(),
             state: RwLock::default(),
+            missing: AtomicU32::new(0),
             changing: Mutex::new(()),
         }
     }
@@ -129,6 +140,35 @@ impl Replica {
 
     pub(crate) const fn is_external(&self) -> bool {
         self.settings.external.is_some()
+    }
+
+    /// Looks for the own member among those that a member told of.
+    fn look_for_own(&self, members: &[MemberInfo]) {
+        let Ok(Place::Member(own)) = record::read(&self.layout) else { return };
+        let is_own = |member: &MemberInfo| {
+            member.name == self.node || member.peer_urls.iter().any(|url| *url == own.peer_url())
+        };
+        if members.is_empty() || members.iter().any(is_own) {
+            self.missing.store(0, Ordering::Relaxed);
+        } else {
+            self.count_missing();
+        }
+    }
+
+    fn count_missing(&self) {
+        self.missing.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the others took this manager's member out of the store.
+    pub(crate) fn is_taken_out(&self) -> bool {
+        self.missing.load(Ordering::Relaxed) >= MISSING
+    }
+
+    /// Looks after the member no longer; it goes on, if it can.
+    pub(crate) fn abandon_member(&self) {
+        if let Some(child) = self.state().child {
+            child.leave_alone();
+        }
     }
 
     fn state(&self) -> State {
@@ -184,7 +224,7 @@ impl Replica {
     /// Starts the member, waits until it answers and is a full one.
     async fn start_member(&self, member: &Member) -> Result<EtcdClient, SwarmError> {
         let dir = self.layout.replica();
-        let child = Arc::new(Child::start(dir, member, false).await?);
+        let child = Arc::new(Child::start(dir, member, &self.settings.groups).await?);
         let mut endpoints = vec![member.local()];
         endpoints.extend(member.endpoints.iter().cloned());
         let client =
@@ -220,7 +260,14 @@ impl Replica {
                         self.layout.replica().join(child::LOG).display()
                     )));
                 }
-                Err(_) => {}
+                Err(_) => {
+                    if let Ok(members) = client.members(CALL).await {
+                        self.look_for_own(&members);
+                    }
+                    if self.is_taken_out() {
+                        return Err(SwarmError::NotAMember);
+                    }
+                }
             }
             if Instant::now() >= until {
                 tracing::warn!("this manager's store is still a learner");
@@ -265,7 +312,7 @@ impl Replica {
             }
         })
         .await?;
-        let child = Arc::new(Child::start(dir.clone(), &member, false).await?);
+        let child = Arc::new(Child::start(dir.clone(), &member, &self.settings.groups).await?);
         let outcome = self.fill(store, &member, &dir).await;
         let client = match outcome {
             Ok(client) => client,
@@ -312,10 +359,7 @@ impl Replica {
             return Ok(authority);
         }
         let made = RootCa::generate_for_store().map_err(pki("make the store's authority"))?;
-        let mut key = made.cert_pem().to_vec();
-        if let Some(pem) = made.key_pem() {
-            key.extend_from_slice(pem.expose_secret());
-        }
+        let key = bundle(&made);
         let cluster = self.cluster.clone();
         store
             .update(|tx| {
@@ -346,20 +390,6 @@ impl Replica {
         };
         let pem = SecretBytes::new(kept.key.clone());
         RootCa::from_bundle(&pem).map(Some).map_err(pki("read the store's authority"))
-    }
-
-    /// Makes the member's certificates anew.
-    pub(crate) async fn renew_certificates(&self, store: &Store) -> Result<(), SwarmError> {
-        let Some(authority) = self.authority(store)?.filter(|_| self.has_members()) else {
-            return Ok(());
-        };
-        let (dir, ip) = (self.layout.replica(), self.ip);
-        blocking(move || {
-            let own = Request::new()?;
-            let issued = own.issue(&authority, ip)?;
-            own.write(&dir, authority.cert_pem(), &issued)
-        })
-        .await
     }
 
     /// Adds a member that only listens, for a manager whose member has this address. One that is
@@ -428,9 +458,7 @@ impl Replica {
     /// Ends what this manager claims; its member goes on.
     pub(crate) fn stop(&self) {
         self.live.stop();
-        if let Some(child) = self.state().child {
-            child.leave_alone();
-        }
+        self.abandon_member();
     }
 
     /// Ends the member as well.
@@ -451,7 +479,7 @@ pub(crate) async fn force_alone(layout: &Layout) -> Result<(), SwarmError> {
     Child::end_leftover(&layout.replica()).await?;
     member.endpoints.clear();
     member.initial_cluster = format!("{}={}", member.name, member.peer_url());
-    let child = Child::start(layout.replica(), &member, true).await?;
+    let child = Child::start_alone(layout.replica(), &member).await?;
     let client = EtcdClient::new(&[member.local()], tls_files(&layout.replica())).map_err(etcd)?;
     let until = Instant::now() + START_PATIENCE;
     let outcome = loop {
@@ -465,6 +493,15 @@ pub(crate) async fn force_alone(layout: &Layout) -> Result<(), SwarmError> {
     outcome?;
     let (layout, place) = (layout.clone(), Place::Member(member));
     blocking(move || record::write(&layout, &place)).await
+}
+
+/// An authority as the cluster keeps it: certificate and key.
+fn bundle(authority: &RootCa) -> Vec<u8> {
+    let mut pem = authority.cert_pem().to_vec();
+    if let Some(key) = authority.key_pem() {
+        pem.extend_from_slice(key.expose_secret());
+    }
+    pem
 }
 
 /// Two keys and what is to be certified of them.
@@ -499,8 +536,14 @@ impl Request {
     /// Writes keys and certificates where the member and its clients look for them.
     pub(crate) fn write(&self, dir: &Path, ca: &[u8], issued: &Issued) -> Result<(), SwarmError> {
         files::create_private_dir(dir)?;
+        files::write_private(&dir.join(CA), ca)?;
+        self.write_certificates(dir, ca, issued)
+    }
+
+    /// The same where it stays who is trusted.
+    fn write_certificates(&self, dir: &Path, ca: &[u8], issued: &Issued) -> Result<(), SwarmError> {
         let put = |name: &str, content: &[u8]| files::write_private(&dir.join(name), content);
-        put(CA, ca)?;
+        put(ISSUER, authority::id(ca)?.as_bytes())?;
         put(MEMBER_KEY, self.member.key_pem().expose_secret())?;
         put(MEMBER_CERT, &issued.member)?;
         put(CLIENT_KEY, self.client.key_pem().expose_secret())?;
@@ -524,6 +567,9 @@ pub(crate) fn issue(
 }
 
 const CA: &str = "ca.pem";
+/// Who issued the certificates, and whom the running member trusts.
+const ISSUER: &str = "issuer";
+const TRUSTED: &str = "trusted";
 const MEMBER_CERT: &str = "member.pem";
 const MEMBER_KEY: &str = "member.key";
 const CLIENT_CERT: &str = "client.pem";

@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 use super::child::QUOTA;
 use super::{CALL, Replica, endpoint};
+use crate::manager::keys::KeyManager;
+use crate::manager::leading::manager_claim;
 
 /// How often members are looked at.
 const EVERY: Duration = Duration::from_secs(5);
@@ -19,20 +21,34 @@ const EVERY: Duration = Duration::from_secs(5);
 const SIZES_EVERY: Duration = Duration::from_secs(600);
 /// How long giving pages back may take.
 const DEFRAGMENT: Duration = Duration::from_secs(120);
+/// How long forgetting the history may take.
+const COMPACT: Duration = Duration::from_secs(60);
 /// A database is worth it from this size on, when less than half of it is used.
 const WORTH_IT: i64 = 64 << 20;
 /// How often a manager makes its certificates anew; they last a year.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How often one looks whether it is its turn while the store's authority changes.
+const AUTHORITY_EVERY: Duration = Duration::from_millis(500);
+/// How long a former manager that is there may take to go.
+const LEAVING_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a learner may stay one before it makes place.
 const LEARNER_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Keeps this manager's list of members; runs until it is dropped.
 pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
     let mut certificates = Instant::now() + CERTIFICATES_EVERY;
+    let mut looked: Option<Instant> = None;
     loop {
         if let Some(client) = replica.client().filter(|_| replica.has_members())
+            && looked.is_none_or(|looked| looked.elapsed() >= EVERY)
             && let Ok(members) = client.members(CALL).await
         {
+            looked = Some(Instant::now());
+            if replica.is_refused(&client).await {
+                replica.count_missing();
+            } else {
+                replica.look_for_own(&members);
+            }
             let mut endpoints: Vec<String> = client.endpoints().into_iter().take(1).collect();
             let others = members.iter().filter(|member| member.name != replica.node);
             endpoints.extend(
@@ -50,37 +66,56 @@ pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
         {
             client.prefer_first();
         }
-        if Instant::now() >= certificates {
+        let renew = Instant::now() >= certificates;
+        if renew {
             certificates = Instant::now() + CERTIFICATES_EVERY;
-            if let Err(error) = replica.renew_certificates(&store).await {
-                tracing::error!(error = %brig_types::error::chain(&error), "the store's certificates were not renewed");
-            }
         }
-        tokio::time::sleep(EVERY).await;
+        let is_settled = replica.follow_authority(&store, renew).await.unwrap_or_else(|error| {
+            tracing::error!(error = %brig_types::error::chain(&error), "the store's certificates were not renewed");
+            true
+        });
+        tokio::time::sleep(if is_settled { EVERY } else { AUTHORITY_EVERY }).await;
     }
 }
 
 /// The leader's part; runs until it is dropped.
-pub(crate) async fn lead(replica: Arc<Replica>, store: Store) {
-    let mut sizes = Instant::now();
-    let mut learners: Option<Instant> = None;
+pub(crate) async fn lead(replica: Arc<Replica>, store: Store, keys: KeyManager) {
+    let mut seen = Seen { sizes: Instant::now(), learner: None, leaving: None };
     loop {
         if let Some(client) = replica.client().filter(|_| replica.has_members()) {
-            let outcome = look(&replica, &store, &client, &mut sizes, &mut learners).await;
+            let outcome = look(&replica, &store, &client, &mut seen).await;
             if let Err(error) = outcome {
                 tracing::debug!(error = %brig_types::error::chain(&error), "cannot look after the store's members");
             }
         }
-        tokio::time::sleep(EVERY).await;
+        // Whoever is not trusted any more could read another authority's key as long as the data
+        // key that it knows seals.
+        let is_settled = match replica.lead_authority(&store, keys.is_settled()).await {
+            Ok(is_settled) => is_settled,
+            Err(error) => {
+                tracing::warn!(error = %brig_types::error::chain(&error), "the store's authority was not changed, which is tried again");
+                true
+            }
+        };
+        tokio::time::sleep(if is_settled { EVERY } else { AUTHORITY_EVERY }).await;
     }
+}
+
+/// What the leader remembers from one look to the next.
+struct Seen {
+    /// When to look at sizes next.
+    sizes: Instant,
+    /// Since when there is a learner.
+    learner: Option<Instant>,
+    /// A manager that was demoted and is there, and since when.
+    leaving: Option<(String, Instant)>,
 }
 
 async fn look(
     replica: &Replica,
     store: &Store,
     client: &EtcdClient,
-    sizes: &mut Instant,
-    learners: &mut Option<Instant>,
+    seen: &mut Seen,
 ) -> Result<(), EtcdError> {
     // A manager that joins changes the members itself.
     let Ok(_changing) = replica.changing.try_lock() else { return Ok(()) };
@@ -88,23 +123,36 @@ async fn look(
     let view = store.view();
     let is_manager =
         |name: &str| view.get::<Node>(name).is_some_and(|node| node.role() == NodeRole::Manager);
-    for member in members.iter().filter(|member| !member.name.is_empty()) {
-        if member.name != replica.node && members.len() > 1 && !is_manager(&member.name) {
-            tracing::info!(node = member.name, "taking a former manager out of the store");
-            client.remove(member.id, CALL).await?;
+    let is_former = |member: &&MemberInfo| {
+        !member.name.is_empty() && member.name != replica.node && !is_manager(&member.name)
+    };
+    match members.iter().find(is_former).filter(|_| members.len() > 1) {
+        None => seen.leaving = None,
+        Some(member) => {
+            let since = match &seen.leaving {
+                Some((name, since)) if *name == member.name => *since,
+                Some(_) | None => Instant::now(),
+            };
+            seen.leaving = Some((member.name.clone(), since));
+            // One that is there goes by itself, and its demotion may be taken back before that.
+            let is_there = replica.live.get(&manager_claim(&member.name)).is_some();
+            if !is_there || since.elapsed() > LEAVING_PATIENCE {
+                tracing::info!(node = member.name, "taking a former manager out of the store");
+                client.remove(member.id, CALL).await?;
+            }
             return Ok(());
         }
     }
     match members.iter().find(|member| member.is_learner) {
-        None => *learners = None,
+        None => seen.learner = None,
         Some(learner) => {
-            let since = *learners.get_or_insert_with(Instant::now);
+            let since = *seen.learner.get_or_insert_with(Instant::now);
             // It may have caught up after its manager stopped asking.
             let promoted = client.promote(learner.id, CALL).await;
             if promoted.is_err() && since.elapsed() > LEARNER_PATIENCE {
                 tracing::warn!(node = learner.name, "a manager never got ready and makes place");
                 client.remove(learner.id, CALL).await?;
-                *learners = None;
+                seen.learner = None;
             }
         }
     }
@@ -113,8 +161,12 @@ async fn look(
     for (member, _) in alarms.iter().filter(|(_, is_space)| !is_space) {
         tracing::error!(member, "etcd says that this member's data is damaged");
     }
-    if full || Instant::now() >= *sizes {
-        *sizes = Instant::now() + SIZES_EVERY;
+    if full || Instant::now() >= seen.sizes {
+        seen.sizes = Instant::now() + SIZES_EVERY;
+        if full {
+            // Only history is given up: until then nothing can be removed either.
+            client.compact(COMPACT).await?;
+        }
         give_back(client, &members, full).await?;
         for (member, _) in alarms.iter().filter(|(_, is_space)| *is_space) {
             client.disarm(*member, CALL).await?;

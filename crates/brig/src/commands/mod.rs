@@ -10,10 +10,12 @@ pub(crate) mod image;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod prune;
+pub(crate) mod scan;
 pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod swarm;
 pub(crate) mod system;
+pub(crate) mod trust;
 pub(crate) mod volume;
 
 mod inspect;

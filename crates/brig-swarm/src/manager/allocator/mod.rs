@@ -82,19 +82,33 @@ fn is_new(task: &Task) -> bool {
 }
 
 async fn allocate(store: &Store, waiting: &mut Waiting) -> Result<(), StoreError> {
+    // As many transactions as it takes: each of them goes as far as there is room in it.
+    while allocate_some(store, waiting).await? {}
+    Ok(())
+}
+
+/// Answers whether there is something that was not looked at.
+async fn allocate_some(store: &Store, waiting: &mut Waiting) -> Result<bool, StoreError> {
     let now = SystemTime::now();
-    let (services, tasks) = store
+    let (services, tasks, is_full) = store
         .update(|tx| -> Result<_, StoreError> {
             let mut services = waiting.services.clone();
             let mut tasks = waiting.tasks.clone();
-            services.retain(|id| !matches!(allocate_service(tx, id), Ok(true)));
-            tasks.retain(|id| !matches!(allocate_task(tx, id, now), Ok(true)));
-            Ok((services, tasks))
+            let mut is_full = false;
+            services.retain(|id| {
+                is_full = is_full || tx.is_full();
+                is_full || !matches!(allocate_service(tx, id), Ok(true))
+            });
+            tasks.retain(|id| {
+                is_full = is_full || tx.is_full();
+                is_full || !matches!(allocate_task(tx, id, now), Ok(true))
+            });
+            Ok((services, tasks, is_full))
         })
         .await?;
     waiting.services = services;
     waiting.tasks = tasks;
-    Ok(())
+    Ok(is_full)
 }
 
 /// Whether a service has all it asks for now.

@@ -17,6 +17,9 @@ pub(crate) enum OwnError {
     /// The store knows no such cluster or node.
     #[error("this manager is not in its own store")]
     Unknown,
+    /// It was promoted or demoted meanwhile.
+    #[error("this node was given another role meanwhile")]
+    OtherRole,
     /// The cluster's certificate authority does not sign.
     #[error("the cluster's certificate authority does not sign")]
     Sign(#[source] SignError),
@@ -49,6 +52,9 @@ pub(crate) async fn issue(
     store
         .update(|tx| {
             let node = tx.get::<Node>(id).ok_or(OwnError::Unknown)?;
+            if node.role() != role {
+                return Err(OwnError::OtherRole);
+            }
             let mut node = (*node).clone();
             node.certificate = Some(certificate);
             tx.update(node).map(drop).map_err(OwnError::Store)

@@ -98,28 +98,15 @@ impl CaServer {
         let unknown = || {
             Status::not_found(format!("node {id} not found when attempting to renew certificate"))
         };
-        let role = self.store.view().get::<Node>(&id).ok_or_else(unknown)?.role();
-        let certificate =
-            self.sign(&cluster, &caller.node, role, csr, IssuanceState::Renew).await?;
-        let is_waiting = certificate.certificate.is_empty();
-        self.store
-            .update(|tx| -> Result<(), StoreError> {
-                if let Some(node) = tx.get::<Node>(&id) {
-                    let mut node = (*node).clone();
-                    let mut certificate = certificate;
-                    if certificate.certificate.is_empty() {
-                        // While the request waits, the node has the one it had.
-                        let held = node.certificate.take();
-                        certificate.certificate =
-                            held.map(|held| held.certificate).unwrap_or_default();
-                    }
-                    node.certificate = Some(certificate);
-                    tx.update(node)?;
-                }
-                Ok(())
-            })
-            .await
-            .map_err(|error| store_failed(&error))?;
+        let is_waiting = loop {
+            let role = self.store.view().get::<Node>(&id).ok_or_else(unknown)?.role();
+            let certificate =
+                self.sign(&cluster, &caller.node, role, csr.clone(), IssuanceState::Renew).await?;
+            let is_waiting = certificate.certificate.is_empty();
+            if self.record(&id, role, certificate).await.map_err(|error| store_failed(&error))? {
+                break is_waiting;
+            }
+        };
         self.wake_if_waiting(is_waiting);
         match caller.standing {
             Standing::Full => tracing::info!(node = id, "a node asked for a new certificate"),
@@ -130,6 +117,36 @@ impl CaServer {
             ),
         }
         Ok(id)
+    }
+
+    /// Notes a node's certificate down, if the node still has the role that it says. Otherwise the
+    /// change of the role would be forgotten: nobody would ask for a certificate that says so.
+    async fn record(
+        &self,
+        id: &str,
+        role: NodeRole,
+        certificate: Certificate,
+    ) -> Result<bool, StoreError> {
+        self.store
+            .update(|tx| -> Result<bool, StoreError> {
+                if let Some(node) = tx.get::<Node>(id) {
+                    if node.role() != role {
+                        return Ok(false);
+                    }
+                    let mut node = (*node).clone();
+                    let mut certificate = certificate.clone();
+                    if certificate.certificate.is_empty() {
+                        // While the request waits, the node has the one it had.
+                        let held = node.certificate.take();
+                        certificate.certificate =
+                            held.map(|held| held.certificate).unwrap_or_default();
+                    }
+                    node.certificate = Some(certificate);
+                    tx.update(node)?;
+                }
+                Ok(true)
+            })
+            .await
     }
 
     async fn admit(

@@ -56,7 +56,7 @@ impl Control {
                 let was_manager = node.role() == NodeRole::Manager;
                 change_role(tx, &mut node, spec.desired_role())?;
                 if was_manager && node.role() == NodeRole::Worker {
-                    keys::rotate_data_key(tx, "a manager was demoted")?;
+                    keys::distrust_former(tx, "a manager was demoted")?;
                 }
                 let membership = node.spec.as_ref().map_or(0, |spec| spec.membership);
                 node.spec = Some(NodeSpec { membership, ..spec });
@@ -73,30 +73,33 @@ impl Control {
     /// [`ControlError::FailedPrecondition`] for a manager, or for a node that is up.
     pub async fn remove_node(&self, reference: &str, force: bool) -> Result<(), ControlError> {
         let now = SystemTime::now();
-        self.store
-            .update(|tx| {
-                let node = find::<Node>(tx, "node", reference, host_name)?;
-                let id = node.id.clone();
-                if node.role() == NodeRole::Manager || node.manager_status.is_some() {
-                    return Err(ControlError::FailedPrecondition(format!(
-                        "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal"
-                    )));
-                }
-                let up = node
-                    .status
-                    .as_ref()
-                    .is_some_and(|status| status.state == node_status::State::Ready as i32);
-                if up && !force {
-                    return Err(ControlError::FailedPrecondition(format!(
-                        "node {id} is not down and can't be removed"
-                    )));
-                }
-                forget_removed(tx, now)?;
-                orphan_tasks(tx, &id, now)?;
-                tx.delete::<Node>(&id)?;
-                Ok(())
-            })
-            .await
+        // A node may have more tasks than one transaction takes.
+        let some = |tx: &mut Tx<'_>| -> Result<_, ControlError> {
+            let node = find::<Node>(tx, "node", reference, host_name)?;
+            let id = node.id.clone();
+            if node.role() == NodeRole::Manager || node.manager_status.is_some() {
+                return Err(ControlError::FailedPrecondition(format!(
+                    "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal"
+                )));
+            }
+            let up = node
+                .status
+                .as_ref()
+                .is_some_and(|status| status.state == node_status::State::Ready as i32);
+            if up && !force {
+                return Err(ControlError::FailedPrecondition(format!(
+                    "node {id} is not down and can't be removed"
+                )));
+            }
+            if !orphan_tasks(tx, &id, now)? {
+                return Ok(false);
+            }
+            forget_removed(tx, now)?;
+            tx.delete::<Node>(&id)?;
+            Ok(true)
+        };
+        while !self.store.update(some).await? {}
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use brig_proto::swarm::{
     dispatcher_server, node_status,
 };
 use brig_store::etcd::Live;
-use brig_store::{Store, StoreError};
+use brig_store::{Store, StoreError, Tx};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -311,18 +311,15 @@ impl Inner {
 
     async fn orphan_tasks_if_down(&self, id: &str) -> Result<(), StoreError> {
         let now = SystemTime::now();
-        self.store
-            .update(|tx| {
-                let is_down = tx
-                    .get::<Node>(id)
-                    .and_then(|node| node.status.clone())
-                    .is_some_and(|status| status.state == node_status::State::Down as i32);
-                if is_down {
-                    status::orphan_tasks(tx, id, now)?;
-                }
-                Ok(())
-            })
-            .await
+        let some = |tx: &mut Tx<'_>| -> Result<_, StoreError> {
+            let is_down = tx
+                .get::<Node>(id)
+                .and_then(|node| node.status.clone())
+                .is_some_and(|status| status.state == node_status::State::Down as i32);
+            if is_down { status::orphan_tasks(tx, id, now) } else { Ok(true) }
+        };
+        while !self.store.update(some).await? {}
+        Ok(())
     }
 }
 

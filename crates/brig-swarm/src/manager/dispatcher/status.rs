@@ -33,16 +33,24 @@ impl Inner {
             }
         }
         drop(view);
-        self.store
-            .update(|tx| {
-                for update in updates {
-                    let Some(status) = update.status else { continue };
-                    apply(tx, node, &self.own.id, &update.task_id, status, now)?;
-                }
-                Ok(())
-            })
-            .await
-            .map_err(|error: StoreError| store_failed(&error))
+        let mut rest = updates;
+        while !rest.is_empty() {
+            rest = self
+                .store
+                .update(|tx| -> Result<_, StoreError> {
+                    let mut updates = rest.into_iter();
+                    while !tx.is_full()
+                        && let Some(update) = updates.next()
+                    {
+                        let Some(status) = update.status else { continue };
+                        apply(tx, node, &self.own.id, &update.task_id, status, now)?;
+                    }
+                    Ok(updates.collect())
+                })
+                .await
+                .map_err(|error| store_failed(&error))?;
+        }
+        Ok(())
     }
 
     /// Ends a task that must not be sent to its node.
@@ -95,13 +103,21 @@ fn apply(
     tx.update(task).map(drop)
 }
 
-/// Gives up the tasks of a node that is gone.
-pub(crate) fn orphan_tasks(tx: &mut Tx<'_>, node: &str, now: SystemTime) -> Result<(), StoreError> {
+/// Gives up the tasks of a node that is gone; answers whether that were all, as far as there is room
+/// in the transaction.
+pub(crate) fn orphan_tasks(
+    tx: &mut Tx<'_>,
+    node: &str,
+    now: SystemTime,
+) -> Result<bool, StoreError> {
     let tasks: Vec<Arc<Task>> = tx.tasks_by_node(node).cloned().collect();
     for task in tasks {
         let state = task::observed(&task);
         if !(TaskState::Assigned..=TaskState::Running).contains(&state) {
             continue;
+        }
+        if tx.is_full() {
+            return Ok(false);
         }
         let mut task = (*task).clone();
         let status = task.status.get_or_insert_default();
@@ -109,7 +125,7 @@ pub(crate) fn orphan_tasks(tx: &mut Tx<'_>, node: &str, now: SystemTime) -> Resu
         status.timestamp = Some(wire_time::timestamp(now));
         tx.update(task)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// What an agent is told when the store does not work: try another time.

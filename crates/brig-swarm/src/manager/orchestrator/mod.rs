@@ -98,40 +98,54 @@ impl Orchestrator {
         self.wakes.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Looks at all these services in one transaction.
-    async fn reconcile_all(&mut self, services: BTreeSet<String>) {
-        if services.is_empty() {
-            return;
+    /// Looks at all these services, in as few transactions as there is room for.
+    async fn reconcile_all(&mut self, mut services: BTreeSet<String>) {
+        while !services.is_empty() {
+            services = self.reconcile_some(&services).await;
         }
-        for id in &services {
+    }
+
+    /// Answers the services that have to be looked at once more, in another transaction.
+    async fn reconcile_some(&mut self, services: &BTreeSet<String>) -> BTreeSet<String> {
+        for id in services {
             self.wakes.remove(id);
         }
         let now = SystemTime::now();
         let memories = &mut self.memories;
         let outcome = self.store.update_with(|tx| -> Result<_, StoreError> {
-            let mut wakes = Vec::new();
-            for id in &services {
-                let memory = memories.entry(id.clone()).or_default();
-                if let Some(wake) = reconcile(tx, id, memory, now)? {
-                    wakes.push((id.clone(), wake));
+            let (mut wakes, mut rest) = (Vec::new(), BTreeSet::new());
+            for id in services {
+                if !tx.is_full() {
+                    let memory = memories.entry(id.clone()).or_default();
+                    if let Some(wake) = reconcile(tx, id, memory, now)? {
+                        wakes.push((id.clone(), wake));
+                    }
+                }
+                if tx.is_full() {
+                    rest.insert(id.clone());
                 }
             }
-            Ok(wakes)
+            Ok((wakes, rest))
         });
-        match outcome.await {
-            Ok(wakes) => self.wakes.extend(wakes),
+        let rest = match outcome.await {
+            Ok((wakes, rest)) => {
+                self.wakes.extend(wakes);
+                rest
+            }
             Err(error) => {
                 let error = brig_types::error::chain(&error);
                 tracing::warn!(error, "services could not be reconciled");
                 self.wakes.extend(services.iter().map(|id| (id.clone(), now + RETRY_DELAY)));
+                BTreeSet::new()
             }
-        }
+        };
         let view = self.store.view();
-        for id in &services {
+        for id in services {
             if view.get::<Service>(id).is_none() {
                 self.memories.remove(id);
             }
         }
+        rest
     }
 }
 
@@ -212,6 +226,10 @@ fn abandon(tasks: &[Arc<Task>]) -> Plan {
 
 fn apply(tx: &mut Tx<'_>, service: Option<&Service>, plan: &Plan) -> Result<(), StoreError> {
     for op in &plan.ops {
+        // The rest is planned once more.
+        if tx.is_full() {
+            return Ok(());
+        }
         match op {
             Op::Create(task) => {
                 tx.create((**task).clone())?;
@@ -256,6 +274,9 @@ fn reap(tx: &mut Tx<'_>, service: &str, exists: bool) -> Result<(), StoreError> 
         .and_then(|spec| spec.orchestration.as_ref())
         .map_or(DEFAULT_RETENTION, |orchestration| orchestration.task_history_retention_limit);
     for id in taskreaper::plan(&tasks, exists, retention) {
+        if tx.is_full() {
+            break;
+        }
         tx.delete::<Task>(&id)?;
     }
     Ok(())

@@ -74,8 +74,15 @@ fn note(change: &Change, pending: &mut BTreeSet<String>) -> bool {
 }
 
 async fn schedule(store: &Store, pending: &mut BTreeSet<String>) -> Result<(), StoreError> {
+    // As many transactions as it takes: each of them goes as far as there is room in it.
+    while schedule_some(store, pending).await? {}
+    Ok(())
+}
+
+/// Answers whether there are tasks that were not looked at.
+async fn schedule_some(store: &Store, pending: &mut BTreeSet<String>) -> Result<bool, StoreError> {
     let now = SystemTime::now();
-    let left = store
+    let (left, is_full) = store
         .update(|tx| -> Result<_, StoreError> {
             let mut tasks: Vec<Arc<Task>> = pending
                 .iter()
@@ -83,21 +90,23 @@ async fn schedule(store: &Store, pending: &mut BTreeSet<String>) -> Result<(), S
                 .filter(|task| is_pending(task))
                 .collect();
             if tasks.is_empty() {
-                return Ok(BTreeSet::new());
+                return Ok((BTreeSet::new(), false));
             }
             tasks.sort_by(|a, b| (&a.service_id, a.slot).cmp(&(&b.service_id, b.slot)));
             let mut nodes = nodes(tx);
             let mut left = BTreeSet::new();
+            let mut is_full = false;
             for task in tasks {
-                if !assign(tx, &task, &mut nodes, now)? {
+                is_full = is_full || tx.is_full();
+                if is_full || !assign(tx, &task, &mut nodes, now)? {
                     left.insert(task.id.clone());
                 }
             }
-            Ok(left)
+            Ok((left, is_full))
         })
         .await?;
     *pending = left;
-    Ok(())
+    Ok(is_full)
 }
 
 /// All nodes with what their tasks take.

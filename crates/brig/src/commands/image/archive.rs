@@ -76,7 +76,7 @@ async fn load(context: &Context, args: LoadArgs) -> Result<()> {
 }
 
 /// `os/arch/variant` as the API takes it.
-pub(super) fn platform_json(platform: &str) -> String {
+pub(crate) fn platform_json(platform: &str) -> String {
     let mut parts = platform.split('/');
     let mut object = serde_json::Map::new();
     for name in ["os", "architecture", "variant"] {

@@ -3,7 +3,8 @@
 //! goals stand beside the figures.
 //!
 //! `brig-bench [SUITE]...` with the suites below; without any, all of them. `engine:PART` is one part
-//! of the engine suite, `store:PART` of the store's. `BENCH_OBJECTS` is how many objects a manager starts with. `BENCH_ROUNDS` is how often pairs are measured, `BENCH_SESSIONS` how many workers are simulated, `BENCH_JSON` a file
+//! of the engine suite, `store:PART` of the store's. `BENCH_OBJECTS` is how many objects a manager starts with.
+//! `BENCH_ROUNDS` is how often pairs are measured, `BENCH_SESSIONS` how many workers are simulated, `BENCH_JSON` a file
 //! for all figures.
 
 #![allow(
@@ -22,9 +23,10 @@ mod measure;
 mod remote;
 mod report;
 mod store;
+mod trust;
 
-const SUITES: [&str; 8] =
-    ["engine", "join", "loss", "rotation", "certificates", "sessions", "remote", "store"];
+const SUITES: [&str; 9] =
+    ["engine", "join", "loss", "rotation", "certificates", "sessions", "remote", "store", "trust"];
 
 fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
@@ -70,10 +72,11 @@ fn main() {
             "loss" => identity::loss(setting("BENCH_ROUNDS", 3).min(3)),
             "rotation" => identity::rotation(setting("BENCH_ROUNDS", 3).min(3)),
             "remote" => remote::measure(),
+            "trust" => trust::measure(setting("BENCH_ROUNDS", 15)),
             "store" => {
                 let whole = wanted.is_empty() || wanted.iter().any(|wanted| wanted == "store");
                 let parts = if whole { &store::Part::ALL[..] } else { &store_parts };
-                store::measure(parts, setting("BENCH_OBJECTS", 100_000));
+                store::measure(parts);
             }
             "certificates" => load::run(load::certificates::measure()),
             _ => load::run(load::sessions::measure(setting("BENCH_SESSIONS", 5000))),

@@ -22,35 +22,11 @@ use brig_swarm::Snapshot;
 use brig_types::id::random_swarm_id;
 use brig_types::secret::SecretString;
 
-use crate::report;
+use super::print;
 
 const PASSPHRASE: &str = "a passphrase for the bench";
 /// Bytes of each secret.
 const SECRET_SIZE: usize = 512;
-
-/// A part of the suite.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// Out of a backup.
-    Restore,
-    /// Starting with what is there.
-    Start,
-}
-
-impl Part {
-    pub(crate) const ALL: [Self; 2] = [Self::Restore, Self::Start];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Restore => "restore",
-            Self::Start => "start",
-        }
-    }
-
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|part| part.name() == name)
-    }
-}
 
 /// How much there is of everything.
 struct Amount {
@@ -61,16 +37,7 @@ struct Amount {
     running: bool,
 }
 
-pub(crate) fn measure(parts: &[Part], objects: usize) {
-    for part in parts {
-        match part {
-            Part::Restore => restore(),
-            Part::Start => start(objects),
-        }
-    }
-}
-
-fn restore() {
+pub(super) fn restore() {
     println!("\na cluster out of a backup: 1,000 services, 1,000 secrets, 10,000 tasks");
     let amount = Amount { services: 1000, secrets: 1000, tasks: 10_000, running: true };
     let daemon = Brigd::start_quiet();
@@ -85,7 +52,7 @@ fn restore() {
     print("restore, with the list of services", began.elapsed().as_secs_f64(), "s", None);
 }
 
-fn start(objects: usize) {
+pub(super) fn start(objects: usize) {
     println!("\na manager starts with {objects} objects");
     let (services, secrets) = (1000, 1000);
     let tasks = objects.saturating_sub(services + secrets);
@@ -108,12 +75,6 @@ fn start(objects: usize) {
         }
         print(&format!("start {kind}"), began.elapsed().as_secs_f64(), "s", None);
     }
-}
-
-fn print(what: &str, value: f64, unit: &str, goal: Option<f64>) {
-    let goal_text = goal.map(|goal| format!(" (goal: under {goal} {unit})")).unwrap_or_default();
-    println!("{what:<40} {value:>9.2} {unit}{goal_text}");
-    report::load(what, value, unit, goal);
 }
 
 fn run_restore(daemon: &Brigd, file: &Path) {

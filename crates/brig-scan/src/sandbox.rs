@@ -1,0 +1,235 @@
+//! Reading foreign bytes in a process that holds nothing worth stealing.
+//!
+//! The parent opens the source and starts its own program again with [`READER`] as its argument, the
+//! source as descriptor 3 and a pipe as descriptor 1: no environment, no other descriptor. Before it
+//! looks at a byte, that process moves into namespaces of its own where the kernel lets it (no
+//! network, an empty root or the scanned directory as root), gives up all privileges, sets hard
+//! limits, and lets a filter end it at any system call that reading does not take: no sockets, no
+//! processes, no files but what is open. What comes back is a bounded answer that the parent parses
+//! as untrusted.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use brig_sys::confine::{self, Reach, Resources};
+use brig_sys::spawn::Spawn;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+
+use crate::inventory::{Options, ScanError, open, read_fd};
+use crate::package::Inventory;
+
+/// The argument by which a program knows that it is the reader. Its `main` hands over to [`reader`]
+/// before it does anything else.
+pub const READER: &str = "scan-reader";
+
+/// Largest answer, in bytes.
+const MAX_ANSWER: u64 = 512 << 20;
+/// How long the reader may take to end after its answer.
+const GRACE: Duration = Duration::from_secs(2);
+const SOURCE: i32 = 3;
+
+/// How the reader is confined.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    /// The program; this one without it.
+    pub program: PathBuf,
+    /// Longest time it may take.
+    pub time: Duration,
+    /// Its address space, in bytes.
+    pub memory: u64,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            program: PathBuf::from("/proc/self/exe"),
+            time: Duration::from_secs(600),
+            memory: 2 << 30,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Found(Box<Inventory>),
+    Failed(String),
+}
+
+/// What the reader is told.
+#[derive(Serialize, Deserialize)]
+struct Order {
+    options: Options,
+    memory: u64,
+    cpu: u64,
+}
+
+impl Sandbox {
+    /// Makes the inventory of a file or directory.
+    ///
+    /// # Errors
+    /// [`ScanError::Open`] when it cannot be opened, [`ScanError::Sandbox`] for everything that the
+    /// reader says or that ends it.
+    pub fn read_path(&self, path: &Path, options: &Options) -> Result<Inventory, ScanError> {
+        self.read_fd(open(path)?, options)
+    }
+
+    /// Makes the inventory of an open file or directory.
+    ///
+    /// # Errors
+    /// As [`Sandbox::read_path`].
+    pub fn read_fd(&self, source: OwnedFd, options: &Options) -> Result<Inventory, ScanError> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: io::Error| ScanError::Sandbox(format!("{what}: {error}"))
+        };
+        // Spawning twice the time: both threads of a machine may be at work.
+        let cpu = self.time.as_secs().saturating_mul(4).max(1);
+        let order = Order { options: options.clone(), memory: self.memory, cpu };
+        let order = serde_json::to_string(&order)
+            .map_err(|error| ScanError::Sandbox(format!("writing the order: {error}")))?;
+        let (answer, answering) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|errno| failed("making a pipe")(errno.into()))?;
+        let child = Spawn::new(&self.program)
+            .args([READER, &order])
+            .dir(Path::new("/"))
+            .fd(answering, 1)
+            .fd(source, SOURCE)
+            .start()
+            .map_err(failed("starting the process that reads the image"))?;
+        let deadline = Instant::now() + self.time;
+        let bytes = collect(File::from(answer), deadline);
+        let grace = if bytes.is_ok() { GRACE } else { Duration::ZERO };
+        let status = child.end_within(grace).map_err(failed("waiting for the reading process"))?;
+        match serde_json::from_slice::<Answer>(&bytes?) {
+            Ok(Answer::Found(inventory)) => Ok(*inventory),
+            Ok(Answer::Failed(message)) => Err(ScanError::Sandbox(message)),
+            Err(_) => Err(ScanError::Sandbox(ended(status, self))),
+        }
+    }
+}
+
+/// Why there is no answer.
+fn ended(status: ExitStatus, sandbox: &Sandbox) -> String {
+    let mib = sandbox.memory >> 20;
+    match status.signal() {
+        Some(libc_signal::SYS) => {
+            "the process that reads the image made a system call that reading does not take, and was \
+             ended: the image may be an attack, please report it"
+                .to_owned()
+        }
+        Some(libc_signal::ABRT | libc_signal::SEGV | libc_signal::KILL) => format!(
+            "the process that reads the image ended without an answer: its memory of {mib} MiB was \
+             probably not enough for what the image asks"
+        ),
+        Some(libc_signal::XCPU) => {
+            "the process that reads the image used up its processor time".to_owned()
+        }
+        _ => format!("the process that reads the image gave no answer ({status})"),
+    }
+}
+
+/// Numbers of signals, the same on every architecture that brig knows.
+mod libc_signal {
+    pub(super) const ABRT: i32 = 6;
+    pub(super) const KILL: i32 = 9;
+    pub(super) const SEGV: i32 = 11;
+    pub(super) const XCPU: i32 = 24;
+    pub(super) const SYS: i32 = 31;
+}
+
+/// Everything that comes through the pipe until its other end closes.
+fn collect(mut pipe: File, deadline: Instant) -> Result<Vec<u8>, ScanError> {
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0_u8; 256 << 10];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+        let ready = poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&timeout));
+        match ready {
+            Ok(0) => {
+                return Err(ScanError::Sandbox(
+                    "reading the image took too long and was ended".to_owned(),
+                ));
+            }
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(ScanError::Read(error.into())),
+            Ok(_) => {}
+        }
+        match pipe.read(&mut buffer) {
+            Ok(0) => return Ok(bytes),
+            Ok(count) => {
+                bytes.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                if bytes.len() as u64 > MAX_ANSWER {
+                    return Err(ScanError::Limit {
+                        what: "bytes in the answer",
+                        limit: MAX_ANSWER,
+                    });
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(ScanError::Read(error)),
+        }
+    }
+}
+
+/// Whether these are the arguments (the program's name first) of the reader.
+#[must_use]
+pub fn is_reader(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    arguments.nth(1).is_some_and(|first| first == READER)
+}
+
+/// The reader's whole life: confines the process, reads, answers. It must have one thread yet.
+#[must_use]
+pub fn reader() -> ExitCode {
+    let order = std::env::args().nth(2).unwrap_or_default();
+    let answer = match std::panic::catch_unwind(|| read(&order)) {
+        Ok(Ok(inventory)) => Answer::Found(Box::new(inventory)),
+        Ok(Err(message)) => Answer::Failed(message),
+        Err(_) => Answer::Failed("the reader of the image failed: please report it".to_owned()),
+    };
+    let mut out = io::stdout().lock();
+    let written = serde_json::to_writer(io::BufWriter::with_capacity(64 << 10, &mut out), &answer)
+        .map_err(io::Error::from)
+        .and_then(|()| out.flush());
+    if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn read(order: &str) -> Result<Inventory, String> {
+    let order: Order =
+        serde_json::from_str(order).map_err(|_| "this is not meant to be called".to_owned())?;
+    let source = brig_sys::spawn::inherited(SOURCE)
+        .map_err(|error| format!("the source is not there: {error}"))?;
+    confine(source.as_fd(), &order).map_err(|error| {
+        format!("the process that reads the image could not be confined: {error}")
+    })?;
+    read_fd(source, &order.options).map_err(|error| chain(&error))
+}
+
+fn confine(source: BorrowedFd<'_>, order: &Order) -> io::Result<()> {
+    let kind = rustix::fs::fstat(source)?.st_mode;
+    let folder = rustix::fs::FileType::from_raw_mode(kind) == rustix::fs::FileType::Directory;
+    let reach = if folder { Reach::Below(source) } else { Reach::OpenOnly };
+    // SECURITY: namespaces are one wall of several. Hosts and containers that forbid them still have
+    // the filter, which no call for a socket, a process or a file passes.
+    let _ = confine::namespaces(reach);
+    confine::resources(Resources { memory: order.memory, cpu: order.cpu, files: 1100 })?;
+    confine::privileges()?;
+    confine::system_calls(reach)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
