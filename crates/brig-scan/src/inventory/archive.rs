@@ -78,7 +78,7 @@ pub(super) fn read_archive(
         let place = Place { file, offset: 0, size };
         let links = thread::scope(|scope| {
             let source = PlaceReader::new(place);
-            let pieces = decompress::start(scope, source, compression, options.limits, size);
+            let pieces = decompress::start(scope, source, compression, options.limits, size)?;
             let mut walker = Walker::new(ReadStream::new(pieces));
             index(&mut walker, &options.limits, &mut |name, walker, size| {
                 if size <= MAX_JSON && looks_small(&name) {
@@ -372,7 +372,7 @@ fn read_one(
     } else {
         thread::scope(|scope| {
             let source = PlaceReader::new(*place);
-            let pieces = decompress::start(scope, source, kind, options.limits, place.size);
+            let pieces = decompress::start(scope, source, kind, options.limits, place.size)?;
             read_checked(pieces, index, &wanted.diff_id, options)
         })?
     };
@@ -477,7 +477,7 @@ impl Store for Packed<'_> {
         thread::scope(|scope| {
             let source = PlaceReader::new(self.place);
             let size = self.place.size;
-            let pieces = decompress::start(scope, source, self.compression, options.limits, size);
+            let pieces = decompress::start(scope, source, self.compression, options.limits, size)?;
             let mut walker = Walker::new(ReadStream::new(pieces));
             index(&mut walker, &options.limits, &mut |name, walker, size| {
                 for &at in places.get(name.as_str()).into_iter().flatten().take(1) {
