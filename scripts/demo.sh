@@ -132,6 +132,8 @@ if printf '%s' "$("$brig" secret rm my_secret 2>&1)" | grep -q "in use"; then ok
 
 say "brigd is killed and comes back: the container goes on, its secret stays where it was"
 before=$("$brig" inspect --format '{{.State.Pid}}' "$container")
+# 0 names this script's own processes to kill.
+[ "$before" -gt 0 ] || fail "the container has ended: $("$brig" inspect --format '{{json .State}}' "$container")"
 kill -KILL "$(cat "$run/brigd.pid")"
 shown="kill -9 brigd; brigd --data-root $data … &"
 step start_daemon

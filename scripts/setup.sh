@@ -6,8 +6,8 @@
 set -euo pipefail
 
 run_packages=(gcc libc6-dev crun conmon nftables iproute2 tini busybox-static openssl apparmor)
-test_packages=(etcd-server etcd-client runc docker.io docker-registry skopeo buildah golang-cfssl util-linux procps passwd jq hyperfine iputils-ping faketime openssh-server openssh-client docker-compose age python3 strace)
-conformance_packages=("${test_packages[@]}" apache2-utils curl python3-venv)
+test_packages=(etcd-server etcd-client runc docker.io docker-registry notary skopeo buildah golang-cfssl util-linux procps passwd jq hyperfine iputils-ping faketime openssh-server openssh-client docker-compose age python3 strace apache2-utils)
+conformance_packages=("${test_packages[@]}" curl python3-venv)
 
 want=("${run_packages[@]}")
 case "${1:-run}" in

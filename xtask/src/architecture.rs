@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("brig-store", &["brig-proto", "brig-pki"]),
     ("brig-access", &[]),
     ("brig-image", &["brig-pki", "brig-sys"]),
+    ("brig-trust", &["brig-pki"]),
     ("brig-runtime", &["brig-sys"]),
     ("brig-network", &["brig-sys"]),
     (
@@ -48,7 +49,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "brig-swarm",
         ],
     ),
-    ("brig", &["brig-api", "brig-archive", "brig-pki"]),
+    ("brig-trust-server", &["brig-pki", "brig-trust"]),
+    ("brig", &["brig-api", "brig-archive", "brig-pki", "brig-trust-server", "brig-trust"]),
 ];
 
 /// Crates that stand outside of the table: they test or check, and ship nothing.
@@ -57,13 +59,16 @@ const UNBOUND: &[&str] = &["xtask", "brig-e2e"];
 /// A library with one owner each: whoever else wants it asks the owner.
 const OWNED: &[(&str, &[&str])] = &[
     ("age", &["brig-pki"]),
+    ("bcrypt", &["brig-pki"]),
     ("aws-lc-rs", &["brig-pki"]),
     ("axum", &["brigd"]),
     ("hickory-proto", &["brig-network"]),
     ("libc", &["brig-sys"]),
     ("cedar-policy", &["brig-access"]),
+    ("pkcs8", &["brig-pki"]),
     ("rcgen", &["brig-pki"]),
-    ("redb", &["brig-store"]),
+    // The trust server stands alone, without the cluster's store and its protocols.
+    ("redb", &["brig-store", "brig-trust-server"]),
     ("reqwest", &["brig-image"]),
     ("rtnetlink", &["brig-network"]),
     ("rustls", &["brig-pki"]),

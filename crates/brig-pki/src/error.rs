@@ -50,6 +50,21 @@ pub enum PkiError {
         /// Which rule it breaks.
         reason: &'static str,
     },
+    /// A hash of a password that cannot be used.
+    #[error("invalid hash of a password: {reason}")]
+    PasswordHash {
+        /// Which rule it breaks.
+        reason: &'static str,
+    },
+    /// A public key that cannot be used.
+    #[error("invalid public key: {reason}")]
+    PublicKey {
+        /// Which rule it breaks.
+        reason: &'static str,
+    },
+    /// The passphrase does not open the key.
+    #[error("the passphrase does not open the key")]
+    Passphrase,
     /// Key and certificate do not belong together.
     #[error("certificate key mismatch")]
     KeyMismatch,
@@ -113,9 +128,11 @@ impl Categorized for PkiError {
             | Self::NotValidNow { .. }
             | Self::Csr { .. }
             | Self::PrivateKey { .. }
+            | Self::PasswordHash { .. }
+            | Self::PublicKey { .. }
             | Self::KeyMismatch
             | Self::ServerName(_) => ErrorKind::InvalidParameter,
-            Self::Untrusted(_) | Self::WrongUnlockKey => ErrorKind::Unauthorized,
+            Self::Untrusted(_) | Self::WrongUnlockKey | Self::Passphrase => ErrorKind::Unauthorized,
             Self::Locked | Self::NoSigner => ErrorKind::Unavailable,
             _ => ErrorKind::System,
         }

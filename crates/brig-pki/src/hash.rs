@@ -1,4 +1,4 @@
-//! SHA-256, HMAC-SHA-256 and HKDF-SHA-256.
+//! SHA-256, SHA-512, HMAC-SHA-256 and HKDF-SHA-256.
 
 use std::fmt;
 
@@ -10,6 +10,8 @@ use crate::PkiError;
 
 /// Size of a SHA-256 value in bytes.
 pub const SHA256_LEN: usize = 32;
+/// Size of a SHA-512 value in bytes.
+pub const SHA512_LEN: usize = 64;
 
 /// SHA-256 over data that arrives in pieces.
 #[derive(Clone)]
@@ -61,6 +63,16 @@ impl std::io::Write for Sha256 {
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> [u8; SHA256_LEN] {
     to_array(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+/// The SHA-512 hash of `bytes`.
+#[must_use]
+pub fn sha512(bytes: &[u8]) -> [u8; SHA512_LEN] {
+    let mut array = [0_u8; SHA512_LEN];
+    for (to, from) in array.iter_mut().zip(digest::digest(&digest::SHA512, bytes).as_ref()) {
+        *to = *from;
+    }
+    array
 }
 
 /// What proves that a server read a websocket's handshake (RFC 6455, 4.2.2), before base64.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use brig_types::secret::SecretBytes;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{PrivateKeyDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{PkiError, files, tls, x509};
 
@@ -77,6 +78,43 @@ pub fn client_config(
         }
     };
     with_identity(builder, identity)
+}
+
+/// Connects to servers of the public web, one configuration for all of them.
+#[derive(Clone)]
+pub struct WebConnector(Arc<ClientConfig>);
+
+impl WebConnector {
+    /// A connector for HTTP/1.1. Reads the system's bundle: keep the result.
+    ///
+    /// # Errors
+    /// As [`client_config`].
+    pub fn new(trust: &WebTrust, identity: Option<&ClientIdentity>) -> Result<Self, PkiError> {
+        let mut config = client_config(trust, identity)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// The handshake with a host, a name or an address without port.
+    ///
+    /// # Errors
+    /// Its failure.
+    pub async fn connect<IO>(&self, host: &str, io: IO) -> std::io::Result<tls::ClientStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            let error = PkiError::ServerName(host.to_owned());
+            std::io::Error::new(std::io::ErrorKind::InvalidInput, error)
+        })?;
+        tokio_rustls::TlsConnector::from(Arc::clone(&self.0)).connect(name, io).await
+    }
+}
+
+impl std::fmt::Debug for WebConnector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WebConnector")
+    }
 }
 
 /// Completes a configuration with a client certificate, if there is one.

@@ -243,6 +243,37 @@ fn an_attached_client_gets_101_and_frames() {
     assert!(past.contains("\x01\0\0\0\0\0\0\x03hi\n"), "{past}");
 }
 
+/// docker's SDK for Python drops what comes with the head of an upgraded answer.
+#[test]
+fn a_client_that_drops_what_comes_with_the_head_gets_its_output() {
+    let Some(daemon) = daemon() else { return };
+    let cli = clis()[0];
+    daemon.must(cli, &["run", "-d", "--name", "heads", "--network", "none", NAME, "sleep", "1000"]);
+    let made = daemon.post(
+        "/v1.44/containers/heads/exec",
+        r#"{"Cmd":["echo","hello"],"AttachStdout":true,"Tty":true}"#,
+    );
+    let id = made.split("\"Id\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let body = r#"{"Detach":false,"Tty":true}"#;
+    let mut stream = UnixStream::connect(&daemon.socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let request = format!(
+        "POST /v1.44/exec/{id}/start HTTP/1.1\r\nHost: x\r\nUser-Agent: docker-sdk-python/7.1.0\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    // It looks late, when the process has long ended.
+    std::thread::sleep(Duration::from_millis(200));
+    let mut head = [0; 8192];
+    let length = stream.read(&mut head).unwrap();
+    let head = String::from_utf8_lossy(&head[..length]);
+    assert!(head.ends_with("\r\n\r\n"), "{head}");
+    let mut output = String::new();
+    stream.read_to_string(&mut output).unwrap();
+    assert_eq!(output, "hello\r\n");
+    daemon.must(cli, &["rm", "-f", "heads"]);
+}
+
 #[test]
 fn a_change_goes_on_without_its_client() {
     let Some(daemon) = daemon() else { return };

@@ -8,6 +8,7 @@ mod access;
 mod client;
 mod error;
 mod files;
+mod public;
 mod revocation;
 mod server;
 
@@ -18,6 +19,7 @@ pub use access::AccessTrust;
 pub use client::{EngineClient, EngineConnection, EngineTrust};
 pub use error::EngineTlsError;
 pub use files::{EngineFiles, Stamps};
+pub use public::PublicServer;
 pub use revocation::{RevocationError, Revocations};
 pub use server::{Accepted, ClientCertificate, EngineServer};
 

@@ -320,7 +320,7 @@ fn authorities(path: &Path, pem: &[u8]) -> Result<RootCertStore, EngineTlsError>
 }
 
 /// The daemon's own chain and key.
-fn identity(
+pub(super) fn identity(
     files: &EngineFiles,
     contents: &Contents,
 ) -> Result<(Arc<SingleCertAndKey>, CertInfo), EngineTlsError> {

@@ -17,6 +17,7 @@ pub(crate) const GROUP: Group = Group {
     name: "completion",
     about: "Generate the autocompletion script for the specified shell",
     leaves: &[&BASH, &FISH, &ZSH],
+    groups: &[],
 };
 
 #[derive(Args, Debug)]
@@ -46,8 +47,6 @@ fn generate(context: &Context, shell: Shell) -> Result<()> {
 
 /// The whole tree as one `clap` command.
 pub(crate) fn whole(program: &str) -> Command {
-    let leaf =
-        |path: String, leaf: &super::Leaf| leaf.command(&path).name(leaf.name).about(leaf.about);
     let mut root = Command::new(program.to_owned())
         .disable_help_flag(true)
         .disable_version_flag(true)
@@ -56,16 +55,20 @@ pub(crate) fn whole(program: &str) -> Command {
     for entry in entries().chain([Entry::Group(&GROUP)]) {
         root = root.subcommand(match entry {
             Entry::Leaf(l) => leaf(format!("{program} {}", l.name), l),
-            Entry::Group(group) => Command::new(group.name)
-                .about(group.about)
-                .disable_help_subcommand(true)
-                .subcommands(
-                    group
-                        .leaves
-                        .iter()
-                        .map(|l| leaf(format!("{program} {} {}", group.name, l.name), l)),
-                ),
+            Entry::Group(g) => group(&format!("{program} {}", g.name), g),
         });
     }
     root
+}
+
+fn leaf(path: String, leaf: &super::Leaf) -> Command {
+    leaf.command(&path).name(leaf.name).about(leaf.about)
+}
+
+fn group(path: &str, of: &Group) -> Command {
+    Command::new(of.name)
+        .about(of.about)
+        .disable_help_subcommand(true)
+        .subcommands(of.groups.iter().map(|inner| group(&format!("{path} {}", inner.name), inner)))
+        .subcommands(of.leaves.iter().map(|l| leaf(format!("{path} {}", l.name), l)))
 }

@@ -61,8 +61,14 @@ pub(super) fn root(program: &str) -> String {
 
 /// The help of a group.
 pub(super) fn group(path: &str, group: &Group) -> String {
+    let inner = match group.groups {
+        [] => String::new(),
+        groups => {
+            format!("Management Commands:\n{}\n", list(groups.iter().map(|g| (g.name, g.about))))
+        }
+    };
     format!(
-        "Usage:  {path} COMMAND\n\n{}\n\nCommands:\n{}\nRun '{path} COMMAND --help' for more information on a command.\n",
+        "Usage:  {path} COMMAND\n\n{}\n\n{inner}Commands:\n{}\nRun '{path} COMMAND --help' for more information on a command.\n",
         group.about,
         list(group.leaves.iter().map(|leaf| (leaf.name, leaf.about))),
     )

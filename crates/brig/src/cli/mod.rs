@@ -19,6 +19,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 
 pub(crate) use globals::Globals;
+use tree::Group;
 pub(crate) use tree::{Entry, entries};
 
 /// Runs a command.
@@ -127,22 +128,35 @@ pub(crate) fn parse(program: &str, arguments: Vec<OsString>) -> Result<Request> 
     match tree::find(name) {
         Some(Entry::Leaf(leaf)) => command(globals, format!("{program} {}", leaf.name), leaf, rest),
         Some(Entry::Group(group)) => {
-            let path = format!("{program} {}", group.name);
-            let Some(first) = rest.first().and_then(|first| first.to_str()) else {
-                return Ok(Request::Print(help::group(&path, group)));
-            };
-            if matches!(first, "--help" | "-h" | "help") {
-                return Ok(Request::Print(help::group(&path, group)));
-            }
-            match group.leaves.iter().find(|leaf| leaf.answers_to(first)) {
-                Some(leaf) => {
-                    rest.remove(0);
-                    command(globals, format!("{path} {}", leaf.name), leaf, rest)
-                }
-                None => Err(usage::unknown_command(&path, first)),
-            }
+            in_group(globals, format!("{program} {}", group.name), group, rest)
         }
         None => Err(usage::unknown_command(program, name)),
+    }
+}
+
+/// A word of a group: one of its commands, or a group within it.
+fn in_group(
+    globals: Globals,
+    path: String,
+    group: &'static Group,
+    mut rest: Vec<OsString>,
+) -> Result<Request> {
+    let Some(first) = rest.first().and_then(|first| first.to_str()) else {
+        return Ok(Request::Print(help::group(&path, group)));
+    };
+    if matches!(first, "--help" | "-h" | "help") {
+        return Ok(Request::Print(help::group(&path, group)));
+    }
+    if let Some(inner) = group.groups.iter().find(|inner| inner.name == first) {
+        rest.remove(0);
+        return in_group(globals, format!("{path} {}", inner.name), inner, rest);
+    }
+    match group.leaves.iter().find(|leaf| leaf.answers_to(first)) {
+        Some(leaf) => {
+            rest.remove(0);
+            command(globals, format!("{path} {}", leaf.name), leaf, rest)
+        }
+        None => Err(usage::unknown_command(&path, first)),
     }
 }
 

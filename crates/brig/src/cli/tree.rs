@@ -3,7 +3,7 @@
 use super::Leaf;
 use crate::commands::{
     access, audit, cluster, config, container, context, image, network, node, prune, secret,
-    service, swarm, system, volume,
+    service, swarm, system, trust, volume,
 };
 
 /// A word of the command line.
@@ -21,26 +21,47 @@ pub(crate) struct Group {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) leaves: &'static [&'static Leaf],
+    /// Groups within this one.
+    pub(crate) groups: &'static [&'static Group],
+}
+
+impl Group {
+    const fn new(
+        name: &'static str,
+        about: &'static str,
+        leaves: &'static [&'static Leaf],
+    ) -> Self {
+        Self { name, about, leaves, groups: &[] }
+    }
 }
 
 /// Groups, in the order of the help.
-pub(crate) const GROUPS: [&Group; 16] = [
-    &Group { name: "builder", about: "Manage builds", leaves: prune::BUILDER_COMMANDS },
-    &Group { name: "container", about: "Manage containers", leaves: container::COMMANDS },
-    &Group { name: "context", about: "Manage contexts", leaves: context::COMMANDS },
-    &Group { name: "image", about: "Manage images", leaves: image::COMMANDS },
-    &Group { name: "network", about: "Manage networks", leaves: network::COMMANDS },
-    &Group { name: "system", about: "Manage brig", leaves: system::COMMANDS },
-    &Group { name: "volume", about: "Manage volumes", leaves: volume::COMMANDS },
-    &Group { name: "access", about: "Manage who may do what", leaves: access::COMMANDS },
-    &Group { name: "audit", about: "Look at what was done", leaves: audit::COMMANDS },
-    &Group { name: "auth", about: "Explain decisions", leaves: access::AUTH_COMMANDS },
-    &Group { name: "cluster", about: "Manage the cluster's store", leaves: cluster::COMMANDS },
-    &Group { name: "config", about: "Manage Swarm configs", leaves: config::COMMANDS },
-    &Group { name: "node", about: "Manage Swarm nodes", leaves: node::COMMANDS },
-    &Group { name: "secret", about: "Manage Swarm secrets", leaves: secret::COMMANDS },
-    &Group { name: "service", about: "Manage Swarm services", leaves: service::COMMANDS },
-    &Group { name: "swarm", about: "Manage Swarm", leaves: swarm::COMMANDS },
+pub(crate) const GROUPS: [&Group; 17] = [
+    &Group::new("builder", "Manage builds", prune::BUILDER_COMMANDS),
+    &Group::new("container", "Manage containers", container::COMMANDS),
+    &Group::new("context", "Manage contexts", context::COMMANDS),
+    &Group::new("image", "Manage images", image::COMMANDS),
+    &Group::new("network", "Manage networks", network::COMMANDS),
+    &Group::new("system", "Manage brig", system::COMMANDS),
+    &Group {
+        name: "trust",
+        about: "Manage trust on images",
+        leaves: trust::COMMANDS,
+        groups: &[
+            &Group::new("key", "Manage keys for signing images", trust::KEY_COMMANDS),
+            &Group::new("signer", "Manage entities who can sign images", trust::SIGNER_COMMANDS),
+        ],
+    },
+    &Group::new("volume", "Manage volumes", volume::COMMANDS),
+    &Group::new("access", "Manage who may do what", access::COMMANDS),
+    &Group::new("audit", "Look at what was done", audit::COMMANDS),
+    &Group::new("auth", "Explain decisions", access::AUTH_COMMANDS),
+    &Group::new("cluster", "Manage the cluster's store", cluster::COMMANDS),
+    &Group::new("config", "Manage Swarm configs", config::COMMANDS),
+    &Group::new("node", "Manage Swarm nodes", node::COMMANDS),
+    &Group::new("secret", "Manage Swarm secrets", secret::COMMANDS),
+    &Group::new("service", "Manage Swarm services", service::COMMANDS),
+    &Group::new("swarm", "Manage Swarm", swarm::COMMANDS),
 ];
 
 /// Commands that stand on their own, in the order of the help.

@@ -14,6 +14,7 @@ pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod swarm;
 pub(crate) mod system;
+pub(crate) mod trust;
 pub(crate) mod volume;
 
 mod inspect;

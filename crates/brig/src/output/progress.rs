@@ -55,10 +55,15 @@ impl Display {
 
     /// Takes bytes of a message stream and shows nothing but an error, as the result.
     pub(crate) fn feed_errors(&mut self, bytes: &[u8]) -> Result<()> {
-        self.read(bytes, |_, message| match error_text(message) {
+        self.read(bytes, |this, message| this.check(message))
+    }
+
+    /// Shows nothing of a message; an error message becomes an error.
+    pub(crate) fn check(&mut self, message: &JsonMessage) -> Result<()> {
+        match error_text(message) {
             Some(text) => Err(crate::error::message(text)),
             None => Ok(()),
-        })
+        }
     }
 
     /// Takes bytes of a message stream and gives whole messages away.

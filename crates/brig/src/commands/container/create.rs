@@ -5,6 +5,7 @@ use std::path::Path;
 
 use brig_api::container::{ContainerCreateRequest, ContainerCreateResponse};
 use brig_api::version::ApiVersion;
+use brig_types::reference::Reference;
 use clap::Args;
 
 use super::flags::ContainerFlags;
@@ -12,6 +13,7 @@ use super::request;
 use crate::cli::{leaf, with_hint};
 use crate::client::Call;
 use crate::commands::image::pull_for_run;
+use crate::commands::trust::{tag_trusted, trusted_for_run};
 use crate::context::Context;
 use crate::error::{Error, Result, message};
 
@@ -117,6 +119,10 @@ pub(super) async fn create_container(
     let mut cid_file = CidFile::create(flags.cidfile.as_deref())?;
     let version = context.client.version().await?;
     place_mac_address(body, version);
+    let trusted = trusted_image(context, flags, &body.config.image).await?;
+    if let Some((_, digested)) = &trusted {
+        body.config.image = digested.familiar();
+    }
     let body = &*body;
     let image = body.config.image.as_str();
     if !body.host_config.annotations.is_empty() && version < ApiVersion::new(1, 43) {
@@ -130,7 +136,13 @@ pub(super) async fn create_container(
             .query_opt("name", flags.name.as_deref())
             .json(body)
     };
-    let pull_image = || pull_for_run(context, image, flags.platform.as_deref(), flags.quiet);
+    let pull_image = async || {
+        pull_for_run(context, image, flags.platform.as_deref(), flags.quiet).await?;
+        match &trusted {
+            Some((tagged, digested)) => tag_trusted(context, digested, tagged).await,
+            None => Ok(()),
+        }
+    };
     if pull == Pull::Always {
         pull_image().await?;
     }
@@ -150,6 +162,23 @@ pub(super) async fn create_container(
     }
     cid_file.write(&response.id)?;
     Ok(response.id)
+}
+
+/// With content trust: the tag that was asked for, and the digest that was signed for it.
+async fn trusted_image(
+    context: &Context,
+    flags: &ContainerFlags,
+    image: &str,
+) -> Result<Option<(Reference, Reference)>> {
+    if !flags.trust.enabled {
+        return Ok(None);
+    }
+    // An id names no repository: nobody signs for it.
+    let Ok(reference) = Reference::parse(image) else {
+        return Ok(None);
+    };
+    let digested = trusted_for_run(context, &reference).await?;
+    Ok(digested.map(|digested| (reference.with_default_tag(), digested)))
 }
 
 /// The address belongs to a network from API 1.44 on, to the container before.

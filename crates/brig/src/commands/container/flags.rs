@@ -91,9 +91,8 @@ pub(crate) struct ContainerFlags {
     /// Limit write rate (IO per second) to a device
     #[arg(long, value_parser = resources::operations_rate)]
     pub(crate) device_write_iops: Vec<ThrottleDevice>,
-    /// Skip image verification
-    #[arg(long, hide = true)]
-    pub(crate) disable_content_trust: bool,
+    #[command(flatten)]
+    pub(crate) trust: crate::commands::trust::ContentTrust,
     /// Set custom DNS servers
     #[arg(long)]
     pub(crate) dns: Vec<String>,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use brig_api::progress::JsonMessage;
 use brig_types::reference::{DEFAULT_TAG, Reference};
 use clap::Args;
 use tokio::io::AsyncWriteExt as _;
@@ -9,6 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::archive::platform_json;
 use crate::cli::leaf;
 use crate::client::{Answer, Call, registry_auth};
+use crate::commands::trust::{ContentTrust, Pushed, sign_pushed};
 use crate::context::Context;
 use crate::error::{Error, Result, message};
 use crate::output::progress::{Display, Target};
@@ -120,9 +122,8 @@ struct PushArgs {
     /// Push all tags of an image to the repository
     #[arg(long, short = 'a')]
     all_tags: bool,
-    /// Skip image signing
-    #[arg(long, hide = true)]
-    disable_content_trust: bool,
+    #[command(flatten)]
+    trust: ContentTrust,
     /// Push a platform-specific manifest as a single-platform image to the registry
     #[arg(long)]
     platform: Option<String>,
@@ -149,25 +150,65 @@ async fn push(context: &Context, args: PushArgs) -> Result<()> {
         }
         reference.with_default_tag()
     };
+    let pushed = upload(context, &reference, args.platform.as_deref(), args.quiet).await?;
+    if args.quiet {
+        crate::output::line(&reference.to_string())?;
+    }
+    if !args.trust.enabled {
+        return Ok(());
+    }
+    if args.all_tags {
+        return crate::output::line("No tag specified, skipping trust metadata push");
+    }
+    sign_pushed(context, &reference, the_one(pushed)?).await
+}
+
+/// Pushes what is going to be signed, and says what the registry has now.
+pub(crate) async fn push_for_signing(context: &Context, reference: &Reference) -> Result<Pushed> {
+    the_one(upload(context, reference, None, false).await?)
+}
+
+/// What is signed must be the one thing that was pushed.
+fn the_one(pushed: Vec<Pushed>) -> Result<Pushed> {
+    match <[Pushed; 1]>::try_from(pushed) {
+        Ok([pushed]) => Ok(pushed),
+        Err(all) if all.is_empty() => {
+            Err(message("no targets found, please provide a specific tag in order to sign it"))
+        }
+        Err(_) => Err(message("internal error: only one call to handleTarget expected")),
+    }
+}
+
+/// Pushes, shows how it goes, and gives what the daemon says of it.
+async fn upload(
+    context: &Context,
+    reference: &Reference,
+    platform: Option<&str>,
+    quiet: bool,
+) -> Result<Vec<Pushed>> {
     let auth = registry_auth::for_image(&context.config, &reference.name()).await;
     let mut call = Call::post(format!("/images/{}/push", reference.name()))
         .query_opt("tag", reference.tag())
         .registry_auth(&auth);
-    if let Some(platform) = &args.platform {
+    if let Some(platform) = platform {
         call = call.query("platform", platform_json(platform));
     }
     let mut answer = context.client.send(call).await?;
     let mut display = Display::new(Target::Stdout, stdout_is_terminal());
+    let mut pushed = Vec::new();
+    let mut take = |display: &mut Display, message: &JsonMessage| {
+        pushed.extend(message.aux.as_ref().and_then(of_push));
+        // What comes beside the lines is not one of them.
+        if quiet || message.aux.is_some() { display.check(message) } else { display.show(message) }
+    };
     while let Some(chunk) = answer.chunk().await? {
-        if args.quiet {
-            display.feed_errors(&chunk)?;
-        } else {
-            display.feed(&chunk)?;
-        }
+        display.read(&chunk, &mut take)?;
     }
-    if args.quiet {
-        display.feed_errors(b"\n")?;
-        return crate::output::line(&reference.to_string());
-    }
-    display.finish()
+    display.read(b"\n", &mut take)?;
+    Ok(pushed)
+}
+
+fn of_push(aux: &serde_json::Value) -> Option<Pushed> {
+    let text = |name: &str| aux.get(name)?.as_str().map(str::to_owned);
+    Some(Pushed { tag: text("Tag")?, digest: text("Digest")?, size: aux.get("Size")?.as_u64()? })
 }

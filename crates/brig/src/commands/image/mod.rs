@@ -11,7 +11,7 @@ mod search;
 
 pub(crate) use archive::{IMPORT, LOAD};
 pub(crate) use build::BUILD;
-pub(crate) use export::{PUSH, SAVE};
+pub(crate) use export::{PUSH, SAVE, push_for_signing};
 pub(crate) use ls::{IMAGES, LS, image_rows};
 pub(crate) use misc::{HISTORY, INSPECT, RM, RMI, TAG};
 pub(crate) use pull::{PULL, pull_for_run};

@@ -1,10 +1,12 @@
 //! `pull`, and pulling for `run`.
 
+use brig_types::digest::Digest;
 use brig_types::reference::{DEFAULT_TAG, Reference};
 use clap::Args;
 
 use crate::cli::leaf;
 use crate::client::{Call, registry_auth};
+use crate::commands::trust::{ContentTrust, pull_trusted, tag_trusted};
 use crate::context::Context;
 use crate::error::{Result, message};
 use crate::output::progress::{Display, Target};
@@ -24,9 +26,8 @@ struct PullArgs {
     /// Download all tagged images in the repository
     #[arg(long, short = 'a')]
     all_tags: bool,
-    /// Skip image verification
-    #[arg(long, hide = true)]
-    disable_content_trust: bool,
+    #[command(flatten)]
+    trust: ContentTrust,
     /// Set platform if server is multi-platform capable
     #[arg(long)]
     platform: Option<String>,
@@ -50,8 +51,26 @@ async fn pull(context: &Context, args: PullArgs) -> Result<()> {
         }
         reference.with_default_tag()
     };
-    let display = (!args.quiet).then(|| Display::new(Target::Stdout, stdout_is_terminal()));
-    stream(context, &reference, args.platform.as_deref(), display).await?;
+    let platform = args.platform.as_deref();
+    let display = || (!args.quiet).then(|| Display::new(Target::Stdout, stdout_is_terminal()));
+    if args.trust.enabled && reference.digest().is_none() {
+        let trusted = pull_trusted(context, &reference).await?;
+        for (at, (tagged, digested)) in trusted.iter().enumerate() {
+            if !args.quiet {
+                crate::output::line(&format!(
+                    "Pull ({} of {}): {}@{}",
+                    at + 1,
+                    trusted.len(),
+                    tagged.familiar(),
+                    digested.digest().map(Digest::as_str).unwrap_or_default()
+                ))?;
+            }
+            stream(context, digested, platform, display()).await?;
+            tag_trusted(context, digested, tagged).await?;
+        }
+    } else {
+        stream(context, &reference, platform, display()).await?;
+    }
     let pulled = if args.all_tags { reference.name() } else { full(&reference) };
     crate::output::line(&pulled)
 }

@@ -113,6 +113,7 @@ async fn create(context: &Context, args: CreateArgs) -> Result<()> {
         references::secrets(context, args.secret.clone()).await?;
     changes::container(&mut spec).configs =
         references::configs(context, args.config.clone()).await?;
+    references::trust_image(context, &mut spec).await?;
     let image = changes::container(&mut spec).image.clone();
     if !args.service.no_resolve_image {
         references::pin_image(context, &mut spec).await?;

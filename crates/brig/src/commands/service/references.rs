@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::changes::container;
 use crate::client::{Call, registry_auth};
+use crate::commands::trust::{ContentTrust, trusted_for_service};
 use crate::context::Context;
 use crate::error::{Result, message};
 use crate::parse::network::Attachment;
@@ -116,6 +117,15 @@ pub(super) async fn networks(
 pub(super) fn normalized(image: &str) -> Result<String> {
     let reference = Reference::parse(image).map_err(|e| message(format!("{e}: {image}")))?;
     Ok(reference.with_default_tag().familiar())
+}
+
+/// With content trust: pins the image to the digest that was signed for its tag.
+pub(super) async fn trust_image(context: &Context, spec: &mut ServiceSpec) -> Result<()> {
+    if ContentTrust::from_environment().enabled {
+        let image = container(spec).image.clone();
+        container(spec).image = trusted_for_service(context, &image).await?;
+    }
+    Ok(())
 }
 
 /// Pins the image to the digest that its registry has now; without a registry the tag stays.

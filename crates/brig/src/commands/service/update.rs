@@ -238,6 +238,7 @@ async fn change(context: &Context, args: &UpdateArgs, spec: &mut ServiceSpec) ->
     changes::apply(&args.service, spec)?;
     if let Some(image) = &args.image {
         changes::container(spec).image = references::normalized(image)?;
+        references::trust_image(context, spec).await?;
     }
     if let Some(arguments) = &args.args {
         changes::container(spec).args = shell_words(arguments)?;

@@ -23,9 +23,10 @@ mod measure;
 mod remote;
 mod report;
 mod store;
+mod trust;
 
-const SUITES: [&str; 8] =
-    ["engine", "join", "loss", "rotation", "certificates", "sessions", "remote", "store"];
+const SUITES: [&str; 9] =
+    ["engine", "join", "loss", "rotation", "certificates", "sessions", "remote", "store", "trust"];
 
 fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
@@ -71,6 +72,7 @@ fn main() {
             "loss" => identity::loss(setting("BENCH_ROUNDS", 3).min(3)),
             "rotation" => identity::rotation(setting("BENCH_ROUNDS", 3).min(3)),
             "remote" => remote::measure(),
+            "trust" => trust::measure(setting("BENCH_ROUNDS", 15)),
             "store" => {
                 let whole = wanted.is_empty() || wanted.iter().any(|wanted| wanted == "store");
                 let parts = if whole { &store::Part::ALL[..] } else { &store_parts };

@@ -1,0 +1,36 @@
+//! `trust …`, and what other commands ask of content trust.
+
+#[cfg(feature = "trust-server")]
+mod import;
+mod inspect;
+mod key;
+mod passphrase;
+mod resolve;
+mod revoke;
+#[cfg(feature = "trust-server")]
+mod serve;
+mod session;
+mod sign;
+mod signer;
+
+use crate::cli::Leaf;
+
+pub(crate) use resolve::{
+    ContentTrust, pull_trusted, tag_trusted, trusted_for_run, trusted_for_service,
+};
+pub(crate) use sign::{Pushed, sign_pushed};
+
+/// `trust …`.
+pub(crate) const COMMANDS: &[&Leaf] = &[
+    &inspect::INSPECT,
+    &revoke::REVOKE,
+    &sign::SIGN,
+    #[cfg(feature = "trust-server")]
+    &import::IMPORT,
+    #[cfg(feature = "trust-server")]
+    &serve::SERVE,
+];
+/// `trust key …`.
+pub(crate) const KEY_COMMANDS: &[&Leaf] = &[&key::GENERATE, &key::LOAD, &key::ROTATE];
+/// `trust signer …`.
+pub(crate) const SIGNER_COMMANDS: &[&Leaf] = &[&signer::ADD, &signer::REMOVE];

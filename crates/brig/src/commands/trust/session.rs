@@ -1,0 +1,266 @@
+//! A repository's trust server, found and reached as docker does.
+
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+
+use brig_pki::web::{ClientIdentity, WebConnector, WebTrust};
+use brig_trust::cache::Cache;
+use brig_trust::keystore::KeyStore;
+use brig_trust::remote::{Action, Credentials, HttpRemote, RemoteError, ServerAddress};
+use brig_trust::{
+    Change, Gun, Pinning, PublishError, Publisher, Reading, Repository, Role, RootCheck, Stale,
+    TrustError, UpdateError, update,
+};
+use brig_types::error::chain;
+use brig_types::reference::{DEFAULT_DOMAIN, Reference};
+use brig_types::secret::{SecretBytes, SecretString};
+
+use super::passphrase::Terminal;
+use crate::cli::globals::variable;
+use crate::config_file::registry_key;
+use crate::context::Context;
+use crate::error::{Error, Result, message};
+
+/// Docker Hub's trust server.
+const HUB: &str = "https://notary.docker.io";
+const SERVER_VARIABLE: &str = "DOCKER_CONTENT_TRUST_SERVER";
+/// The largest certificate or key.
+const MAX_FILE: u64 = 1 << 20;
+
+/// A repository, its server, and this user's files.
+pub(super) struct Session {
+    /// The repository's name.
+    pub(super) gun: Gun,
+    /// The user's name at the registry.
+    pub(super) username: String,
+    /// The server.
+    pub(super) remote: HttpRemote,
+    /// What was verified before.
+    pub(super) cache: Cache,
+    /// Private keys.
+    pub(super) keys: KeyStore,
+    pinning: Pinning,
+}
+
+/// Where keys and metadata are.
+pub(super) fn trust_dir(context: &Context) -> PathBuf {
+    context.globals.config_dir().join("trust")
+}
+
+impl Session {
+    /// Finds an image's trust server; nothing is opened yet.
+    pub(super) async fn open(
+        context: &Context,
+        reference: &Reference,
+        action: Action,
+    ) -> Result<Self> {
+        let gun = Gun::parse(&reference.name()).map_err(|e| message(e.to_string()))?;
+        let domain = reference.domain();
+        let url = match variable(SERVER_VARIABLE) {
+            Some(url) => url,
+            None if domain == DEFAULT_DOMAIN => {
+                crate::output::warn(&format!(
+                    "WARNING: {HUB} is asked, which is switched off on 8 December 2026. Name a trust server of your own in {SERVER_VARIABLE}."
+                ));
+                HUB.to_owned()
+            }
+            None => format!("https://{domain}"),
+        };
+        let unusable = |error: RemoteError| {
+            message(format!("error establishing connection to trust repository: {}", chain(&error)))
+        };
+        let address = ServerAddress::parse(&url).map_err(unusable)?;
+        let tls = connector(context, &address, domain)?;
+        let auth = context.config.credentials(&registry_key(domain)).await;
+        let secret = |text: &str| SecretString::new(text.to_owned());
+        let credentials = Credentials {
+            username: auth.username.clone(),
+            password: secret(auth.password.expose_secret()),
+            identity_token: secret(auth.identitytoken.expose_secret()),
+        };
+        let dir = trust_dir(context);
+        Ok(Self {
+            gun,
+            username: auth.username,
+            remote: HttpRemote::new(address, tls, credentials, action),
+            cache: Cache::new(&dir),
+            keys: KeyStore::new(&dir),
+            pinning: Pinning::default(),
+        })
+    }
+
+    fn reading(pinning: &Pinning) -> Reading<'_> {
+        Reading {
+            pinning,
+            stale: Stale::UseRemembered,
+            root: RootCheck::WhenNeeded,
+            now: brig_api::time::now(),
+        }
+    }
+
+    /// The repository as it may be believed now. Warnings go to stderr.
+    pub(super) async fn read(&self) -> Result<Repository, UpdateError> {
+        let reading = Self::reading(&self.pinning);
+        let repository = update(&self.remote, &self.cache, &self.gun, &reading).await?;
+        warn(&repository);
+        Ok(repository)
+    }
+
+    fn publisher<'a>(&'a mut self, terminal: &'a mut Terminal) -> Publisher<'a, HttpRemote> {
+        Publisher {
+            remote: &self.remote,
+            cache: &self.cache,
+            gun: &self.gun,
+            keys: &mut self.keys,
+            passphrases: terminal,
+            reading: Self::reading(&self.pinning),
+        }
+    }
+
+    /// The newest state, to be changed; `None` if the server has none.
+    pub(super) async fn read_to_change(&mut self) -> Result<Option<Repository>> {
+        let mut terminal = Terminal::default();
+        let read = self.publisher(&mut terminal).read().await;
+        match read {
+            Ok(repository) => {
+                warn(&repository);
+                Ok(Some(repository))
+            }
+            Err(UpdateError::NoTrustData { .. }) => Ok(None),
+            Err(error) => Err(explained(&self.gun, &error)),
+        }
+    }
+
+    /// Publishes changes to what was read.
+    pub(super) async fn publish(
+        &mut self,
+        repository: &Repository,
+        changes: &[Change],
+    ) -> Result<()> {
+        let mut terminal = Terminal::default();
+        let done = self.publisher(&mut terminal).publish(repository, changes).await;
+        done.map_err(|error| self.unpublished(error))
+    }
+
+    /// Publishes the repository for the first time.
+    pub(super) async fn initialise(&mut self, changes: &[Change]) -> Result<()> {
+        let mut terminal = Terminal::default();
+        let done = self.publisher(&mut terminal).initialise(changes).await;
+        done.map_err(|error| self.unpublished(error))
+    }
+
+    /// Gives a role another key.
+    pub(super) async fn rotate(&mut self, role: &Role, keeper: brig_trust::Keeper) -> Result<()> {
+        let mut terminal = Terminal::default();
+        let done = self.publisher(&mut terminal).rotate(role, keeper).await;
+        done.map_err(|error| self.unpublished(error))
+    }
+
+    /// Gives what servers sign to the server that is asked now.
+    pub(super) async fn move_to_server(&mut self) -> Result<()> {
+        let mut terminal = Terminal::default();
+        let done = self.publisher(&mut terminal).move_to_server().await;
+        done.map_err(|error| self.unpublished(error))
+    }
+
+    fn unpublished(&self, error: PublishError) -> Error {
+        match error {
+            PublishError::Update(error) => explained(&self.gun, &error),
+            PublishError::Remote(error) => {
+                let text = remote_text(&error);
+                match error.detail() {
+                    Some(detail) => message(format!("{text} ({detail})")),
+                    None => message(text),
+                }
+            }
+            error => message(chain(&error)),
+        }
+    }
+}
+
+fn warn(repository: &Repository) {
+    for warning in &repository.warnings {
+        crate::output::warn(&format!("WARNING: {warning}"));
+    }
+}
+
+/// Whom the trust server is believed to be.
+pub(super) fn connector(context: &Context, address: &ServerAddress, registry: &str) -> Result<WebConnector> {
+    let dir = context.globals.config_dir().join("tls").join(address.authority());
+    let mut extra_roots = Vec::new();
+    let mut identity = None;
+    for entry in std::fs::read_dir(&dir).into_iter().flatten().filter_map(std::result::Result::ok) {
+        let path = entry.path();
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("crt") => extra_roots.push(crate::parse::env::read_limited(&path, MAX_FILE)?),
+            Some("cert") => {
+                let key = path.with_extension("key");
+                identity = Some(ClientIdentity {
+                    chain_pem: crate::parse::env::read_limited(&path, MAX_FILE)?,
+                    key_pem: SecretBytes::new(crate::parse::env::read_limited(&key, MAX_FILE)?),
+                });
+            }
+            _ => {}
+        }
+    }
+    // COMPAT: docker does not look at the certificate where the image's registry is this machine.
+    // SECURITY: it does here if there is an authority to look with.
+    let trust = if extra_roots.is_empty() && is_loopback(registry) {
+        WebTrust::DangerouslyAcceptAnyone
+    } else {
+        WebTrust::Verified { extra_roots }
+    };
+    WebConnector::new(&trust, identity.as_ref()).map_err(|error| {
+        message(format!("the TLS files in {} cannot be used: {}", dir.display(), chain(&error)))
+    })
+}
+
+fn is_loopback(registry: &str) -> bool {
+    let host = match registry.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => registry.split(':').next().unwrap_or(registry),
+    };
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return address.is_loopback();
+    }
+    host == "localhost"
+        || (host, 0)
+            .to_socket_addrs()
+            .is_ok_and(|mut addresses| addresses.next().is_some_and(|a| a.ip().is_loopback()))
+}
+
+/// What is wrong with a repository, in the words of docker's CLI.
+pub(super) fn explained(gun: &Gun, error: &UpdateError) -> Error {
+    let text = chain(error);
+    message(match error {
+        UpdateError::NoTrustData { .. } => {
+            format!("Error: remote trust data does not exist for {gun}: {text}")
+        }
+        UpdateError::Missing(_) | UpdateError::Incomplete(_) => format!(
+            "Error: trust data missing for remote repository {gun} or remote repository not found: {text}"
+        ),
+        UpdateError::Remote(error) => remote_text(error),
+        UpdateError::Untrusted(TrustError::Expired { .. }) => {
+            format!("Error: remote repository {gun} out-of-date: {text}")
+        }
+        UpdateError::Untrusted(TrustError::Rollback { .. }) => format!(
+            "Warning: potential malicious behavior - trust data version is lower than expected for remote repository {gun}: {text}"
+        ),
+        UpdateError::Untrusted(TrustError::Threshold(_)) => format!(
+            "Warning: potential malicious behavior - trust data has insufficient signatures for remote repository {gun}: {text}"
+        ),
+        _ => text,
+    })
+}
+
+fn remote_text(error: &RemoteError) -> String {
+    match error {
+        RemoteError::Connect { .. }
+        | RemoteError::Http { .. }
+        | RemoteError::Tls(_)
+        | RemoteError::Credentials => {
+            format!("Error: error contacting notary server: {}", chain(error))
+        }
+        error => chain(error),
+    }
+}

@@ -1,0 +1,141 @@
+//! Debian's notary-server in memory, on a loopback port, with a certificate of its own; and the
+//! notary CLI that goes with it.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::{Output, eventually};
+
+/// A running trust server.
+#[derive(Debug)]
+pub struct Notary {
+    child: Child,
+    folder: tempfile::TempDir,
+    /// `127.0.0.1:PORT`.
+    pub address: String,
+}
+
+impl Notary {
+    /// Starts an empty one.
+    ///
+    /// # Panics
+    /// When it is not installed or does not come up.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::run(|folder, address| {
+            let at = |name: &str| folder.join(name);
+            let config = serde_json::json!({
+                "server": {
+                    "http_addr": address,
+                    "tls_cert_file": at("cert.pem"),
+                    "tls_key_file": at("key.pem"),
+                },
+                "trust_service": { "type": "local", "key_algorithm": "ed25519" },
+                "storage": { "backend": "memory" },
+                "logging": { "level": "error" },
+            });
+            fs::write(at("server.json"), config.to_string()).expect("its configuration");
+            let mut command = Command::new("notary-server");
+            command.arg("-config").arg(at("server.json"));
+            command
+        })
+    }
+
+    /// Starts brig's own trust server in its place.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn brig() -> Self {
+        Self::run(|folder, address| {
+            let mut command = Command::new(crate::daemon::built("brig"));
+            command.args(["trust", "serve", "--listen", address]);
+            for (flag, name) in
+                [("--tlscert", "cert.pem"), ("--tlskey", "key.pem"), ("--data-root", "data")]
+            {
+                command.arg(flag).arg(folder.join(name));
+            }
+            command
+        })
+    }
+
+    fn run(command: impl FnOnce(&Path, &str) -> Command) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("brig-notary-")
+            .tempdir_in("/var/tmp")
+            .expect("a folder for the trust server");
+        let at = |name: &str| folder.path().join(name);
+        let address = format!("127.0.0.1:{}", crate::daemon::free_port());
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
+            .args(["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"])
+            .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+            .arg("-keyout")
+            .arg(at("key.pem"))
+            .arg("-out")
+            .arg(at("cert.pem"))
+            .output()
+            .expect("openssl starts");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let child = command(folder.path(), &address)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("notary is missing: apt-get install notary");
+        let server = Self { child, folder, address };
+        eventually("notary-server answers", Duration::from_secs(30), || {
+            TcpStream::connect(&server.address).is_ok()
+        });
+        server
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// Its certificate.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.path().join("cert.pem")
+    }
+
+    /// Runs the notary CLI with its files in `dir`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn cli(&self, dir: &Path, args: &[&str]) -> Output {
+        let mut command = Command::new("timeout");
+        command.args(["-k", "5", "60", "notary", "-s", &self.url(), "--tlscacert"]);
+        command.arg(self.certificate()).arg("-d").arg(dir).args(args);
+        for role in ["ROOT", "TARGETS", "SNAPSHOT", "DELEGATION"] {
+            let pass = if role == "ROOT" { ROOT_PASSPHRASE } else { PASSPHRASE };
+            command.env(format!("NOTARY_{role}_PASSPHRASE"), pass);
+        }
+        let output = command.stdin(Stdio::null()).output().expect("notary starts");
+        Output {
+            command: format!("notary {}", args.join(" ")),
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// The passphrase of root keys in tests.
+pub const ROOT_PASSPHRASE: &str = "root passphrase";
+/// The passphrase of all other keys.
+pub const PASSPHRASE: &str = "other passphrase";
+
+impl Drop for Notary {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

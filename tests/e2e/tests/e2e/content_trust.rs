@@ -1,0 +1,271 @@
+//! Content trust: brig's client, docker's and notary's on one trust server and one trust folder,
+//! each going on with what another one began; on notary-server and on brig's own.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use brig_e2e::notary::{Notary, PASSPHRASE, ROOT_PASSPHRASE};
+use brig_e2e::registry::Registry;
+use brig_e2e::{Brigd, Client, Output, image};
+
+/// A daemon, a registry, a trust server.
+struct Stage {
+    daemon: Brigd,
+    registry: Registry,
+    notary: Notary,
+    folder: tempfile::TempDir,
+}
+
+/// Somebody with a folder of his own.
+struct Person<'a> {
+    stage: &'a Stage,
+    config: PathBuf,
+}
+
+impl Stage {
+    fn with(notary: Notary) -> Self {
+        let stage = Self {
+            daemon: Brigd::start(),
+            registry: Registry::start(None),
+            notary,
+            folder: tempfile::tempdir_in("/var/tmp").unwrap(),
+        };
+        let person = stage.person("loader");
+        person.brig(&["load", "-i", image::busybox().to_str().unwrap()]).ok();
+        stage
+    }
+
+    /// Somebody who is logged in to the registry as `nigel`.
+    fn person(&self, name: &str) -> Person<'_> {
+        let config = self.folder.path().join(name);
+        std::fs::create_dir_all(&config).unwrap();
+        // nigel:pw
+        let login = format!(
+            "{{\"auths\":{{\"{}\":{{\"auth\":\"bmlnZWw6cHc=\"}}}}}}",
+            self.registry.address
+        );
+        std::fs::write(config.join("config.json"), login).unwrap();
+        Person { stage: self, config }
+    }
+
+    fn name(&self, repository: &str) -> String {
+        format!("{}/{repository}", self.registry.address)
+    }
+}
+
+impl Person<'_> {
+    fn clients(&self) -> (Client, Vec<Client>) {
+        let socket = self.stage.daemon.socket();
+        (Client::brig(&socket, &self.config), Client::dockers(&socket, &self.config))
+    }
+
+    fn with(&self, client: &Client, trust: bool, args: &[&str]) -> Output {
+        let output = client
+            .command(args)
+            .current_dir(&self.config)
+            .env("DOCKER_CONTENT_TRUST", if trust { "1" } else { "0" })
+            .env("DOCKER_CONTENT_TRUST_SERVER", self.stage.notary.url())
+            .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", ROOT_PASSPHRASE)
+            .env("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", PASSPHRASE)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        Output {
+            command: format!("{}: {}", client.name, args.join(" ")),
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    fn brig(&self, args: &[&str]) -> Output {
+        self.with(&self.clients().0, false, args)
+    }
+
+    fn trusting(&self, args: &[&str]) -> Output {
+        self.with(&self.clients().0, true, args)
+    }
+
+    fn notary(&self, args: &[&str]) -> Output {
+        self.stage.notary.cli(&self.config.join("trust"), args)
+    }
+
+    fn tag(&self, reference: &str) {
+        self.brig(&["tag", "busybox:latest", reference]).ok();
+    }
+}
+
+fn key_of(person: &Person<'_>) -> PathBuf {
+    person.config.join("nigel.pub")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn each_goes_on_with_what_another_began(stage: &Stage) {
+    let person = stage.person("nigel");
+    let (brig, dockers) = person.clients();
+    let docker = &dockers[0];
+    for (at, (first, second)) in [(&brig, docker), (docker, &brig)].into_iter().enumerate() {
+        let name = stage.name(&format!("team/app{at}"));
+        let tagged = |tag: &str| format!("{name}:{tag}");
+        let run = |client: &Client, args: &[&str]| person.with(client, false, args);
+        for tag in ["1", "2", "10"] {
+            person.tag(&tagged(tag));
+        }
+        if at == 0 {
+            run(first, &["trust", "key", "generate", "nigel"]).ok();
+        }
+        let key = key_of(&person);
+        run(first, &["trust", "signer", "add", "--key", text(&key), "nigel", &name]).ok();
+        run(first, &["trust", "sign", &tagged("1")]).ok();
+        run(second, &["trust", "sign", &tagged("10")]).ok();
+        run(first, &["trust", "sign", &tagged("2")]).ok();
+        run(second, &["trust", "sign", &tagged("2")]).ok();
+        // What they say of it is the same, to the letter.
+        for args in [
+            vec!["trust", "inspect", &name],
+            vec!["trust", "inspect", "--pretty", &name],
+            vec!["trust", "inspect", "--pretty", &tagged("2")],
+            vec!["trust", "inspect", &tagged("nothing")],
+        ] {
+            let (ours, theirs) = (run(&brig, &args), run(docker, &args));
+            assert_eq!(ours.ok(), theirs.ok(), "{args:?}");
+        }
+        for client in dockers.iter().chain([&brig]) {
+            let pulled = person.with(client, true, &["pull", &tagged("10")]);
+            assert!(pulled.ok().contains(&format!("Pull (1 of 1): {name}:10@sha256:")), "{pulled:?}");
+        }
+        run(second, &["trust", "revoke", &tagged("1")]).ok();
+        let refused = person.with(first, true, &["pull", &tagged("1")]);
+        assert_eq!(refused.fails(1).trim(), "No valid trust data for 1");
+        run(first, &["trust", "revoke", "-y", &name]).ok();
+        let refused = person.with(second, true, &["pull", &tagged("2")]);
+        assert_eq!(refused.fails(1).trim(), "No valid trust data for 2");
+    }
+}
+
+fn the_notary_cli_reads_rotates_and_goes_on(stage: &Stage) {
+    let person = stage.person("nigel");
+    let name = stage.name("team/app");
+    for tag in ["1", "2", "3", "4"] {
+        person.tag(&format!("{name}:{tag}"));
+    }
+    let sign = |tag: &str| person.brig(&["trust", "sign", &format!("{name}:{tag}")]);
+    // Nobody has begun: the user is the first signer.
+    let signed = sign("1");
+    assert!(signed.ok().contains("Created signer: nigel\n"), "{signed:?}");
+    let listed = person.notary(&["list", &name]);
+    assert!(listed.ok().contains("targets/releases"), "{listed:?}");
+    // The snapshot key moves to the publisher and back; root and targets keys change.
+    person.notary(&["key", "rotate", &name, "snapshot"]).ok();
+    sign("2").ok();
+    person.brig(&["trust", "key", "rotate", &name, "snapshot"]).ok();
+    sign("3").ok();
+    person.brig(&["trust", "key", "rotate", &name, "root"]).ok();
+    person.brig(&["trust", "key", "rotate", &name, "targets"]).ok();
+    person.brig(&["trust", "key", "rotate", "--local", &name, "snapshot"]).ok();
+    sign("4").ok();
+    let listed = person.notary(&["list", &name]);
+    assert_eq!(listed.ok().matches("targets/releases").count(), 4, "{listed:?}");
+    person.notary(&["remove", "-p", &name, "4", "-r", "targets/releases"]).ok();
+    let (brig, dockers) = person.clients();
+    for client in dockers.iter().chain([&brig]) {
+        let pulled = person.with(client, true, &["pull", &format!("{name}:3")]);
+        pulled.ok();
+        let refused = person.with(client, true, &["pull", &format!("{name}:4")]);
+        assert_eq!(refused.fails(1).trim(), "No trust data for 4");
+    }
+    // A repository of the notary CLI's own, targets only.
+    let other = stage.name("team/other");
+    person.tag(&format!("{other}:1"));
+    person.notary(&["init", "-p", &other]).ok();
+    person.trusting(&["push", &format!("{other}:1")]).ok();
+    let listed = person.notary(&["list", &other]);
+    assert!(listed.ok().contains(" targets"), "{listed:?}");
+}
+
+fn a_tag_that_was_moved_is_pulled_as_it_was_signed(stage: &Stage) {
+    let person = stage.person("nigel");
+    let name = stage.name("team/app");
+    let tagged = format!("{name}:1");
+    person.tag(&tagged);
+    let pushed = person.trusting(&["push", &tagged]);
+    let out = pushed.ok();
+    assert!(out.contains(&format!("Finished initializing \"{name}\"")), "{out}");
+    assert!(out.contains(&format!("Successfully signed {name}:1")), "{out}");
+    let shown = person.brig(&["trust", "inspect", "--pretty", &name]);
+    assert!(shown.ok().contains("(Repo Admin)") || shown.ok().contains("Repo Admin"), "{shown:?}");
+    let digests = |person: &Person<'_>, reference: &str| {
+        let format = "--format={{index .RepoDigests 0}}";
+        person.brig(&["image", "inspect", format, reference]).ok().to_owned()
+    };
+    let signed = digests(&person, &tagged);
+    // Somebody else's image under the same tag.
+    let id = person.brig(&["create", "busybox:latest", "true"]).ok().to_owned();
+    person.brig(&["commit", &id, &tagged]).ok();
+    person.brig(&["rm", &id]).ok();
+    person.brig(&["push", &tagged]).ok();
+    person.brig(&["rmi", "-f", &tagged]).ok();
+    let reader = stage.person("reader");
+    reader.trusting(&["pull", &tagged]).ok();
+    assert_eq!(digests(&reader, &tagged), signed);
+    let id = reader.trusting(&["create", &tagged, "true"]).ok().to_owned();
+    let image = reader.brig(&["inspect", "--format={{.Config.Image}}", &id]);
+    assert_eq!(image.ok(), signed);
+    reader.brig(&["rm", &id]).ok();
+    // What nobody signed, in the words of docker's clients.
+    person.tag(&format!("{name}:2"));
+    person.brig(&["push", &format!("{name}:2")]).ok();
+    let unknown = stage.name("team/unknown");
+    let (brig, dockers) = reader.clients();
+    for args in [
+        vec!["pull", &format!("{name}:2")],
+        vec!["pull", &unknown],
+        vec!["run", "--rm", &format!("{name}:2"), "true"],
+        vec!["create", &unknown],
+    ] {
+        let theirs = reader.with(&dockers[0], true, &args);
+        let ours = reader.with(&brig, true, &args);
+        assert_eq!(ours.stderr.replace("brig", "docker"), theirs.stderr, "{args:?}");
+        assert_eq!(ours.code, theirs.code, "{args:?}");
+        // And the flag says otherwise.
+        let mut flagged = args.clone();
+        flagged.insert(1, "--disable-content-trust");
+        if !args.contains(&unknown.as_str()) {
+            reader.with(&brig, true, &flagged).ok();
+        }
+    }
+}
+
+/// The tests, on each trust server.
+macro_rules! on {
+    ($server:ident, $start:expr, $($test:ident),+) => {
+        mod $server {
+            use super::{Notary, Stage};
+
+            $(
+                #[test]
+                fn $test() {
+                    super::$test(&Stage::with($start));
+                }
+            )+
+        }
+    };
+}
+
+on!(
+    notary_server,
+    Notary::start(),
+    each_goes_on_with_what_another_began,
+    the_notary_cli_reads_rotates_and_goes_on,
+    a_tag_that_was_moved_is_pulled_as_it_was_signed
+);
+on!(
+    own_server,
+    Notary::brig(),
+    each_goes_on_with_what_another_began,
+    the_notary_cli_reads_rotates_and_goes_on,
+    a_tag_that_was_moved_is_pulled_as_it_was_signed
+);
