@@ -136,8 +136,7 @@ impl Written {
             let name = object.unique_name();
             self.kinds.contains(&kind)
                 && (self.things.contains(&Thing::Object(kind, object.id().to_owned()))
-                    || !name.is_empty()
-                        && self.things.contains(&Thing::Name(kind, folded(name))))
+                    || !name.is_empty() && self.things.contains(&Thing::Name(kind, folded(name))))
         };
         writes.iter().any(|change| match change {
             Change::Created(object) | Change::Removed(object) => is_ours(object),

@@ -8,9 +8,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{broadcast, oneshot};
 
-use crate::backend::{
-    Backend, BackendError, Content, Loaded, News, Revision, SealedRecord,
-};
+use crate::backend::{Backend, BackendError, Content, Loaded, News, Revision, SealedRecord};
 use crate::error::{SealSource, StoreError};
 use crate::object::Object;
 use crate::reads::Reads;

@@ -12,8 +12,8 @@ use crate::backend::{
 };
 use crate::error::{SealSource, StoreError};
 use crate::object::{Kind, Object};
-use crate::sealer::Sealer;
 use crate::reads::Written;
+use crate::sealer::Sealer;
 use crate::state::{State, folded};
 use crate::store::{Head, Move, Refused, Shared, Staged, read_record, read_state};
 use crate::tx::remaining;
@@ -408,9 +408,7 @@ impl Head {
         for staged in std::mem::take(&mut self.queue) {
             let next = position + u64::from(!staged.changes.is_empty());
             // Versions grow only while none is ahead of its transaction's place.
-            if staged.version > next
-                || written.concerns(staged.reads.as_deref(), &staged.changes)
-            {
+            if staged.version > next || written.concerns(staged.reads.as_deref(), &staged.changes) {
                 written.add(&staged.changes);
                 overtaken.push(staged);
             } else {

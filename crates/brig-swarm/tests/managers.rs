@@ -485,7 +485,8 @@ async fn is_whole(host: &Host, through: &Control, what: &str) {
     })
     .await;
     let until = Instant::now() + Duration::from_secs(30);
-    let name = format!("{}-{:?}", host.id(), Instant::now()).replace(|c: char| !c.is_alphanumeric(), "");
+    let name =
+        format!("{}-{:?}", host.id(), Instant::now()).replace(|c: char| !c.is_alphanumeric(), "");
     // It may be on its way back into the store, with another control each time.
     while !matches!(host.swarm.control(), Ok(control) if write(&control, &name).await) {
         assert!(Instant::now() < until, "{what}: no write is taken");
@@ -506,7 +507,10 @@ async fn a_demotion_may_be_taken_back_at_any_moment() {
     second.join(&control, NodeRole::Manager).await;
     let third = Host::new(&temp.path().join("3")).await;
     third.join(&control, NodeRole::Manager).await;
-    let pauses = [200, 620, 1050, 1200, 0, 100, 500, 550, 580, 650, 700, 800, 900, 1000, 1100, 1300, 1500, 2000];
+    let pauses = [
+        200, 620, 1050, 1200, 0, 100, 500, 550, 580, 650, 700, 800, 900, 1000, 1100, 1300, 1500,
+        2000,
+    ];
     let times = std::env::var("BRIG_ROLES").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
     for pause in pauses.into_iter().cycle().take(times) {
         is_whole(&third, &control, &format!("before {pause} ms")).await;

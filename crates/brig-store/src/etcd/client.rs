@@ -12,9 +12,9 @@ use brig_proto::etcd::cluster_client::ClusterClient;
 use brig_proto::etcd::kv_client::KvClient;
 use brig_proto::etcd::maintenance_client::MaintenanceClient;
 use brig_proto::etcd::{
-    AlarmRequest, AlarmType, CompactionRequest, DefragmentRequest, DeleteRangeRequest, MemberAddRequest,
-    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, RangeRequest, RangeResponse,
-    StatusRequest, StatusResponse, TxnRequest, TxnResponse, alarm_request,
+    AlarmRequest, AlarmType, CompactionRequest, DefragmentRequest, DeleteRangeRequest,
+    MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, RangeRequest,
+    RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse, alarm_request,
 };
 use brig_types::secret::SecretBytes;
 use hyper_util::rt::TokioIo;

@@ -43,7 +43,8 @@ pub(super) struct Turns {
 impl Turns {
     pub(super) fn new() -> Self {
         // Numbers that are the same would only make two writers go at the same time.
-        let own = random::bytes().map_or_else(|_| u64::from(std::process::id()), u64::from_be_bytes);
+        let own =
+            random::bytes().map_or_else(|_| u64::from(std::process::id()), u64::from_be_bytes);
         Self::of(own)
     }
 

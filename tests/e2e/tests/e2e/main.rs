@@ -17,6 +17,7 @@ mod dual_stack;
 mod errors;
 mod external_ca;
 mod files;
+mod full_store;
 mod hostile;
 mod image_transfer;
 mod images;
