@@ -77,14 +77,21 @@ say "limits under cgroup v2: run, update, stats"
   # 1 + ((512 - 2) * 9999) / 262142
   test "$(cat "$own/cpu.weight")" = 20
   test "$(brig inspect -f "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}" busy)" = "100663296 250000000"
-  sleep 5
-  brig stats --no-stream --format "{{.MemUsage}} {{.CPUPerc}} {{.PIDs}}" busy >/tmp/stats
-  cat /tmp/stats
-  # Not to be exceeded: the limits. The rest is what the container does.
-  awk "
-    { split(\$1, memory, /MiB/); split(\$4, cpu, /%/) }
-    !(memory[1] >= 16 && memory[1] <= 96 && \$3 == \"96MiB\" && cpu[1] > 5 && cpu[1] < 40 && \$5 == 1) { exit 1 }
-  " /tmp/stats
+  # Not to be exceeded: the limits. The rest is what the container does. A machine whose emulated
+  # processors are kept waiting loses ticks, by which single shares are too large.
+  told=
+  for n in $(seq 10); do
+    sleep 5
+    brig stats --no-stream --format "{{.MemUsage}} {{.CPUPerc}} {{.PIDs}}" busy >/tmp/stats
+    cat /tmp/stats
+    awk "
+      { split(\$1, memory, /MiB/) }
+      !(memory[1] >= 16 && memory[1] <= 96 && \$3 == \"96MiB\" && \$5 == 1) { exit 1 }
+    " /tmp/stats
+    told=$(awk "{ split(\$4, cpu, /%/); if (cpu[1] > 5 && cpu[1] < 40) print \"yes\" }" /tmp/stats)
+    [ -z "$told" ] || break
+  done
+  test "$told" = yes
   test "$(sed -n "s/^nr_throttled //p" "$own/cpu.stat")" -gt 0
   brig rm -f busy
 '

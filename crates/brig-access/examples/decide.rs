@@ -1,7 +1,7 @@
 //! How long a decision takes: `cargo run --release -p brig-access --example decide [POLICIES]`.
 //!
-//! Two sets of policies: each about a principal of its own, as grants are; and each about
-//! everybody with a condition, which all have to be evaluated.
+//! Sets of policies: each about a principal of its own, as grants are; and each about everybody with
+//! a condition: on the image's name, on its beginning, on labels, and one that only Cedar can tell.
 
 use std::time::{Duration, Instant};
 
@@ -12,24 +12,29 @@ const BINDINGS: &str = r#"{"bindings":[
 ]}"#;
 const DECISIONS: usize = 20_000;
 
+/// A name, and the text of a policy by its number.
+type Policies = (&'static str, fn(usize) -> String);
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count: usize = std::env::args().nth(1).map_or(Ok(1_000), |text| text.parse())?;
-    let scoped: String = (0..count)
-        .map(|number| {
+    let sets: [Policies; 5] = [
+        ("scoped", |number| {
             format!(
                 "permit (principal == Principal::\"cert:{number}\", action == \
-                 Action::\"service.update\", resource) when {{ resource.name == \"s{number}\" }};\n"
+                 Action::\"service.update\", resource) when {{ resource.name == \"s{number}\" }};"
             )
-        })
-        .collect();
-    let general: String = (0..count)
-        .map(|number| {
-            format!(
-                "forbid (principal, action, resource) when {{ context.image == \"bad{number}\" }};\n"
-            )
-        })
-        .collect();
-    for (name, text) in [("scoped", scoped), ("general", general)] {
+        }),
+        ("images", |number| about_all(&format!("context.image == \"bad{number}\""))),
+        ("prefixes", |number| about_all(&format!("context.image like \"bad{number}/*:latest\""))),
+        ("labels", |number| {
+            about_all(&format!(
+                "context.labels.contains(\"team={number}\") && resource.hasTag(\"x\") && resource.getTag(\"x\") == \"y\""
+            ))
+        }),
+        ("opaque", |number| about_all(&format!("context.labels == [\"team={number}\"]"))),
+    ];
+    for (name, policy) in sets {
+        let text: String = (0..count).map(policy).collect();
         let started = Instant::now();
         let rules = Rules::from_text(&text, BINDINGS)?;
         let loaded = started.elapsed();
@@ -46,6 +51,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+fn about_all(condition: &str) -> String {
+    format!("forbid (principal, action, resource) when {{ {condition} }};\n")
+}
+
 fn measure(rules: &Rules) -> Result<Vec<Duration>, String> {
     let principal = Principal::Certificate {
         name: "ci".to_owned(),
@@ -57,7 +66,7 @@ fn measure(rules: &Rules) -> Result<Vec<Duration>, String> {
         service: "web".to_owned(),
         ..Object::named("service", "web")
     };
-    let facts = Facts {
+    let mut facts = Facts {
         makes: true,
         name: "web".to_owned(),
         image: "registry.example/web:2".to_owned(),
@@ -66,9 +75,10 @@ fn measure(rules: &Rules) -> Result<Vec<Duration>, String> {
         ..Facts::default()
     };
     let action = Action::ServiceUpdate;
-    let request = Request { principal: &principal, action, object: &object, facts: &facts };
     let mut times = Vec::with_capacity(DECISIONS);
-    for _ in 0..DECISIONS {
+    for number in 0..DECISIONS {
+        facts.image = format!("registry.example/web:{number}");
+        let request = Request { principal: &principal, action, object: &object, facts: &facts };
         let started = Instant::now();
         let decision = rules.decide(&request);
         times.push(started.elapsed());

@@ -1,19 +1,22 @@
 //! The decision.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use cedar_policy::{
     ActionConstraint, Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid,
-    PolicySet, PrincipalConstraint, RestrictedExpression, Schema,
+    PolicySet, PrincipalConstraint, Schema,
 };
 
 use crate::action::{Action, Class};
+use crate::attributes::{Attributes, Ungranted, Variable, missing_volumes};
 use crate::bindings::{Bindings, Grant};
+use crate::condition::Condition;
 use crate::facts::{Facts, Object};
 use crate::policy::{self, LoadError, Loaded, RoleName};
-use crate::principal::{Principal, Transport};
+use crate::principal::Principal;
 
 /// Most selections of policies that are kept.
 const MAX_SLICES: usize = 4_096;
@@ -46,23 +49,22 @@ pub struct Decision {
 
 type SliceKey = (Action, String, String, Vec<String>);
 
-/// What a request takes for granted and its principal was not granted, by name.
-#[derive(Debug, Default)]
-struct Ungranted {
-    secrets: BTreeSet<String>,
-    access: BTreeSet<String>,
-}
+/// Policies by their places in the list.
+type Selection = Vec<u32>;
 
 /// All policies and bindings, ready to decide.
 #[derive(Debug)]
 pub struct Rules {
     names: Names,
     policies: Vec<Loaded>,
+    /// When each of the policies has a say.
+    conditions: Vec<Condition>,
     custom: usize,
     bindings: Bindings,
     authorizer: Authorizer,
     actions: HashMap<Action, (EntityUid, Vec<Entity>)>,
-    slices: RwLock<HashMap<SliceKey, Arc<PolicySet>>>,
+    slices: RwLock<HashMap<SliceKey, Arc<Selection>>>,
+    sets: RwLock<HashMap<Selection, Arc<PolicySet>>>,
 }
 
 /// Names of entity types, parsed once.
@@ -153,14 +155,19 @@ impl Rules {
                 (action, (own, entities))
             })
             .collect();
+        let conditions = Attributes::with_places(|places| {
+            policies.iter().map(|loaded| Condition::of(&loaded.policy, places)).collect()
+        });
         Ok(Self {
             names,
             policies,
+            conditions,
             custom: count,
             bindings,
             authorizer: Authorizer::new(),
             actions,
             slices: RwLock::default(),
+            sets: RwLock::default(),
         })
     }
 
@@ -331,20 +338,31 @@ impl Rules {
         let resource = uid(&self.names.object, &resource_id);
         let parents: Vec<EntityUid> =
             roles.iter().map(|role| uid(&self.names.role, role)).collect();
+        let attributes = Attributes::of(&name, grant, request, ungranted);
         let built = (|| {
             let mut entities = action_entities.clone();
-            let about = [
-                ("kind".to_owned(), string(request.principal.kind())),
-                ("name".to_owned(), string(&name)),
-            ];
             entities.push(
-                Entity::new_with_tags(principal.clone(), about, parents.clone(), [])
-                    .map_err(|error| error.to_string())?,
+                Entity::new_with_tags(
+                    principal.clone(),
+                    attributes.expressions(Variable::Principal),
+                    parents.clone(),
+                    [],
+                )
+                .map_err(|error| error.to_string())?,
             );
-            entities.push(object_entity(resource.clone(), request.object)?);
+            entities.push(
+                Entity::new_with_tags(
+                    resource.clone(),
+                    attributes.expressions(Variable::Resource),
+                    [],
+                    attributes.tags(),
+                )
+                .map_err(|error| error.to_string())?,
+            );
             let entities =
                 Entities::from_entities(entities, None).map_err(|error| error.to_string())?;
-            let context = context(grant, request, ungranted)?;
+            let context = Context::from_pairs(attributes.expressions(Variable::Context))
+                .map_err(|error| error.to_string())?;
             let request = cedar_policy::Request::new(
                 principal.clone(),
                 action.clone(),
@@ -359,7 +377,8 @@ impl Rules {
             Ok(built) => built,
             Err(reason) => return broken(role, &reason),
         };
-        let policies = match self.slice(request.action, role, &name, roles, &principal, &parents) {
+        let slice = self.slice(request.action, role, &name, roles, &principal, &parents);
+        let policies = match self.applicable(&slice, &attributes) {
             Ok(policies) => policies,
             Err(reason) => return broken(role, &reason),
         };
@@ -397,17 +416,16 @@ impl Rules {
         roles: &[String],
         principal: &EntityUid,
         parents: &[EntityUid],
-    ) -> Result<Arc<PolicySet>, String> {
+    ) -> Arc<Selection> {
         let key = (action, role.to_owned(), name.to_owned(), roles.to_vec());
         if let Ok(slices) = self.slices.read()
             && let Some(found) = slices.get(&key)
         {
-            return Ok(Arc::clone(found));
+            return Arc::clone(found);
         }
         let own = uid(&self.names.action, action.name());
         let class = uid(&self.names.action, action.class().name());
-        let mut set = PolicySet::new();
-        for loaded in &self.policies {
+        let fits = |loaded: &Loaded| {
             let about_action = match loaded.policy.action_constraint() {
                 ActionConstraint::Any => true,
                 ActionConstraint::Eq(other) => other == own,
@@ -424,19 +442,50 @@ impl Rules {
                 }
             };
             let about_role = loaded.role.is_none_or(|built_in| built_in == role);
-            if about_action && about_principal && about_role {
-                set.add(loaded.policy.clone()).map_err(|error| error.to_string())?;
-            }
-        }
-        let set = Arc::new(set);
-        if let Ok(mut slices) = self.slices.write() {
-            if slices.len() >= MAX_SLICES {
-                slices.clear();
-            }
-            slices.insert(key, Arc::clone(&set));
-        }
-        Ok(set)
+            about_action && about_principal && about_role
+        };
+        let numbered = (0_u32..).zip(&self.policies);
+        let slice: Selection =
+            numbered.filter(|(_, loaded)| fits(loaded)).map(|(number, _)| number).collect();
+        keep(&self.slices, key, Arc::new(slice))
     }
+
+    /// Those of a slice whose conditions are not surely false.
+    fn applicable(
+        &self,
+        slice: &[u32],
+        attributes: &Attributes<'_>,
+    ) -> Result<Arc<PolicySet>, String> {
+        let condition = |number: &u32| self.conditions.get(*number as usize);
+        let key: Selection = slice
+            .iter()
+            .filter(|number| {
+                condition(number).is_none_or(|known| known.holds(attributes) != Some(false))
+            })
+            .copied()
+            .collect();
+        if let Ok(sets) = self.sets.read()
+            && let Some(found) = sets.get(&key)
+        {
+            return Ok(Arc::clone(found));
+        }
+        let mut set = PolicySet::new();
+        for loaded in key.iter().filter_map(|number| self.policies.get(*number as usize)) {
+            set.add(loaded.policy.clone()).map_err(|error| error.to_string())?;
+        }
+        Ok(keep(&self.sets, key, Arc::new(set)))
+    }
+}
+
+/// Remembers a value; when there are too many, starts anew.
+fn keep<K: Eq + Hash, V>(cache: &RwLock<HashMap<K, Arc<V>>>, key: K, value: Arc<V>) -> Arc<V> {
+    if let Ok(mut kept) = cache.write() {
+        if kept.len() >= MAX_SLICES {
+            kept.clear();
+        }
+        kept.insert(key, Arc::clone(&value));
+    }
+    value
 }
 
 /// SECURITY: what can't be decided is denied.
@@ -476,92 +525,13 @@ fn denial(
         "secret-use" => names(&ungranted.secrets),
         "lend" => names(&ungranted.access),
         "no-ungranted-networks" => names(&scope.missing(&scope.networks, &facts.networks)),
-        "no-ungranted-volumes" => names(&missing_volumes(grant, facts)),
+        "no-ungranted-volumes" => names(&missing_volumes(scope, facts)),
         "no-ungranted-configs" => names(&scope.missing(&scope.configs, &facts.configs)),
         "only-named" => object.label().to_owned(),
         "only-named-new" => facts.name.clone(),
         _ => String::new(),
     };
     if detail.is_empty() { text.to_owned() } else { format!("{text}: {detail}") }
-}
-
-/// A stack's volumes are known by their names: they have no labels before they exist.
-fn missing_volumes(grant: &Grant, facts: &Facts) -> BTreeSet<String> {
-    let mut missing = grant.scope.missing(&grant.scope.volumes, &facts.volumes);
-    missing.retain(|name| {
-        !grant.scope.stacks.iter().any(|stack| {
-            name.strip_prefix(stack.as_str()).is_some_and(|rest| rest.starts_with('_'))
-        })
-    });
-    missing
-}
-
-fn string(text: &str) -> RestrictedExpression {
-    RestrictedExpression::new_string(text.to_owned())
-}
-
-fn set<'a>(items: impl IntoIterator<Item = &'a String>) -> RestrictedExpression {
-    RestrictedExpression::new_set(items.into_iter().map(|item| string(item)))
-}
-
-fn object_entity(uid: EntityUid, object: &Object) -> Result<Entity, String> {
-    let attributes = [
-        ("kind", string(&object.kind)),
-        ("id", string(&object.id)),
-        ("name", string(&object.name)),
-        ("service", string(&object.service)),
-        ("stack", string(&object.stack)),
-        ("image", string(&object.image)),
-        ("secrets", set(object.secrets.iter().map(|secret| &secret.name))),
-        ("hostAccess", set(&object.host_access)),
-        ("engineAccess", set(&object.engine_access)),
-    ];
-    Entity::new_with_tags(
-        uid,
-        attributes.map(|(name, value)| (name.to_owned(), value)),
-        [],
-        object.labels.iter().map(|(name, value)| (name.clone(), string(value))),
-    )
-    .map_err(|error| error.to_string())
-}
-
-fn context(grant: &Grant, request: &Request<'_>, ungranted: &Ungranted) -> Result<Context, String> {
-    let (facts, object, scope) = (request.facts, request.object, &grant.scope);
-    let labels: Vec<String> = pairs(&facts.labels);
-    let fields = [
-        ("transport", string(Transport::of(request.principal).name())),
-        ("role", string(&grant.role)),
-        ("own", RestrictedExpression::new_bool(scope.owns(object))),
-        ("ownNew", RestrictedExpression::new_bool(scope.owns_new(object, facts))),
-        ("name", string(&facts.name)),
-        ("image", string(&facts.image)),
-        ("privileged", RestrictedExpression::new_bool(facts.privileged)),
-        ("hostMounts", set(&facts.host_mounts)),
-        ("capabilities", set(&facts.capabilities)),
-        ("hostNamespaces", set(&facts.host_namespaces)),
-        ("devices", set(&facts.devices)),
-        ("securityOptions", set(&facts.security_options)),
-        ("otherAccess", set(&facts.other_access)),
-        ("hostAccess", set(&facts.host_access())),
-        ("networks", set(facts.networks.iter().map(|item| &item.name))),
-        ("volumes", set(facts.volumes.iter().map(|item| &item.name))),
-        ("ports", set(&facts.ports)),
-        ("secrets", set(facts.secrets.iter().map(|item| &item.name))),
-        ("configs", set(facts.configs.iter().map(|item| &item.name))),
-        ("labels", set(&labels)),
-        ("engineAccess", set(&facts.engine_access)),
-        ("ungrantedSecrets", set(&ungranted.secrets)),
-        ("ungrantedAccess", set(&ungranted.access)),
-        ("ungrantedConfigs", set(&scope.missing(&scope.configs, &facts.configs))),
-        ("ungrantedNetworks", set(&scope.missing(&scope.networks, &facts.networks))),
-        ("ungrantedVolumes", set(&missing_volumes(grant, facts))),
-    ];
-    Context::from_pairs(fields.map(|(name, value)| (name.to_owned(), value)))
-        .map_err(|error| error.to_string())
-}
-
-fn pairs(labels: &BTreeMap<String, String>) -> Vec<String> {
-    labels.iter().map(|(key, value)| format!("{key}={value}")).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod action;
+mod attributes;
 pub mod bindings;
+mod condition;
 pub mod decide;
 pub mod facts;
 pub mod policy;

@@ -30,6 +30,21 @@ pub enum ImageError {
         /// On which file.
         path: PathBuf,
     },
+    /// The file system has less room than an image's missing layers take even compressed.
+    #[error(
+        "no space left on device: the image's missing layers are {needed} bytes before they are \
+         unpacked, and {} has {free} bytes free: \"brig system df\" and \"brig image prune -a\" find \
+         more",
+        path.display()
+    )]
+    NoRoom {
+        /// Where images are kept.
+        path: PathBuf,
+        /// What the layers' descriptors add up to.
+        needed: u64,
+        /// What the file system says is left.
+        free: u64,
+    },
     /// A stored file does not have the expected content.
     #[error("the image store's {} is damaged", path.display())]
     Damaged {
@@ -182,6 +197,7 @@ impl Categorized for ImageError {
             Self::Layer { .. }
             | Self::Io { .. }
             | Self::NoSpace { .. }
+            | Self::NoRoom { .. }
             | Self::Damaged { .. }
             | Self::ArchiveRead(_)
             | Self::LayerGone(_)

@@ -16,7 +16,7 @@ use crate::platform::Platform;
 use crate::progress::{LayerState, Progress, ProgressSink};
 use crate::registry::{Credentials, Found, Session, Transfer};
 use crate::store::layers::StagedLayer;
-use crate::store::{ImageStore, NewImage, Source};
+use crate::store::{ImageStore, NewImage, Source, files};
 use crate::unpack::Expected;
 use crate::unpack::stream::ChannelReader;
 
@@ -290,6 +290,7 @@ impl Puller<'_> {
                 missing.push((layer.clone(), diff_id.clone()));
             }
         }
+        self.require_room(&missing).await?;
         let at_once = shared.registry.settings().concurrent_downloads.max(1);
         for (layer, _) in missing.iter().skip(at_once) {
             self.report(layer, LayerState::Waiting);
@@ -326,6 +327,16 @@ impl Puller<'_> {
             self.report(layer, LayerState::PullComplete);
         }
         Ok(PullOutcome { id, digest, up_to_date: known && !fetched })
+    }
+
+    /// Layers that do not even fit compressed are not begun: a full disk is better said now than
+    /// after minutes, and than to all others who write there.
+    async fn require_room(&self, missing: &[(Descriptor, Digest)]) -> Result<(), ImageError> {
+        let needed = missing.iter().fold(0_u64, |sum, (layer, _)| sum.saturating_add(layer.size));
+        let layers = Arc::clone(&self.store.shared.layers);
+        tokio::task::spawn_blocking(move || files::require_room(layers.tmp(), needed))
+            .await
+            .map_err(ImageError::Task)?
     }
 
     /// Fetches and unpacks one layer, both at once.

@@ -71,6 +71,7 @@ impl Snapshots {
         trash: Arc<Trash>,
     ) -> Result<Self, ImageError> {
         files::make_dir(&dir)?;
+        files::spread(&dir);
         let mut known = HashMap::new();
         for name in files::names(&dir)? {
             let path = dir.join(&name);

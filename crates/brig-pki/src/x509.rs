@@ -3,7 +3,7 @@
 use brig_types::secret::SecretBytes;
 use rustls_pki_types::CertificateDer;
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::der_parser::asn1_rs::ToDer as _;
+use x509_parser::der_parser::asn1_rs::{BitString, ToDer as _};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::x509::AlgorithmIdentifier;
 
@@ -76,10 +76,13 @@ pub(crate) fn is_signed_by(certificate: &X509Certificate<'_>, issuer_der: &[u8])
     let Ok(issuer) = webpki::EndEntityCert::try_from(&issuer_der) else {
         return false;
     };
+    let Some(signature) = octets(&certificate.signature_value) else {
+        return false;
+    };
     let message = certificate.tbs_certificate.as_ref();
-    webpki::ALL_VERIFICATION_ALGS.iter().any(|algorithm| {
-        issuer.verify_signature(*algorithm, message, &certificate.signature_value.data).is_ok()
-    })
+    webpki::ALL_VERIFICATION_ALGS
+        .iter()
+        .any(|algorithm| issuer.verify_signature(*algorithm, message, signature).is_ok())
 }
 
 /// Whether a request proves that whoever made it has its key. What counts is what counts for
@@ -93,17 +96,22 @@ pub(crate) fn is_signed_by_its_key(request: &X509CertificationRequest<'_>) -> bo
     let Some(signature_algorithm) = algorithm(&request.signature_algorithm) else {
         return false;
     };
+    let (Some(public_key), Some(signature)) =
+        (octets(&key.subject_public_key), octets(&request.signature_value))
+    else {
+        return false;
+    };
     webpki::ALL_VERIFICATION_ALGS.iter().any(|verifier| {
         *verifier.public_key_alg_id() == *key_algorithm
             && *verifier.signature_alg_id() == *signature_algorithm
-            && verifier
-                .verify_signature(
-                    &key.subject_public_key.data,
-                    info.raw,
-                    &request.signature_value.data,
-                )
-                .is_ok()
+            && verifier.verify_signature(public_key, info.raw, signature).is_ok()
     })
+}
+
+/// A bit string's octets. Keys and signatures are whole ones: a count of unused bits is outside of
+/// what is signed, and the parser takes any as long as that many bits are zero.
+fn octets<'a>(bits: &'a BitString<'_>) -> Option<&'a [u8]> {
+    (bits.unused_bits == 0).then_some(&*bits.data)
 }
 
 /// What stands inside an algorithm's sequence.

@@ -11,6 +11,8 @@ use brig_pki::token::NodeRole;
 use proptest::prelude::*;
 use rcgen::{CertificateParams, DnType, DnValue, KeyPair, SanType};
 use support::{Desk, identity, request};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
 
 struct Authority {
     desk: Desk,
@@ -178,6 +180,31 @@ fn old_hashes_are_refused() {
         let csr = authority.request(key, &format!("{PLAIN} -{hash}"));
         authority.refuses(&csr, "invalid certificate signing request");
     }
+}
+
+/// Nothing holds these bytes but the rules of DER: the heads around what is signed, and the
+/// signature's own.
+#[test]
+fn a_changed_byte_beside_what_is_signed_is_noticed() {
+    let (root, who) = (RootCa::generate().unwrap(), identity(NodeRole::Worker));
+    let mut accepted = Vec::new();
+    // Signatures of several lengths, with and without a zero as their last bit.
+    for _ in 0..8 {
+        let der = pem::parse(request()).unwrap().into_contents();
+        let signed = X509CertificationRequest::from_der(&der).unwrap().1;
+        let info = signed.certification_request_info.raw;
+        let begin = info.as_ptr() as usize - der.as_ptr() as usize;
+        let outside = (0..begin).chain(begin + info.len()..der.len());
+        for (position, flip) in outside.flat_map(|p| (1..=u8::MAX).map(move |flip| (p, flip))) {
+            let mut changed = der.clone();
+            changed[position] ^= flip;
+            let changed = pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", changed));
+            if root.issue(changed.as_bytes(), &who, DEFAULT_NODE_EXPIRY).is_ok() {
+                accepted.push((position, der.len(), flip));
+            }
+        }
+    }
+    assert_eq!(accepted, [], "(position, length, change)");
 }
 
 proptest! {

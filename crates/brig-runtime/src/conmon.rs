@@ -2,17 +2,24 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use brig_sys::process;
 use brig_sys::spawn::Child;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::Deserialize;
-use std::os::fd::OwnedFd;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use crate::console::ConsoleMode;
 use crate::launch::{Launcher, Sees, pipe_end};
+use crate::sealed::{self, SEALED_FD};
+use crate::supervise::{KILL_LIMIT, kill_and_wait};
+
+/// How often conmon may inherit children while they are killed.
+const MAX_GENERATIONS: usize = 16;
 
 /// The numbers under which conmon gets its pipes.
 const SYNC_FD: i32 = 3;
@@ -31,6 +38,8 @@ const MAX_COMPLAINT: u64 = 4096;
 pub(crate) struct Task<'a> {
     pub(crate) conmon: &'a Path,
     pub(crate) runtime: &'a Path,
+    /// The runtime's sealed copy, which is used in its stead.
+    pub(crate) sealed: Option<Arc<OwnedFd>>,
     /// Global arguments of the runtime.
     pub(crate) runtime_args: Vec<OsString>,
     pub(crate) container: &'a str,
@@ -91,6 +100,9 @@ impl Task<'_> {
         if let Some(keep) = self.keep {
             program = program.fd(keep.try_clone()?, KEPT_FD);
         }
+        if let Some(sealed) = &self.sealed {
+            program = program.fd(sealed.try_clone()?, SEALED_FD);
+        }
         // A new container's binds may be of anything; an exec enters what is there.
         let sees = if self.exec.is_none() { Sees::All } else { Sees::Known };
         let child = launcher.start(program, sees).await?;
@@ -112,7 +124,10 @@ impl Task<'_> {
         option("-c", &self.container);
         option("-u", &self.id);
         option("-n", &self.id);
-        option("-r", &self.runtime);
+        match &self.sealed {
+            Some(_) => option("-r", &sealed::path()),
+            None => option("-r", &self.runtime),
+        }
         option("-b", &self.bundle);
         option("-p", &self.bundle.join(PID_FILE));
         option("-P", &self.bundle.join(CONMON_PID_FILE));
@@ -168,6 +183,38 @@ pub(crate) fn read_pid(path: &Path) -> io::Result<i32> {
         Ok(pid) if pid > 0 => Ok(pid),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not a process id")),
     }
+}
+
+/// Ends the conmon of a container or exec that wrote its number into this folder, and what it
+/// started: an OCI runtime that hangs ends by nothing else. What has lost its parent is conmon's
+/// child as well, so there is nothing of it elsewhere.
+pub(crate) async fn end(folder: &Path, id: &str) -> io::Result<()> {
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let (pid, conmon) = match read_pid(&folder.join(CONMON_PID_FILE))
+        .and_then(|pid| Ok((pid, process::pidfd(pid)?)))
+    {
+        Ok(found) => found,
+        Err(error) if gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // The number may be another process's by now: only the one with this id is meant.
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    if !line.split(|&byte| byte == 0).any(|arg| arg == id.as_bytes()) {
+        return Ok(());
+    }
+    // The children first: once conmon is gone nothing tells them from others.
+    for _ in 0..MAX_GENERATIONS {
+        let children = tokio::task::spawn_blocking(move || process::children(pid))
+            .await
+            .map_err(io::Error::other)??;
+        if children.is_empty() {
+            break;
+        }
+        for child in &children {
+            kill_and_wait(child, KILL_LIMIT).await?;
+        }
+    }
+    kill_and_wait(&conmon, KILL_LIMIT).await
 }
 
 /// Lets conmon do its next step.

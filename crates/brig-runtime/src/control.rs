@@ -15,6 +15,7 @@ use crate::error::RuntimeError;
 use crate::exits;
 use crate::failure::{self, Failure};
 use crate::runtime::{Inner, Runtime};
+use crate::sealed;
 use crate::supervise::Entry;
 
 /// Far more than any of these takes on the slowest machine.
@@ -257,7 +258,11 @@ impl Inner {
         let mut all = vec![std::ffi::OsString::from("--root"), self.layout.state.clone().into()];
         all.push(operation.into());
         all.extend(args.into_iter().map(Into::into));
-        let output = match self.launcher.output(&self.programs.runtime, all, OCI_LIMIT).await {
+        let sealed = self.sealed();
+        let program =
+            sealed.as_ref().map_or_else(|| self.programs.runtime.clone(), |_| sealed::path());
+        let running = self.launcher.output(&program, sealed.as_deref(), all, OCI_LIMIT);
+        let output = match running.await {
             Ok(output) => output,
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
                 return Err(RuntimeError::Timeout { operation, seconds: OCI_LIMIT.as_secs() });

@@ -159,9 +159,11 @@ impl Inner {
             open_stdin: request.open_stdin,
             stdin_once: request.stdin_once,
         };
+        self.seal();
         let task = Task {
             conmon: &self.programs.conmon,
             runtime: &self.programs.runtime,
+            sealed: self.sealed(),
             runtime_args: self.runtime_args(bundle),
             container: id.as_str(),
             id: id.as_str(),
@@ -210,10 +212,8 @@ impl Inner {
         })
         .await;
         let Ok(message) = answered else {
-            if let Ok(pid) = conmon::read_pid(&bundle.join(conmon::CONMON_PID_FILE))
-                && let Ok(conmon) = process::pidfd(pid)
-            {
-                let _ = process::send_signal(&conmon, Signal::KILL);
+            if let Err(error) = conmon::end(bundle, id).await {
+                tracing::warn!(id, %error, "what creates a container does not end");
             }
             let _ = self.oci("delete", ["--force", id]).await;
             return Err(RuntimeError::Timeout {

@@ -116,9 +116,11 @@ impl Inner {
             stdin_once: true,
         };
         let process_file = dir.join(PROCESS_FILE);
+        self.seal();
         let task = Task {
             conmon: &self.programs.conmon,
             runtime: &self.programs.runtime,
+            sealed: self.sealed(),
             runtime_args: self.runtime_args(&dir),
             container: request.container.as_str(),
             id: request.exec.as_str(),
@@ -135,7 +137,7 @@ impl Inner {
             tokio::join!(task.launch(&self.launcher), write_json(process_file, built.spec));
         let waiting = waiting.map_err(|e| RuntimeError::system("starting conmon", e))?;
         let started = match written {
-            Ok(()) => self.run_exec(waiting, &dir, mode).await,
+            Ok(()) => self.run_exec(waiting, request.exec.as_str(), &dir, mode).await,
             Err(error) => {
                 // Before its pipe closes, which it would take for a go.
                 let _ = waiting.child.signal(Signal::KILL);
@@ -157,6 +159,7 @@ impl Inner {
     async fn run_exec(
         &self,
         mut waiting: Waiting,
+        exec: &str,
         dir: &std::path::Path,
         mode: ConsoleMode,
     ) -> Result<(Console, crate::console::ConsoleOutput, i32, LineReader), RuntimeError> {
@@ -185,11 +188,15 @@ impl Inner {
                 None => Err(RuntimeError::Monitor(conmon::complaint(waiting.complaints).await)),
             }
         };
-        tokio::time::timeout(CREATE_LIMIT, work).await.unwrap_or_else(|_| {
-            Err(RuntimeError::Timeout {
-                operation: "starting the process",
-                seconds: CREATE_LIMIT.as_secs(),
-            })
+        if let Ok(outcome) = tokio::time::timeout(CREATE_LIMIT, work).await {
+            return outcome;
+        }
+        if let Err(error) = conmon::end(dir, exec).await {
+            tracing::warn!(exec, %error, "what starts a process does not end");
+        }
+        Err(RuntimeError::Timeout {
+            operation: "starting the process",
+            seconds: CREATE_LIMIT.as_secs(),
         })
     }
 

@@ -23,6 +23,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
+use crate::sealed::SEALED_FD;
+
 /// What a program may write before the rest is thrown away.
 const MAX_OUTPUT: u64 = 256 << 10;
 
@@ -103,10 +105,12 @@ impl Launcher {
         Ok(())
     }
 
-    /// Runs it to its end, which must come within `limit`.
+    /// Runs a program, which may be one that it gets sealed, to its end, which must come within
+    /// `limit`.
     pub(crate) async fn output<I>(
         &self,
         path: &Path,
+        sealed: Option<&OwnedFd>,
         args: I,
         limit: Duration,
     ) -> io::Result<Output>
@@ -116,7 +120,10 @@ impl Launcher {
     {
         let (stdout, out) = pipe_end()?;
         let (stderr, err) = pipe_end()?;
-        let program = Self::program(path).args(args).fd(out, 1).fd(err, 2);
+        let mut program = Self::program(path).args(args).fd(out, 1).fd(err, 2);
+        if let Some(sealed) = sealed {
+            program = program.fd(sealed.try_clone()?, SEALED_FD);
+        }
         let child = self.start(program, Sees::Known).await?;
         let finished = tokio::time::timeout(limit, async {
             let (stdout, stderr, status) = tokio::join!(read(stdout), read(stderr), child.wait());

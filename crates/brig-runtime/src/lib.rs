@@ -23,6 +23,7 @@ mod failure;
 mod launch;
 mod recover;
 mod runtime;
+mod sealed;
 mod seccomp;
 pub mod spec;
 mod supervise;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use brig_sys::process;
 use brig_types::id::ContainerId;
-use brig_types::signal::Signal;
 
 use crate::conmon;
 use crate::console::{Console, ConsoleMode};
@@ -105,8 +104,10 @@ impl Inner {
             return Ok(Adopted::Exited(info));
         }
         if record.pid <= 0 {
-            // Between the intent and the answer of conmon, which ends when nobody reads it.
-            self.stop_conmon(id, &record).await;
+            // Between the intent and the answer of conmon.
+            conmon::end(&record.bundle, id.as_str())
+                .await
+                .map_err(|e| RuntimeError::system("stopping what creates the container", e))?;
             self.delete(id, true).await?;
             return Ok(Adopted::Lost { reason: NEVER_STARTED.to_owned() });
         }
@@ -191,20 +192,5 @@ impl Inner {
     ) -> Result<Option<ExitInfo>, RuntimeError> {
         exits::read(&self.layout.exits, id, &record.bundle)
             .map_err(|e| RuntimeError::file("reading the exit file of", &record.bundle, e))
-    }
-
-    /// Ends a conmon whose daemon did not learn its number.
-    async fn stop_conmon(&self, id: &ContainerId, record: &ContainerRecord) {
-        let Ok(pid) = conmon::read_pid(&record.bundle.join(conmon::CONMON_PID_FILE)) else {
-            return;
-        };
-        let Ok(pidfd) = process::pidfd(pid) else { return };
-        // The number may be another process's by now: only the one with this id is meant.
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if line.split(|&byte| byte == 0).any(|arg| arg == id.as_str().as_bytes())
-            && process::send_signal(&pidfd, Signal::KILL).is_ok()
-        {
-            let _ = tokio::time::timeout(EXIT_LIMIT, process::wait_exit(pidfd.as_fd())).await;
-        }
     }
 }

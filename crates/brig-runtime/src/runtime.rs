@@ -15,6 +15,7 @@ use crate::error::RuntimeError;
 use crate::exits::{ExitInfo, Exits};
 use crate::facts::HostFacts;
 use crate::launch::Launcher;
+use crate::sealed::Sealed;
 use crate::seccomp::FilterCache;
 use crate::supervise::Registry;
 
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) facts: HostFacts,
     pub(crate) launcher: Launcher,
+    pub(crate) sealed: Sealed,
     pub(crate) filters: Option<FilterCache>,
     pub(crate) registry: Registry,
     pub(crate) conmon_groups: Vec<PathBuf>,
@@ -75,6 +77,7 @@ impl Runtime {
             layout,
             facts,
             launcher,
+            sealed: Sealed::default(),
             filters,
             registry: Registry::default(),
             exited,
@@ -83,6 +86,7 @@ impl Runtime {
             stop: stop.clone(),
         });
         inner.tasks.spawn(Arc::clone(&inner).watch_exits(watch));
+        inner.seal();
         Ok(Self { inner, _stop: Arc::new(stop.drop_guard()) })
     }
 

@@ -41,11 +41,13 @@ with_both!(
     adoption,
     ended_while_away,
     half_made_containers,
+    a_hung_create,
     out_of_memory,
     filters_apply,
     pausing,
     limits_and_identity,
     many_at_once,
+    nothing_of_the_host_is_open,
 );
 
 async fn output_and_status_are_complete(mut rig: Rig) {
@@ -241,6 +243,26 @@ async fn more_processes(mut rig: Rig) {
     rig.assert_clean().await;
 }
 
+/// Neither the runtime's program nor a monitor's pipes reach a container's processes.
+async fn nothing_of_the_host_is_open(mut rig: Rig) {
+    // The last one is the listing's own.
+    let list = "exec ls /proc/self/fd";
+    // By the third time a sealed copy of the runtime is in use, if it can be.
+    for _ in 0..3 {
+        let (info, out, _) = rig.run(&rig.sh(list)).await;
+        assert_eq!((info.code, out.as_str()), (0, "0\n1\n2\n3\n"));
+    }
+    let input = rig.input(&["sleep", "1000"]);
+    rig.create(&input, false, false).await.unwrap();
+    rig.runtime().start(&input.id).await.unwrap();
+    let listed = rig.runtime().exec(exec(&input.id, &["sh", "-c", list])).await.unwrap();
+    assert_eq!(collect(listed.output).await.0, "0\n1\n2\n3\n");
+    rig.runtime().kill(&input.id, Signal::KILL, false).await.unwrap();
+    rig.exit(&input.id).await;
+    rig.runtime().delete(&input.id, false).await.unwrap();
+    rig.assert_clean().await;
+}
+
 /// conmon is the parent of the process it watches.
 fn kill_conmon_of(pid: i32) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -386,6 +408,75 @@ async fn half_made_containers(mut rig: Rig) {
         let record = rig.record(&input.id);
         assert!(!brig_sys::process::alive(record.pid, record.pid_start));
         assert!(!brig_sys::process::alive(record.conmon_pid, record.conmon_start));
+    }
+    rig.assert_clean().await;
+}
+
+/// The processes below a bundle's conmon, and itself.
+fn tree(bundle: &Path) -> Vec<i32> {
+    let conmon = fs::read_to_string(bundle.join("conmon.pid")).unwrap_or_default();
+    let mut found: Vec<i32> = conmon.trim().parse().into_iter().collect();
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let parents: Vec<(i32, i32)> = entries
+        .filter_map(|entry| {
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            let parent = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()?;
+            Some((entry.file_name().to_str()?.parse().ok()?, parent))
+        })
+        .collect();
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, its)| *its == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found
+}
+
+/// The OCI runtime waits for somebody to write into the image's list of users.
+async fn a_hung_create(rig: Rig) {
+    let mut input = rig.input(&["sleep", "1000"]);
+    input.process.env.retain(|line| !line.starts_with("HOME="));
+    let passwd = rig.dir.path().join("rootfs/etc/passwd");
+    let mode = rustix::fs::Mode::from_raw_mode(0o644);
+    rustix::fs::mknodat(rustix::fs::CWD, &passwd, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let request = rig.request(&input, false, false);
+    let runtime = rig.runtime().clone();
+    let creating = tokio::spawn(async move { runtime.create(request).await });
+    let bundle = rig.bundle(&input.id);
+    // Asleep in `open`, as one of its threads.
+    let reads = |pid: &i32| {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let mut at =
+            threads.filter_map(|thread| fs::read_to_string(thread.path().join("wchan")).ok());
+        at.any(|at| at == "wait_for_partner")
+    };
+    let mut hung = Vec::new();
+    for _ in 0..2000 {
+        hung = tree(&bundle);
+        if hung.iter().any(reads) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(hung.len() > 1 && hung.iter().any(reads), "{hung:?}");
+    let hung: Vec<_> =
+        hung.into_iter().map(|pid| (pid, brig_sys::process::start_time(pid).unwrap())).collect();
+    // As an engine finds it that did not begin it.
+    let record = ContainerRecord {
+        bundle,
+        pid: 0,
+        pid_start: 0,
+        conmon_pid: 0,
+        conmon_start: 0,
+        tty: false,
+        open_stdin: false,
+        stdin_once: false,
+    };
+    let adopted = rig.runtime().recover(&input.id, record).await.unwrap();
+    assert!(matches!(adopted, Adopted::Lost { .. }), "{adopted:?}");
+    assert!(creating.await.unwrap().is_err());
+    for (pid, start) in hung {
+        assert!(!brig_sys::process::alive(pid, start), "{pid}");
     }
     rig.assert_clean().await;
 }

@@ -41,6 +41,22 @@ pub fn of(fd: impl AsFd) -> io::Result<PeerCred> {
     Ok(PeerCred { pid: cred.pid, uid: cred.uid, gid: cred.gid })
 }
 
+/// How much of what was written to a connected unix socket its peer has not read yet, in bytes of
+/// the kernel's memory: 0 means that all of it is read.
+///
+/// # Errors
+/// When the descriptor is not a socket.
+pub fn unread(fd: impl AsFd) -> io::Result<usize> {
+    let mut left: libc::c_int = 0;
+    let raw = std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd());
+    // SAFETY: the descriptor is borrowed for the call, which writes one integer to where it is told.
+    let answer = unsafe { libc::ioctl(raw, libc::TIOCOUTQ, &raw mut left) };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(left).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +68,19 @@ mod tests {
         assert_eq!(cred.pid, i32::try_from(std::process::id()).unwrap());
         assert_eq!(cred.uid, rustix::process::getuid().as_raw());
         assert!(of(std::fs::File::open("/dev/null").unwrap()).is_err());
+    }
+
+    #[test]
+    fn what_the_peer_has_not_read_is_known() {
+        use std::io::{Read as _, Write as _};
+        let (mut a, mut b) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(unread(&a).unwrap(), 0);
+        a.write_all(b"head").unwrap();
+        assert!(unread(&a).unwrap() > 0);
+        b.read_exact(&mut [0; 3]).unwrap();
+        assert!(unread(&a).unwrap() > 0, "a part is not all");
+        b.read_exact(&mut [0; 1]).unwrap();
+        assert_eq!(unread(&a).unwrap(), 0);
+        assert!(unread(std::fs::File::open("/dev/null").unwrap()).is_err());
     }
 }

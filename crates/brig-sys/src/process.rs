@@ -23,21 +23,62 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
 }
 
 fn stat(pid: i32) -> io::Result<(u8, u64)> {
+    read_stat(pid, |line| parse_stat(line))
+}
+
+fn read_stat<T>(pid: i32, parse: impl FnOnce(&[u8]) -> Option<T>) -> io::Result<T> {
     let line = fs::read(format!("/proc/{pid}/stat"))?;
-    parse_stat(&line).ok_or_else(|| {
+    parse(&line).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is not understood"))
     })
 }
 
-/// State and start time. The name in parentheses may hold spaces and parentheses itself.
+/// The children of a process that have not ended, as descriptors. Without the kernel's own list,
+/// which not every kernel is built with.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn children(parent: i32) -> io::Result<Vec<OwnedFd>> {
+    let is_child = |pid: i32| {
+        read_stat(pid, parse_parent).is_ok_and(|(state, its)| its == parent && state != b'Z')
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // Looked at once more when it is held: the number may have become another's.
+        if is_child(pid)
+            && let Ok(pidfd) = pidfd(pid)
+            && is_child(pid)
+        {
+            found.push(pidfd);
+        }
+    }
+    Ok(found)
+}
+
+/// State and start time.
 fn parse_stat(line: &[u8]) -> Option<(u8, u64)> {
+    let (state, mut fields) = stat_fields(line)?;
+    let start = fields.nth(22 - 4)?.parse().ok()?;
+    Some((state, start))
+}
+
+/// State and parent.
+fn parse_parent(line: &[u8]) -> Option<(u8, i32)> {
+    let (state, mut fields) = stat_fields(line)?;
+    Some((state, fields.next()?.parse().ok()?))
+}
+
+/// The state, which is field 3, and the fields after it. The name in parentheses may hold spaces
+/// and parentheses itself.
+fn stat_fields(line: &[u8]) -> Option<(u8, std::str::SplitAsciiWhitespace<'_>)> {
     let end = line.iter().rposition(|&b| b == b')')?;
     let rest = std::str::from_utf8(line.get(end + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?.bytes().next()?;
-    // The state is field 3.
-    let start = fields.nth(22 - 4)?.parse().ok()?;
-    Some((state, start))
+    Some((state, fields))
 }
 
 /// A descriptor of the process.
@@ -163,6 +204,8 @@ mod tests {
     fn odd_names_do_not_shift_the_fields() {
         let line = b"12 (a) S 1 (b)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
         assert_eq!(parse_stat(line), Some((b'S', 777)));
+        assert_eq!(parse_parent(line), Some((b'S', 1)));
+        assert_eq!(parse_parent(b"12 (a) S"), None);
         assert_eq!(parse_stat(b"12 (a) S 1 2"), None);
         assert_eq!(parse_stat(b""), None);
     }
@@ -176,6 +219,9 @@ mod tests {
         assert!(!alive(pid, start + 1));
         let fd = pidfd_of(pid, start).unwrap();
         assert!(pidfd_of(pid, start + 1).is_err());
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(!children(own).unwrap().is_empty());
+        assert_eq!(children(pid).unwrap().len(), 0);
         send_signal(&fd, Signal::KILL).unwrap();
         wait_exit(fd.as_fd()).await.unwrap();
         assert!(!alive(pid, start));

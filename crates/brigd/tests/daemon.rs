@@ -136,6 +136,26 @@ fn bodies_are_read_by_dockers_rules() {
 }
 
 #[test]
+fn a_refused_upload_is_read_away_so_that_its_sender_learns_why() {
+    let daemon = Daemon::start();
+    let mut stream = UnixStream::connect(&daemon.socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let length = 200_000;
+    let head = format!(
+        "PUT /containers/none/archive?path=/ HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![0; length]).unwrap();
+    // The connection goes on.
+    stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    assert!(answers.starts_with("HTTP/1.1 404 "), "{answers}");
+    assert!(answers.contains("No such container: none"), "{answers}");
+    assert!(answers.contains("HTTP/1.1 200 OK"), "{answers}");
+}
+
+#[test]
 fn a_client_that_closes_its_sending_side_still_gets_its_answer() {
     let daemon = Daemon::start();
     let mut stream = UnixStream::connect(&daemon.socket).unwrap();

@@ -1,5 +1,8 @@
 use super::*;
 use crate::bindings::Scope;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
 use crate::facts::{Reference, STACK_LABEL};
 
 fn set(items: &[&str]) -> BTreeSet<String> {
@@ -449,4 +452,87 @@ fn a_lent_role_is_about_what_it_was_lent_for() {
     assert!(!ask(&rules, &lent("deployer"), Action::ServiceUpdate, &web(), &wish()).allowed);
     assert_eq!(who.name(), "lent:deployer");
     assert_eq!(who.container(), "c1");
+}
+
+/// A condition that Cedar accepts, of parts that are understood and parts that are not.
+fn any_condition() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        "[ab]".prop_map(|text| format!("context.image == \"{text}\"")),
+        "[ab*]{0,3}".prop_map(|text| format!("context.image like \"{text}\"")),
+        "[ab]".prop_map(|text| format!("context.hostMounts.contains(\"{text}\")")),
+        "[ab]".prop_map(|text| format!("[\"{text}\", \"c\"].contains(resource.stack)")),
+        "[ab]".prop_map(|text| format!("context.ports.containsAny([\"{text}\"])")),
+        "[ab]".prop_map(|text| format!("context.labels.containsAll([\"{text}=a\"])")),
+        "[ab]".prop_map(|text| format!("resource.hasTag(\"{text}\")")),
+        "[ab]".prop_map(|text| format!("context.labels == [\"{text}=b\"]")),
+        Just("context.ports.isEmpty()".to_owned()),
+        Just("context.privileged != false".to_owned()),
+        Just("context.own".to_owned()),
+        Just("principal in Role::\"deployer\"".to_owned()),
+    ];
+    leaf.prop_recursive(3, 8, 2, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|part| format!("!({part})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) && ({b})")),
+            (inner.clone(), inner).prop_map(|(a, b)| format!("({a}) || ({b})")),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10))]
+
+    /// Leaving policies out that surely don't apply changes no decision.
+    #[test]
+    fn conditions_change_how_long_a_decision_takes_and_nothing_else(
+        policies in prop::collection::vec((any::<bool>(), any_condition(), any::<bool>()), 1..12),
+        images in prop::collection::vec("[ab]{0,2}", 12),
+        mounts in prop::collection::btree_set("[ab]", 0..2),
+        privileged in any::<bool>(),
+    ) {
+        let text: String = policies.iter().map(|(permit, condition, when)| format!(
+            "{} (principal, action, resource) {} {{ {condition} }};\n",
+            if *permit { "permit" } else { "forbid" },
+            if *when { "when" } else { "unless" },
+        )).collect();
+        let rules = Rules::from_text(&text, BINDINGS).unwrap();
+        let mut plain = Rules::from_text(&text, BINDINGS).unwrap();
+        plain.conditions.fill(Condition::Unknown);
+        for (number, image) in images.iter().enumerate() {
+            let labels: BTreeMap<String, String> = [(image.clone(), "a".to_owned())].into();
+            let object = Object { stack: image.clone(), ..web() }.with_labels(labels.clone());
+            let facts = Facts {
+                image: image.clone(),
+                host_mounts: mounts.clone(),
+                ports: mounts.clone(),
+                labels,
+                privileged: privileged && number % 2 == 0,
+                ..wish()
+            };
+            for principal in [ci(), local(1001, 9), local(1002, 9), lent("viewer")] {
+                let ask = |rules: &Rules| ask(rules, &principal, Action::ServiceUpdate, &object, &facts);
+                prop_assert_eq!(ask(&rules), ask(&plain), "{}", text);
+            }
+        }
+    }
+}
+
+/// Conditions rest on it: what the schema promises is always there, in its type.
+#[test]
+fn every_attribute_of_the_schema_is_given() {
+    let schema = policy::schema().unwrap();
+    let names = Names::new().unwrap();
+    Attributes::with_places(|attributes| {
+        let principal = uid(&names.principal, "a");
+        let resource = uid(&names.object, "b");
+        let entities = [(&principal, Variable::Principal), (&resource, Variable::Resource)].map(
+            |(id, variable)| {
+                Entity::new_with_tags(id.clone(), attributes.expressions(variable), [], []).unwrap()
+            },
+        );
+        Entities::from_entities(entities, Some(&schema)).unwrap();
+        let context = Context::from_pairs(attributes.expressions(Variable::Context)).unwrap();
+        let action = uid(&names.action, Action::ServiceUpdate.name());
+        cedar_policy::Request::new(principal, action, resource, context, Some(&schema)).unwrap();
+    });
 }

@@ -259,12 +259,13 @@ impl Engine {
             (exec.container.paths.rootfs.clone(), record.clone(), exec.config.clone());
         let user =
             if config.user.is_empty() { record.config.user.clone() } else { config.user.clone() };
-        let apparmor = self.runtime().facts().apparmor;
+        let (apparmor, flavor) = (self.runtime().facts().apparmor, self.runtime().flavor());
         let process = self
             .blocking(move || {
                 let root = brig_sys::openat::open_dir(&rootfs)
                     .map_err(|source| EngineError::disk("open", &rootfs, source))?;
                 let groups = &record_for_user.host_config.group_add;
+                stage::check_databases(&root, flavor)?;
                 let user = stage::resolve_user(&root, &user, groups)?;
                 let mut config = config;
                 config.console_size = how.console_size.or(config.console_size);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use brig_api::container::HostConfig;
+use brig_runtime::Flavor;
 use brig_runtime::spec::{
     DeviceNode, MountKind as SpecKind, MountSpec, Namespace, Propagation, Shm,
 };
@@ -38,6 +39,7 @@ impl Engine {
         self.mount_rootfs(record, &rootfs)?;
         let root = brig_sys::openat::open_dir(&rootfs)
             .map_err(|source| EngineError::disk("open", &rootfs, source))?;
+        check_databases(&root, self.runtime().flavor())?;
         let user = resolve_user(&root, &record.config.user, &record.host_config.group_add)?;
         if record.config.working_dir.len() > 1 {
             let dir = Path::new(&record.config.working_dir);
@@ -237,6 +239,31 @@ impl Engine {
         extra.extend(super::links::hosts(self, record)?);
         files::write(record, &container.paths, &resolv_conf, &extra, &reserved.addresses())
     }
+}
+
+/// Refuses a list of users or groups that the runtime would wait for. Blocking.
+///
+/// SECURITY: runc looks into both, even if it is told all that is in them. What a container puts in
+/// their place afterwards ends with the time that a process has to start.
+pub(crate) fn check_databases(root: &OwnedFd, flavor: Flavor) -> Result<(), EngineError> {
+    if flavor == Flavor::Crun {
+        return Ok(());
+    }
+    for path in ["etc/passwd", "etc/group"] {
+        let (flags, mode) = (rustix::fs::OFlags::PATH, rustix::fs::Mode::empty());
+        let Ok(found) = brig_sys::openat::open_in_root(root, Path::new(path), flags, mode) else {
+            continue;
+        };
+        let stat = rustix::fs::fstat(&found)
+            .map_err(|error| EngineError::disk("read", Path::new(path), error.into()))?;
+        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+        if !kind.is_file() && !kind.is_dir() {
+            return Err(EngineError::Invalid(format!(
+                "/{path} in the container is no file ({kind:?}), which runc would wait for: use crun, or replace it in the image"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Resolves a user by the files of a mounted root file system. Blocking.

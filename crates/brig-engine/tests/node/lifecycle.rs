@@ -84,7 +84,7 @@ fn stop_kill_restart_pause() {
         let start = || engine.start_container(&id, StartOptions::default());
         start().await.unwrap();
         assert_eq!(start().await.unwrap_err().kind(), ErrorKind::NotModified);
-        said_ready(&engine).await;
+        said_ready(&engine, 1).await;
         let error = engine.remove(&id, RemoveOptions::default()).await.unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -115,7 +115,7 @@ fn stop_kill_restart_pause() {
         );
 
         start().await.unwrap();
-        said_ready(&engine).await;
+        said_ready(&engine, 2).await;
         engine.restart("c1", Some(20), None).await.unwrap();
         assert_eq!(
             actions(&mut events, "restart").await,
@@ -139,13 +139,15 @@ fn stop_kill_restart_pause() {
     });
 }
 
-/// A first process gets no signal that it has no handler for: wait until it has.
-async fn said_ready(engine: &brig_engine::Engine) {
-    let request =
-        LogsRequest { stdout: true, follow: true, tail: Tail::Last(1), ..Default::default() };
+/// A first process gets no signal that it has no handler for: wait until it has. The log keeps what
+/// was said in earlier lives.
+async fn said_ready(engine: &brig_engine::Engine, lives: usize) {
+    let request = LogsRequest { stdout: true, follow: true, ..Default::default() };
     let mut lines = engine.logs("c1", request).await.unwrap();
-    let line = tokio::time::timeout(crate::support::LIMIT, lines.next()).await.unwrap();
-    assert_eq!(line.unwrap().data, "ready\n");
+    for _ in 0..lives {
+        let line = tokio::time::timeout(crate::support::LIMIT, lines.next()).await.unwrap();
+        assert_eq!(line.unwrap().data, "ready\n");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use brig_types::id::random_hex;
+use rustix::fs::IFlags;
 
 use crate::error::ImageError;
 
@@ -17,6 +18,38 @@ pub(crate) fn make_dir(path: &Path) -> Result<(), ImageError> {
         .mode(0o700)
         .create(path)
         .map_err(ImageError::io("creating", path))
+}
+
+/// Says that what is made in a directory has nothing to do with each other, so that a file system
+/// with block groups (ext4) lays each subdirectory out in a group of its own. Otherwise all of them
+/// go where the directory is, search the same bitmaps for each file that they make, and take turns
+/// at the group's lock.
+///
+/// It is advice: a file system that knows nothing of the kind is as good.
+pub(crate) fn spread(path: &Path) {
+    let flag = || -> io::Result<()> {
+        let dir = File::open(path)?;
+        let flags = rustix::fs::ioctl_getflags(&dir)?;
+        if !flags.contains(IFlags::TOPDIR) {
+            rustix::fs::ioctl_setflags(&dir, flags | IFlags::TOPDIR)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = flag() {
+        tracing::debug!(path = %path.display(), %error, "the file system lays directories out its own way");
+    }
+}
+
+/// Refuses what does not fit: `needed` bytes on the file system of `path`. One that does not say how
+/// much it has left is believed to have enough.
+pub(crate) fn require_room(path: &Path, needed: u64) -> Result<(), ImageError> {
+    let Ok(stat) = rustix::fs::statvfs(path) else { return Ok(()) };
+    // Root may use what is kept back from others.
+    let free = stat.f_bfree.saturating_mul(stat.f_frsize);
+    if stat.f_blocks > 0 && needed > free {
+        return Err(ImageError::NoRoom { path: path.to_owned(), needed, free });
+    }
+    Ok(())
 }
 
 /// Makes renames and new names within a directory durable.
@@ -97,4 +130,36 @@ pub(crate) fn names(path: &Path) -> Result<Vec<String>, ImageError> {
         Ok(names)
     };
     list().map_err(ImageError::io("listing", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_spread_where_that_is_known() {
+        let (known, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let flags = |dir: &Path| rustix::fs::ioctl_getflags(File::open(dir).unwrap());
+        let known = File::open(known.path()).unwrap();
+        let works = rustix::fs::ioctl_getflags(&known)
+            .and_then(|before| rustix::fs::ioctl_setflags(&known, before | IFlags::TOPDIR))
+            .is_ok();
+        spread(ours.path());
+        let is_spread = flags(ours.path()).is_ok_and(|flags| flags.contains(IFlags::TOPDIR));
+        assert_eq!(is_spread, works);
+        // What is made in it is not spread in turn.
+        make_dir(&ours.path().join("layer")).unwrap();
+        let below = flags(&ours.path().join("layer"));
+        assert!(below.is_ok_and(|flags| !flags.contains(IFlags::TOPDIR)) || !works);
+        spread(Path::new("/nonexistent"));
+    }
+
+    #[test]
+    fn room_is_what_the_file_system_says() {
+        let dir = tempfile::tempdir().unwrap();
+        require_room(dir.path(), 0).unwrap();
+        let error = require_room(dir.path(), u64::MAX).unwrap_err();
+        assert!(matches!(error, ImageError::NoRoom { needed: u64::MAX, .. }), "{error}");
+        require_room(&dir.path().join("gone"), u64::MAX).unwrap();
+    }
 }

@@ -120,6 +120,7 @@ impl Layers {
         for dir in [&dir, &tmp, &empty] {
             files::make_dir(dir)?;
         }
+        files::spread(&tmp);
         for name in files::names(&tmp)? {
             trash.put(&tmp.join(name))?;
         }

@@ -50,6 +50,8 @@ pub(super) struct Extractor<'a> {
     /// Where it is noted which file holds which bytes of the archive, and where files go that later
     /// entries replace.
     notes: Option<(Recording, BorrowedFd<'a>)>,
+    /// Files' content passes through it.
+    buffer: Box<[u8]>,
 }
 
 /// The directory that an entry goes into.
@@ -67,7 +69,7 @@ impl Parent {
 }
 
 impl<'a> Extractor<'a> {
-    pub(super) const fn new(
+    pub(super) fn new(
         root: BorrowedFd<'a>,
         limits: &'a Limits,
         notes: Option<(Recording, BorrowedFd<'a>)>,
@@ -80,6 +82,7 @@ impl<'a> Extractor<'a> {
             kept: 0,
             parent: None,
             notes,
+            buffer: vec![0; node::COPY_BUFFER].into_boxed_slice(),
         }
     }
 
@@ -280,9 +283,9 @@ impl<'a> Extractor<'a> {
             recording.file(&parent.join(name), size).map_err(UnpackError::Log)?;
         }
         if let Some(sparse) = &pax.sparse {
-            copy_sparse(entry, &mut file, sparse, raw)?;
+            copy_sparse(entry, &mut file, sparse, raw, &mut self.buffer)?;
         } else {
-            node::copy(entry, &mut file, size, holes).map_err(copied(raw))?;
+            node::copy(entry, &mut file, size, holes, &mut self.buffer).map_err(copied(raw))?;
             if holes {
                 node::set_len(&file, size).map_err(create(raw))?;
             }
@@ -453,10 +456,11 @@ fn copy_sparse<R: Read>(
     file: &mut std::fs::File,
     sparse: &PaxSparse,
     raw: &[u8],
+    buffer: &mut [u8],
 ) -> Result<(), UnpackError> {
     for segment in sparse.map(entry, raw)? {
         file.seek(SeekFrom::Start(segment.offset)).map_err(create(raw))?;
-        node::copy(entry, file, segment.length, false).map_err(copied(raw))?;
+        node::copy(entry, file, segment.length, false, buffer).map_err(copied(raw))?;
     }
     node::set_len(file, sparse.real_size).map_err(create(raw))
 }

@@ -8,7 +8,8 @@ use rustix::fs::{
     self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
 };
 
-const COPY_BUFFER: usize = 128 << 10;
+/// Bytes that are copied at a time.
+pub(super) const COPY_BUFFER: usize = 128 << 10;
 /// Where [`path_below`] learns what a handle's path is.
 const FD_DIR: &str = "/proc/self/fd";
 
@@ -239,15 +240,15 @@ pub(super) enum CopyError {
     Write(io::Error),
 }
 
-/// Copies exactly `length` bytes to `file`'s position; with `holes` runs of zeros are skipped over.
+/// Copies exactly `length` bytes to `file`'s position by way of `buffer`; with `holes` runs of zeros
+/// are skipped over.
 pub(super) fn copy<R: Read>(
     source: &mut R,
     file: &mut File,
     length: u64,
     holes: bool,
+    buffer: &mut [u8],
 ) -> Result<(), CopyError> {
-    let mut buffer =
-        vec![0_u8; COPY_BUFFER.min(usize::try_from(length).unwrap_or(COPY_BUFFER).max(1))];
     let mut left = length;
     while left > 0 {
         let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));

@@ -469,3 +469,30 @@ async fn mirrors_are_asked_first_and_get_no_credentials() {
         ImageStore::open(other.path(), OpenOptions { registry, ..OpenOptions::default() });
     assert!(refused.unwrap_err().to_string().contains("must use https"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_that_cannot_fit_are_not_begun() {
+    let mount = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m", "brig-image-test"])
+        .arg(mount.path())
+        .status()
+        .unwrap();
+    assert!(mounted.success());
+    let store = store(mount.path());
+    let registry = FakeRegistry::start();
+    let (_, paths) = registry.image("big", "1", &[tar(&[("big", &noise(9, 4 << 20))])]);
+    let (text, kind) = pull_error(&store, &format!("{}/big:1", registry.address)).await;
+    assert!(text.starts_with("no space left on device: "), "{text}");
+    assert_eq!(kind, ErrorKind::System);
+    assert!(registry.seen().iter().all(|seen| !paths.contains(&seen.path)), "a layer was fetched");
+    assert_tidy(mount.path());
+    // What fits is pulled all the same.
+    registry.image("small", "1", &[tar(&[("small", &noise(9, 100_000))])]);
+    let small = reference(&format!("{}/small:1", registry.address));
+    store.pull(&small, None, None, &no_progress).await.unwrap();
+    drop(store);
+    crate::make::eventually("unmounting", || {
+        std::process::Command::new("umount").arg(mount.path()).status().unwrap().success()
+    });
+}

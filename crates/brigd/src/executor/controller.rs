@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use brig_api::container::{ContainerInspect, PortMap};
+use brig_api::container::{
+    ContainerCreateRequest, ContainerCreateResponse, ContainerInspect, PortMap,
+};
 use brig_engine::{EngineError, RemoveOptions, StartOptions, WaitCondition};
 use brig_proto::swarm::port_config::{Protocol, PublishMode};
 use brig_proto::swarm::{
     ContainerStatus, LogMessage, LogSubscriptionOptions, PortConfig, PortStatus, Task,
 };
 use brig_swarm::{Controller, Dependencies, ExitStatus, TaskError};
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use super::health::{self, UNHEALTHY, Verdict};
@@ -28,7 +31,11 @@ pub(super) struct TaskController {
     /// The container's name never changes.
     name: String,
     dependencies: Arc<dyn Dependencies>,
+    /// The engine's work on the container, which goes on when the step is cut off.
+    creating: tokio::sync::Mutex<Option<Creation>>,
 }
+
+type Creation = BoxFuture<'static, Result<ContainerCreateResponse, EngineError>>;
 
 fn failed(error: EngineError) -> TaskError {
     let text = brig_types::error::chain(&error);
@@ -45,7 +52,13 @@ impl TaskController {
         dependencies: Arc<dyn Dependencies>,
     ) -> Self {
         let name = names::container_name(&task);
-        Self { shared, task: Mutex::new(task), name, dependencies }
+        Self {
+            shared,
+            task: Mutex::new(task),
+            name,
+            dependencies,
+            creating: tokio::sync::Mutex::default(),
+        }
     }
 
     fn task(&self) -> Task {
@@ -64,6 +77,33 @@ impl TaskController {
             Err(EngineError::NoSuchContainer(_)) => Ok(None),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    async fn create(
+        &self,
+        request: ContainerCreateRequest,
+    ) -> Result<ContainerCreateResponse, EngineError> {
+        let mut creating = self.creating.lock().await;
+        let (engine, name) = (self.shared.engine.clone(), self.name.clone());
+        let creation = creating.get_or_insert_with(|| {
+            Box::pin(async move { engine.create_container(Some(&name), request).await })
+        });
+        let outcome = creation.await;
+        *creating = None;
+        outcome
+    }
+
+    /// The task's container once nothing is at work on it: one that is being made when its task is
+    /// given up must be found, or nobody ever removes it.
+    async fn settled(&self) -> Result<Option<ContainerInspect>, TaskError> {
+        let mut creating = self.creating.lock().await;
+        if let Some(creation) = creating.as_mut() {
+            // What came of it is seen next.
+            let _ = creation.await;
+            *creating = None;
+        }
+        drop(creating);
+        self.container().await
     }
 
     async fn existing(&self) -> Result<ContainerInspect, TaskError> {
@@ -105,7 +145,7 @@ impl Controller for TaskController {
     }
 
     async fn prepare(&self) -> Result<(), TaskError> {
-        if self.container().await?.is_some() {
+        if self.settled().await?.is_some() {
             return Ok(());
         }
         let task = self.task();
@@ -114,7 +154,7 @@ impl Controller for TaskController {
         // What is wrong with the request is found before anything is fetched for it.
         let request = request::create(&task, &context, &self.shared.defaults)?;
         image::ensure(&self.shared.engine, &self.shared.pulls, spec).await?;
-        match self.shared.engine.create_container(Some(&self.name), request).await {
+        match self.create(request).await {
             Ok(created) => {
                 for warning in created.warnings {
                     tracing::warn!(task = task.id, warning, "while creating a task's container");
@@ -163,7 +203,7 @@ impl Controller for TaskController {
     }
 
     async fn shutdown(&self) -> Result<(), TaskError> {
-        let Some(container) = self.container().await? else {
+        let Some(container) = self.settled().await? else {
             return Ok(());
         };
         // The grace period is the container's stop timeout.
@@ -174,7 +214,7 @@ impl Controller for TaskController {
     }
 
     async fn terminate(&self) -> Result<(), TaskError> {
-        let Some(container) = self.container().await? else {
+        let Some(container) = self.settled().await? else {
             return Ok(());
         };
         match self.shared.engine.kill(&container.id, None).await {
@@ -186,7 +226,7 @@ impl Controller for TaskController {
     }
 
     async fn remove(&self) -> Result<(), TaskError> {
-        let Some(container) = self.container().await? else {
+        let Some(container) = self.settled().await? else {
             return Ok(());
         };
         let options = RemoveOptions { force: true, volumes: true };

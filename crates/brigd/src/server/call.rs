@@ -7,7 +7,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::{HeaderMap, header};
 use http_body_util::{BodyDataStream, BodyExt as _};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
@@ -17,6 +16,7 @@ use super::error::ApiError;
 use super::peer::PeerWatch;
 use super::query::Query;
 use super::route::{BodyRule, Params, Route};
+use super::unread::RequestBody;
 use crate::access::Authorized;
 use crate::state::AppState;
 
@@ -29,7 +29,7 @@ const WHOLE_BODY_TIMEOUT: Duration = Duration::from_secs(300);
 #[derive(Default)]
 pub(super) enum Payload {
     /// As it comes in.
-    Incoming(Incoming),
+    Incoming(RequestBody),
     /// Read already, for the access rules: the handler gets the bytes that were judged.
     Read(Bytes),
     /// Taken.
@@ -167,7 +167,7 @@ impl Call {
     }
 }
 
-async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, ApiError> {
+async fn read(mut body: RequestBody, limit: usize) -> Result<Bytes, ApiError> {
     let mut bytes = BytesMut::new();
     loop {
         let next = tokio::time::timeout(BODY_TIMEOUT, body.frame())

@@ -24,9 +24,6 @@ pub(super) const INPUT_CHUNK: usize = 32 << 10;
 /// How long a process may leave the input of a client that is gone unread.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// What some clients get to read an answer's head before output follows it.
-const SETTLE: Duration = Duration::from_millis(20);
-
 /// What became of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -98,11 +95,10 @@ where
     };
     call.drain_body().await?;
     let peer = call.peer.clone();
-    // COMPAT: docker's SDK for Python drops what it read together with the answer's head. dockerd
-    // takes longer than that to start anything.
-    let settle = call.header("user-agent").is_some_and(drops_early_output).then_some(SETTLE);
+    // COMPAT: docker's SDK for Python drops what it read together with the answer's head.
+    let head_first = call.header("user-agent").is_some_and(drops_early_output);
     call.state.tasks.spawn(async move {
-        upgraded(upgrade, settle, process, peer, stop).await;
+        upgraded(upgrade, head_first, process, peer, stop).await;
     });
     let mut response = body::empty(StatusCode::SWITCHING_PROTOCOLS);
     response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
@@ -121,19 +117,21 @@ fn drops_early_output(agent: &str) -> bool {
 
 async fn upgraded<I: Input, O: Stream<Item = Bytes> + Send>(
     upgrade: OnUpgrade,
-    settle: Option<Duration>,
+    head_first: bool,
     process: impl Future<Output = (Option<I>, O)>,
     peer: PeerWatch,
     stop: CancellationToken,
 ) {
     match upgrade.await {
         Ok(connection) => {
-            // Begins now; most of it is over when the process runs.
-            let settled = settle.map(tokio::time::sleep);
-            let Some((input, output)) = stop.run_until_cancelled(process).await else { return };
-            if let Some(settled) = settled {
-                settled.await;
-            }
+            // The head is sent by now. Its reader catches up while the process starts.
+            let caught_up = async {
+                if head_first {
+                    peer.caught_up().await;
+                }
+            };
+            let both = async { tokio::join!(process, caught_up) };
+            let Some(((input, output), ())) = stop.run_until_cancelled(both).await else { return };
             let (reader, writer) = tokio::io::split(TokioIo::new(connection));
             pump(reader, writer, input, output, peer, stop).await;
         }

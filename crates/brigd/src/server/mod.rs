@@ -18,6 +18,7 @@ pub mod query;
 pub mod route;
 pub mod service;
 pub mod tls;
+mod unread;
 pub mod version;
 pub mod websocket;
 

@@ -14,6 +14,12 @@ use super::pool::Slot;
 /// How often a request under way looks whether its client still exists.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What a client elsewhere gets to read what was sent to it.
+const SETTLE: Duration = Duration::from_millis(20);
+/// How often it is looked whether a client here has read what was sent to it, and for how long.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(1);
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(1);
+
 /// Watches a connection's client.
 ///
 /// A client may close only its sending side and still want the answer, so the end of its data
@@ -90,6 +96,21 @@ impl PeerWatch {
         }
     }
 
+    /// Returns once the client has read everything that was sent to it. How far a client has read
+    /// is known of one on this machine only; of others it is taken for granted after a moment.
+    pub(super) async fn caught_up(&self) {
+        if self.lease.is_some() || self.certificate.is_some() {
+            return tokio::time::sleep(SETTLE).await;
+        }
+        let all_read = async {
+            while brig_sys::peer::unread(&*self.fd).is_ok_and(|left| left > 0) {
+                tokio::time::sleep(CATCH_UP_INTERVAL).await;
+            }
+        };
+        // A client that reads nothing may have its output as well.
+        let _ = tokio::time::timeout(CATCH_UP_LIMIT, all_read).await;
+    }
+
     /// Returns once the client's certificate has expired, was revoked or lost its authority, or
     /// the container has ended that it came from, or its key was taken away.
     pub async fn unwelcome(&self) {
@@ -140,6 +161,21 @@ mod tests {
 
     use super::super::pool::a_place;
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_here_has_caught_up_when_it_has_read_everything() {
+        use tokio::io::AsyncReadExt as _;
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let watch = PeerWatch::local(&ours, a_place()).unwrap();
+        watch.caught_up().await;
+        ours.write_all(b"head").await.unwrap();
+        let waited = tokio::time::timeout(CATCH_UP_LIMIT / 20, watch.caught_up()).await;
+        assert!(waited.is_err(), "nothing was read yet");
+        theirs.read_exact(&mut [0; 4]).await.unwrap();
+        let start = tokio::time::Instant::now();
+        watch.caught_up().await;
+        assert!(start.elapsed() < CATCH_UP_LIMIT, "it was not noticed");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn half_a_close_is_no_hang_up() {

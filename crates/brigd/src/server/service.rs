@@ -20,6 +20,7 @@ use super::open::{OpenRequest, Standing};
 use super::peer::PeerWatch;
 use super::query::Query;
 use super::route::{BodyRule, Lifetime, Params, Route, Router};
+use super::unread::{self, RequestBody};
 use super::version;
 use crate::access::{Authorized, Principal, judge, object};
 use crate::state::AppState;
@@ -59,7 +60,12 @@ impl ApiService {
         let slot = peer.slot().clone();
         let busy = slot.begin();
         let mut standing = None;
-        let mut response = match self.dispatch(request, principal, peer, &mut standing).await {
+        let (parts, body) = request.into_parts();
+        let (body, unread) = unread::split(body, &parts.headers);
+        let request = Request::from_parts(parts, body);
+        let outcome = self.dispatch(request, principal, peer, &mut standing).await;
+        unread.drain().await;
+        let mut response = match outcome {
             Ok(response) => response,
             Err(error) => {
                 if error.status().is_server_error() {
@@ -92,7 +98,7 @@ impl ApiService {
 
     async fn dispatch(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<RequestBody>,
         principal: Arc<Principal>,
         mut peer: PeerWatch,
         standing: &mut Option<Arc<Standing>>,

@@ -13,7 +13,7 @@ use brig_e2e::{Brigd, eventually};
 const SOON: Duration = Duration::from_secs(20);
 
 /// A daemon that makes its own certificates.
-fn listen() -> (Brigd, String) {
+pub(crate) fn listen() -> (Brigd, String) {
     let host = format!("tcp://127.0.0.1:{}", port());
     (Brigd::start_with(&["-H", &host, "--tlsauto"]), host)
 }
@@ -164,7 +164,7 @@ fn a_certificate_ends_in_time_unless_its_holder_renews_it() {
     assert!(!user.run(&["--context", "lab", "ps"]).fails(1).contains("CONTAINER"), "all of them");
 }
 
-fn enroll(user: &User, host: &str, context: &str) -> (Child, String) {
+pub(crate) fn enroll(user: &User, host: &str, context: &str) -> (Child, String) {
     let mut child = user
         .command(&["access", "enroll", host, "--name", "laptop", "--context", context])
         .stdin(Stdio::piped())

@@ -181,6 +181,31 @@ fn files_that_do_not_end_stop_nothing() {
 }
 
 #[test]
+fn what_runc_would_wait_for_is_refused() {
+    let daemon = Brigd::start_with(&["--default-runtime", "runc"]);
+    let brig = daemon.brig();
+    for (name, file) in [("users", "etc/passwd"), ("groups", "etc/group")] {
+        let python = format!(
+            "def keep(name): return name != '{file}'\nput('{file}', type=tarfile.FIFOTYPE)\n"
+        );
+        import(&daemon, name, &python);
+        let said = run(&brig, name, &["-u", "65534"], "true");
+        assert_eq!(said.code, 125, "{name}: {}", said.stderr);
+        assert!(said.stderr.contains(&format!("/{file} in the container is no file")), "{said:?}");
+    }
+    daemon.load_busybox();
+    let script = "rm /etc/passwd; mkfifo /etc/passwd; touch /done; sleep 1000";
+    let _ = brig.run(&["run", "-d", "--name", "later", "busybox", "sh", "-c", script]).ok();
+    eventually("the pipe is there", Duration::from_secs(30), || {
+        brig.run(&["cp", "later:/done", "-"]).code == 0
+    });
+    let said = brig.run(&["exec", "later", "true"]);
+    assert_eq!(said.code, 126, "{said:?}");
+    assert!(said.stdout.contains("which runc would wait for"), "{said:?}");
+    let _ = brig.run(&["rm", "-f", "later"]).ok();
+}
+
+#[test]
 fn a_tree_without_end_ends_nothing_but_itself() {
     let mut daemon = Brigd::start();
     daemon.load_busybox();

@@ -14,6 +14,7 @@ mod contexts;
 mod deployer;
 mod disk_usage;
 mod dual_stack;
+mod enrolment_relay;
 mod errors;
 mod external_ca;
 mod files;

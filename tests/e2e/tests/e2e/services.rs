@@ -247,3 +247,26 @@ fn swarm_rules_are_dockers() {
         assert!(!daemon.data_root().join("swarm/certificates/swarm-node.key").exists());
     }
 }
+
+/// A container that is under way when its task is given up is nobody's afterwards.
+#[test]
+fn leaving_takes_along_what_is_just_being_created() {
+    let mut daemon = Brigd::start();
+    daemon.load_busybox();
+    let brig = daemon.brig();
+    for round in 0..4_u64 {
+        daemon.init_swarm();
+        let args = ["service", "create", "-d", "--name", "many", "--replicas", "16"];
+        let more = ["--stop-grace-period", "1s", "busybox", "sleep", "1000"];
+        let _ = brig.run(&[&args[..], &more].concat()).ok();
+        // Each time at another moment of the tasks' beginning.
+        std::thread::sleep(Duration::from_millis(120 * round));
+        let _ = brig.run(&["swarm", "leave", "--force"]).ok();
+        for _ in 0..2 {
+            let left = brig.run(&["ps", "-a", "--format", "{{.Names}} {{.Status}}"]);
+            assert_eq!(left.ok(), "", "round {round}");
+            // What was not waited for would come now.
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+}

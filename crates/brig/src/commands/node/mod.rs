@@ -203,8 +203,12 @@ async fn change(
     let node: Node =
         context.client.json(Call::get(format!("/nodes/{}", checked("node", name)?))).await?;
     let mut spec = node.spec;
+    let role = spec.role.clone();
     if !edit(&mut spec)? {
         return Ok((node.id, false));
+    }
+    if spec.role != role {
+        tolerance::tell(context, &spec.role).await?;
     }
     let call = Call::post(format!("/nodes/{}/update", node.id))
         .query("version", node.version.index.to_string())
@@ -248,7 +252,6 @@ async fn demote(context: &Context, args: Names) -> Result<()> {
 
 async fn set_role(context: &Context, names: &[String], role: &str) -> Result<()> {
     for name in names {
-        tolerance::tell(context, name, role).await?;
         let (id, changed) = change(context, name, |spec| {
             let differs = spec.role != role;
             role.clone_into(&mut spec.role);

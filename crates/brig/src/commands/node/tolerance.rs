@@ -3,7 +3,6 @@
 use brig_api::swarm::Node;
 
 use crate::client::Call;
-use crate::commands::checked;
 use crate::context::Context;
 use crate::error::Result;
 use crate::output::warn;
@@ -36,13 +35,8 @@ pub(crate) fn warning(before: usize, after: usize) -> Option<String> {
     Some(text)
 }
 
-/// Says on stderr what giving a node this role does.
-pub(super) async fn tell(context: &Context, name: &str, role: &str) -> Result<()> {
-    let node: Node =
-        context.client.json(Call::get(format!("/nodes/{}", checked("node", name)?))).await?;
-    if node.spec.role == role {
-        return Ok(());
-    }
+/// Says on stderr what giving a node another role does: this one.
+pub(super) async fn tell(context: &Context, role: &str) -> Result<()> {
     let before = managers(context).await?;
     let after = if role == "manager" { before + 1 } else { before.saturating_sub(1) };
     if let Some(text) = warning(before, after) {
