@@ -17,6 +17,7 @@ use brig_store::{Backend, Change, RedbBackend, Store, StoreError, StoreObject as
 use common::etcd::Etcd;
 use common::{config, sealer, service};
 use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
 
 struct EtcdPlace {
     etcd: Etcd,
@@ -210,16 +211,18 @@ async fn relay(to: String, mute: tokio::sync::watch::Receiver<bool>) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(async move {
+    let tasks = TaskTracker::new();
+    let connections = tasks.clone();
+    tasks.spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let Ok(server) = tokio::net::TcpStream::connect(&to).await else { continue };
             let (mut from_client, mut to_client) = client.into_split();
             let (mut from_server, mut to_server) = server.into_split();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
             });
             let mut mute = mute.clone();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let mut bytes = vec![0; 64 << 10];
                 while let Ok(count @ 1..) = from_server.read(&mut bytes).await {
                     let _ = mute.wait_for(|mute| !*mute).await;
@@ -249,7 +252,7 @@ async fn a_write_whose_answer_is_lost_is_not_made_twice() {
     store.update(|tx| tx.create(service("before"))).await.unwrap();
 
     mute.send_replace(true);
-    let mut writing = tokio::spawn({
+    let mut writing = TaskTracker::new().spawn({
         let store = store.clone();
         async move { store.update(|tx| tx.create(service("lost"))).await }
     });
