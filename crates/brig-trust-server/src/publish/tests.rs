@@ -183,6 +183,9 @@ fn delegations_follow_their_parents() {
     }
 }
 
+/// What it is, what is stored, what is sent, and the name of what that breaks.
+type Case<'a> = (&'a str, Option<&'a Repository>, Vec<(&'a str, Bytes)>, &'a str);
+
 #[test]
 fn each_bad_upload_is_refused_for_its_reason() {
     let world = World::new();
@@ -214,7 +217,7 @@ fn each_bad_upload_is_refused_for_its_reason() {
     let server = world.server.borrow();
     let own = &server[0].1;
     let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-    let cases: Vec<(&str, Option<&Repository>, Vec<(&str, Bytes)>, &str)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("no name", Some(&first), vec![("", world.sign_targets(world.targets(3)))], "NO_FILENAME"),
         ("no role", Some(&first), vec![("tragets", text("{}"))], "INVALID_ROLE"),
         ("a path", Some(&first), vec![("targets/../root", text("{}"))], "INVALID_ROLE"),

@@ -19,7 +19,9 @@ const SIGNERS: usize = 4;
 /// Publications in all, unless the environment says otherwise.
 const PUBLICATIONS: u64 = 80;
 const VARIABLE: &str = "BRIG_TRUST_PUBLICATIONS";
-const KILLS_MILLISECONDS: std::ops::Range<u64> = 40..400;
+/// Time between two kills, in milliseconds; longer where there is more to be done.
+const KILLS: std::ops::Range<u64> = 40..400;
+const FEWER_KILLS: std::ops::Range<u64> = 500..3000;
 
 struct World {
     server: tokio::sync::RwLock<Server>,
@@ -122,10 +124,10 @@ async fn publisher(world: Arc<World>, owner: usize, signer: usize, each: u64) {
 }
 
 async fn killer(world: Arc<World>) {
+    let kills = if std::env::var_os(VARIABLE).is_some() { FEWER_KILLS } else { KILLS };
     while !world.done.load(Ordering::Relaxed) {
-        let range = KILLS_MILLISECONDS.end - KILLS_MILLISECONDS.start;
-        let chance = u64::from_le_bytes(random::bytes().unwrap()) % range;
-        tokio::time::sleep(Duration::from_millis(KILLS_MILLISECONDS.start + chance)).await;
+        let chance = u64::from_le_bytes(random::bytes().unwrap()) % (kills.end - kills.start);
+        tokio::time::sleep(Duration::from_millis(kills.start + chance)).await;
         let mut server = world.server.write().await;
         tokio::task::block_in_place(|| {
             server.kill();
