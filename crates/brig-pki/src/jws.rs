@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn each_way_of_naming_the_key_leads_to_a_trusted_one_only() {
         let ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let (signer, ..) = own(ca.clone());
+        let (signer, ..) = own(ca);
         let (stranger, ..) = own(IsCa::NoCa);
         let trust = TokenTrust::from_bundle(signer.pem.as_bytes()).unwrap();
         let now = OffsetDateTime::now_utc();
