@@ -441,7 +441,8 @@ async fn a_hung_create(rig: Rig) {
     rustix::fs::mknodat(rustix::fs::CWD, &passwd, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let request = rig.request(&input, false, false);
     let runtime = rig.runtime().clone();
-    let creating = tokio::spawn(async move { runtime.create(request).await });
+    let mut creating = tokio::task::JoinSet::new();
+    creating.spawn(async move { runtime.create(request).await });
     let bundle = rig.bundle(&input.id);
     // Asleep in `open`, as one of its threads.
     let reads = |pid: &i32| {
@@ -474,7 +475,7 @@ async fn a_hung_create(rig: Rig) {
     };
     let adopted = rig.runtime().recover(&input.id, record).await.unwrap();
     assert!(matches!(adopted, Adopted::Lost { .. }), "{adopted:?}");
-    assert!(creating.await.unwrap().is_err());
+    assert!(creating.join_next().await.unwrap().unwrap().is_err());
     for (pid, start) in hung {
         assert!(!brig_sys::process::alive(pid, start), "{pid}");
     }
