@@ -158,7 +158,7 @@ impl Session {
 
     /// Gives what servers sign to the server that is asked now.
     pub(super) async fn move_to_server(&mut self) -> Result<()> {
-        let mut terminal = Terminal::default();
+        let mut terminal = Terminal;
         let done = self.publisher(&mut terminal).move_to_server().await;
         done.map_err(|error| self.unpublished(error))
     }
