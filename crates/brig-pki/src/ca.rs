@@ -341,7 +341,7 @@ fn signing_key(pem: &SecretBytes, cert: &[u8]) -> Result<KeyPair, PkiError> {
 pub(crate) fn requested_key(csr_pem: &[u8]) -> Result<SubjectPublicKeyInfo, PkiError> {
     let der = x509::single_block(csr_pem, "CERTIFICATE REQUEST")?;
     let request = match X509CertificationRequest::from_der(&der) {
-        Ok(([], request)) => request,
+        Ok(([], request)) if x509::is_exact(&der, &request) => request,
         _ => return Err(PkiError::Csr { reason: "not PKCS#10 DER" }),
     };
     let key = &request.certification_request_info.subject_pki;

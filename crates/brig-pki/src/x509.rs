@@ -11,6 +11,8 @@ use crate::PkiError;
 
 /// Certificates that one bundle or chain may hold.
 const MAX_CERTIFICATES: usize = 64;
+const SEQUENCE: u8 = 0x30;
+const BIT_STRING: u8 = 0x03;
 /// Bytes that one PEM text may have.
 pub(crate) const MAX_PEM: usize = 1 << 20;
 
@@ -106,6 +108,37 @@ pub(crate) fn is_signed_by_its_key(request: &X509CertificationRequest<'_>) -> bo
             && *verifier.signature_alg_id() == *signature_algorithm
             && verifier.verify_signature(public_key, info.raw, signature).is_ok()
     })
+}
+
+/// Whether these bytes are the one way to write this request. Around what is signed the parser is
+/// lenient: it takes other classes of tags, and any tag for the algorithm's name.
+pub(crate) fn is_exact(der: &[u8], request: &X509CertificationRequest<'_>) -> bool {
+    let (Some(algorithm), Some(signature)) =
+        (algorithm(&request.signature_algorithm), octets(&request.signature_value))
+    else {
+        return false;
+    };
+    let algorithm = element(SEQUENCE, &[&algorithm]);
+    let signature = element(BIT_STRING, &[&[0], signature]);
+    let info = request.certification_request_info.raw;
+    element(SEQUENCE, &[info, &algorithm, &signature]) == der
+}
+
+/// An element of DER: its tag, its length in the shortest form, its content.
+fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut der = vec![tag];
+    match u8::try_from(length) {
+        Ok(short) if short < 0x80 => der.push(short),
+        _ => {
+            let bytes = length.to_be_bytes();
+            let digits: Vec<u8> = bytes.into_iter().skip_while(|byte| *byte == 0).collect();
+            der.push(0x80 | u8::try_from(digits.len()).unwrap_or(0x7f));
+            der.extend(digits);
+        }
+    }
+    der.extend(parts.concat());
+    der
 }
 
 /// A bit string's octets. Keys and signatures are whole ones: a count of unused bits is outside of

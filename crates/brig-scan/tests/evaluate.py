@@ -464,15 +464,14 @@ def tracker(sources):
                     state(space, source, flaw, True, False, ALWAYS, flaw)
 
 def advisory_list(text):
-    flaws = []
-    for line in text.splitlines():
-        if line.startswith('['):
-            rest = line.split('] ', 1)[1]
-            record = rest.split(' ')[0]
-            flaws = [record] if 'security update' in rest else []
-        elif line.strip().startswith('{'):
-            flaws = re.findall(r'CVE-[0-9]+-[0-9]+', line)
-        else:
+    # An entry runs up to the next line that is not indented; its lines may stand in any order.
+    for entry in re.split(r'\n(?=\[)', text):
+        head, *lines = entry.splitlines()
+        rest = head.split('] ', 1)[1]
+        record = rest.split(' ')[0]
+        braces = [line for line in lines if line.strip().startswith('{')]
+        flaws = re.findall(r'CVE-[0-9]+-[0-9]+', braces[0]) if braces else [record] if 'security update' in rest else []
+        for line in lines:
             m = re.match(r'\s+(?:\[(\w+)\] )?- (\S+) (\S+)', line)
             if not m:
                 continue

@@ -273,6 +273,65 @@ fn compile(rules: &[Rule]) -> Vec<libc::sock_filter> {
 mod tests {
     use super::*;
 
+    /// Filters belong to threads, so one of its own shows what a whole process would meet.
+    #[test]
+    fn nothing_can_be_opened_and_threads_can_be_started() {
+        let outcome = std::thread::spawn(|| {
+            privileges().unwrap();
+            system_calls(Reach::OpenOnly).unwrap();
+            let opened = File::open("/etc/passwd").map(|_| ()).map_err(|error| error.kind());
+            let inner = std::thread::spawn(|| vec![1_u8; 4 << 20].len()).join().unwrap();
+            (opened, inner)
+        })
+        .join()
+        .unwrap();
+        assert_eq!(outcome, (Err(io::ErrorKind::PermissionDenied), 4 << 20));
+    }
+
+    #[test]
+    fn below_a_directory_files_can_be_read_and_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "x").unwrap();
+        let handle = File::open(dir.path()).unwrap();
+        let path = dir.path().join("a");
+        let outcome = std::thread::spawn(move || {
+            privileges().unwrap();
+            system_calls(Reach::Below(std::os::fd::AsFd::as_fd(&handle))).unwrap();
+            let write = std::fs::OpenOptions::new().write(true).open(&path);
+            let create = File::create(path.with_extension("new"));
+            (
+                std::fs::read(&path).unwrap(),
+                write.map(|_| ()).map_err(|error| error.kind()),
+                create.map(|_| ()).map_err(|error| error.kind()),
+            )
+        })
+        .join()
+        .unwrap();
+        let refused = Err(io::ErrorKind::PermissionDenied);
+        assert_eq!(outcome, (b"x".to_vec(), refused, refused));
+    }
+
+    /// Started by the test below: the filter must end it.
+    #[test]
+    #[ignore = "ends its process"]
+    fn makes_a_socket() {
+        privileges().unwrap();
+        system_calls(Reach::OpenOnly).unwrap();
+        let _ = std::os::unix::net::UnixDatagram::unbound();
+    }
+
+    #[test]
+    fn a_socket_ends_the_process() {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "confine::tests::makes_a_socket", "--ignored"])
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGSYS));
+    }
+
     #[test]
     fn every_jump_of_the_filter_lands_inside() {
         for reach in [Reach::OpenOnly, Reach::Below(rustix::stdio::stdin())] {

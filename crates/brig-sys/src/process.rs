@@ -23,7 +23,7 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
 }
 
 fn stat(pid: i32) -> io::Result<(u8, u64)> {
-    read_stat(pid, |line| parse_stat(line))
+    read_stat(pid, parse_stat)
 }
 
 fn read_stat<T>(pid: i32, parse: impl FnOnce(&[u8]) -> Option<T>) -> io::Result<T> {

@@ -33,7 +33,6 @@ impl Output {
     /// # Panics
     /// When the command failed.
     #[track_caller]
-    #[must_use]
     pub fn ok(&self) -> &str {
         assert_eq!(
             self.code, 0,
@@ -48,7 +47,6 @@ impl Output {
     /// # Panics
     /// When it ended in another way.
     #[track_caller]
-    #[must_use]
     pub fn fails(&self, code: i32) -> &str {
         assert_eq!(
             self.code, code,

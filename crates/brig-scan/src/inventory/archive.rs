@@ -78,7 +78,7 @@ pub(super) fn read_archive(
         let place = Place { file, offset: 0, size };
         let links = thread::scope(|scope| {
             let source = PlaceReader::new(place);
-            let pieces = decompress::start(scope, source, compression, options.limits, size);
+            let pieces = decompress::start(scope, source, compression, options.limits, size)?;
             let mut walker = Walker::new(ReadStream::new(pieces));
             index(&mut walker, &options.limits, &mut |name, walker, size| {
                 if size <= MAX_JSON && looks_small(&name) {
@@ -113,6 +113,8 @@ pub(super) fn read_layout(dir: &File, options: &Options) -> Result<Inventory, Sc
 }
 
 type Links = BTreeMap<String, Member>;
+/// What is done with a member: its name, the walker that stands before its content, its size.
+type EachMember<'e, S> = dyn FnMut(String, &mut Walker<S>, u64) -> Result<(), ScanError> + 'e;
 
 /// A member of a plain archive.
 enum Member {
@@ -125,7 +127,7 @@ enum Member {
 fn index<S: Stream>(
     walker: &mut Walker<S>,
     limits: &Limits,
-    each: &mut dyn FnMut(String, &mut Walker<S>, u64) -> Result<(), ScanError>,
+    each: &mut EachMember<'_, S>,
 ) -> Result<Links, ScanError> {
     let mut links = Links::new();
     let mut entries = 0_u64;
@@ -370,7 +372,7 @@ fn read_one(
     } else {
         thread::scope(|scope| {
             let source = PlaceReader::new(*place);
-            let pieces = decompress::start(scope, source, kind, options.limits, place.size);
+            let pieces = decompress::start(scope, source, kind, options.limits, place.size)?;
             read_checked(pieces, index, &wanted.diff_id, options)
         })?
     };
@@ -390,9 +392,8 @@ fn read_checked(
     let found = layer::read_layer(&mut metered, &options.limits);
     let mut found = found.map_err(decompress::explain)?;
     found.size = metered.count;
-    match metered.hash {
-        Some(hash) => compare(index, expected, hash)?,
-        None => {}
+    if let Some(hash) = metered.hash {
+        compare(index, expected, hash)?;
     }
     Ok(found)
 }
@@ -476,7 +477,7 @@ impl Store for Packed<'_> {
         thread::scope(|scope| {
             let source = PlaceReader::new(self.place);
             let size = self.place.size;
-            let pieces = decompress::start(scope, source, self.compression, options.limits, size);
+            let pieces = decompress::start(scope, source, self.compression, options.limits, size)?;
             let mut walker = Walker::new(ReadStream::new(pieces));
             index(&mut walker, &options.limits, &mut |name, walker, size| {
                 for &at in places.get(name.as_str()).into_iter().flatten().take(1) {

@@ -70,17 +70,25 @@ pub(super) struct Pieces {
 }
 
 /// Begins to decompress.
+///
+/// # Errors
+/// [`ScanError::Thread`].
 pub(super) fn start<'s, R: Read + Send + 's>(
     scope: &'s Scope<'s, '_>,
     source: R,
     compression: Compression,
     limits: Limits,
     compressed: u64,
-) -> Pieces {
+) -> Result<Pieces, ScanError> {
     let (full, pieces) = sync_channel(PIECES);
     let (empty, spare) = channel();
-    scope.spawn(move || feed(source, compression, limits, compressed, &full, &spare));
-    Pieces { pieces, empty, piece: Vec::new(), at: 0 }
+    std::thread::Builder::new()
+        .name("brig-unpack".to_owned())
+        .spawn_scoped(scope, move || {
+            feed(source, compression, limits, compressed, &full, &spare);
+        })
+        .map_err(ScanError::Thread)?;
+    Ok(Pieces { pieces, empty, piece: Vec::new(), at: 0 })
 }
 
 fn feed<R: Read>(

@@ -160,6 +160,9 @@ pub enum ScanError {
         /// The bound.
         limit: u64,
     },
+    /// A thread could not be started.
+    #[error("a thread could not be started: is the memory enough?")]
+    Thread(#[source] io::Error),
     /// A bill of materials could not be read.
     #[error("the bill of materials cannot be read")]
     Sbom(#[source] sbom::SbomError),

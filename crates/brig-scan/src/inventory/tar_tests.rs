@@ -24,7 +24,9 @@ fn sum(block: &mut [u8]) {
     block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
 }
 
-fn walk_all(bytes: &[u8]) -> Result<Vec<(String, Kind, u64, Vec<u8>)>, ScanError> {
+type Found = (String, Kind, u64, Vec<u8>);
+
+fn walk_all(bytes: &[u8]) -> Result<Vec<Found>, ScanError> {
     let mut walker = Walker::new(ReadStream::new(bytes));
     let mut found = Vec::new();
     while let Some(entry) = walker.next()? {

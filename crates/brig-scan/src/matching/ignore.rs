@@ -121,8 +121,8 @@ fn holds(entry: &Entry, today: &str) -> bool {
 
 fn applies(entry: &Entry, finding: &Finding, package: &Package) -> bool {
     let named = entry.id == finding.id
-        || finding.aliases.iter().any(|alias| *alias == entry.id)
-        || finding.advisories.iter().any(|advisory| *advisory == entry.id);
+        || finding.aliases.contains(&entry.id)
+        || finding.advisories.contains(&entry.id);
     named
         && (entry.packages.is_empty()
             || entry

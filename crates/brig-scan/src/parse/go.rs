@@ -71,7 +71,7 @@ fn search<R: ReadAt + ?Sized>(file: &R, offset: u64, size: u64) -> Result<Option
     let bytes = exact(file, offset, length)?;
     Ok(memchr::memmem::find_iter(&bytes, MAGIC)
         .map(|at| offset + at as u64)
-        .find(|at| (at - offset) % ALIGN == 0))
+        .find(|at| (at - offset).is_multiple_of(ALIGN)))
 }
 
 fn read<R: ReadAt + ?Sized>(file: &R, program: &Program, at: u64) -> Result<BuildInfo, ParseError> {
@@ -184,15 +184,47 @@ pub fn packages(info: &BuildInfo, path: &str) -> Result<Parsed, ParseError> {
             _ => {}
         }
     }
+    let flags = info.modules.lines().find_map(|line| line.strip_prefix("build\t-ldflags="));
     for (name, version) in modules {
-        // A main module that was built from a working copy, or a replacement by a folder: nobody
-        // can say which version it is.
-        if version.is_empty() || version == "(devel)" {
+        // A main module that was built from a working copy says its version in the linker's flags
+        // or nowhere; a replacement by a folder has none.
+        let version = match version {
+            "(devel)" => flags.and_then(linked_version).unwrap_or_default(),
+            version => version,
+        };
+        if version.is_empty() {
             continue;
         }
         parsed.push(package(Ecosystem::Go, name, version, path, EvidenceKind::Binary))?;
     }
     Ok(parsed)
+}
+
+/// The version that a release sets in a variable: `-X main.version=1.2.3`.
+fn linked_version(flags: &str) -> Option<&str> {
+    let mut words = flags.split([' ', '"', '\'', '\\']).filter(|word| !word.is_empty());
+    let mut found = None;
+    while let Some(word) = words.next() {
+        let setting = match word {
+            "-X" => words.next(),
+            word => word.strip_prefix("-X="),
+        };
+        let Some((variable, value)) = setting.and_then(|setting| setting.split_once('=')) else {
+            continue;
+        };
+        let (package, name) = variable.rsplit_once('.').unwrap_or(("", variable));
+        let digits = value.strip_prefix('v').unwrap_or(value);
+        let like_a_version =
+            digits.starts_with(|c: char| c.is_ascii_digit()) && digits.contains('.');
+        if !name.eq_ignore_ascii_case("version") || !like_a_version {
+            continue;
+        }
+        if package == "main" {
+            return Some(value);
+        }
+        found = found.or(Some(value));
+    }
+    found
 }
 
 /// `go1.21rc2` as semantic versioning writes it: `1.21.0-rc.2`. None for a compiler between
@@ -310,6 +342,23 @@ mod tests {
         let segment = Segment { address: base, offset: 0, size, writable: true };
         let parts = Program { sections: Vec::new(), segments: vec![segment] };
         expected(&program(&file[..], &parts, "x").unwrap());
+    }
+
+    #[test]
+    fn a_release_says_its_version_in_the_flags() {
+        for (flags, version) in [
+            (
+                "\"-w -X a.b/c.Version=v1.0.0 -X main.version=1.18.1 -X main.commit=x\"",
+                Some("1.18.1"),
+            ),
+            ("\"-X=a.b/c.Version=v1.0.0\"", Some("v1.0.0")),
+            ("\"-X 'main.version=1.0.0' -s\"", Some("1.0.0")),
+            ("\"-X main.version=dev\"", None),
+            ("\"-X main.goversion=1.2\"", None),
+            ("-X", None),
+        ] {
+            assert_eq!(linked_version(flags), version, "{flags}");
+        }
     }
 
     #[test]

@@ -38,9 +38,7 @@ pub fn manifest(bytes: &[u8], path: &str) -> Result<Parsed, ParseError> {
     let mut found = package(Ecosystem::Npm, name, version, path, EvidenceKind::Installed);
     found.licenses = match &manifest.license {
         Some(Value::String(license)) => licenses([license.as_str()]),
-        Some(Value::Object(object)) => {
-            licenses(object.get("type").and_then(Value::as_str).into_iter())
-        }
+        Some(Value::Object(object)) => licenses(object.get("type").and_then(Value::as_str)),
         _ => Vec::new(),
     };
     parsed.push(found)?;

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::dispatcher::status::store_failed;
 use super::keys::KeyManager;
+use super::leading::manager_claim;
 use crate::error::SwarmError;
 use crate::grpc::authorize::caller;
 use crate::replica::{self, Replica};
@@ -69,8 +70,13 @@ impl Members {
             let issued =
                 replica::issue(&authority, &request.member_csr, &request.client_csr, peer.ip())
                     .map_err(failed)?;
+            let is_former = |other: &str| {
+                let manager = self.store.view().get::<Node>(other).filter(|it| is_manager(it));
+                let is_there = self.replica.live.get(&manager_claim(other)).is_some();
+                manager.is_none() && !is_there
+            };
             let (member, members) =
-                self.replica.add(node, &request.peer_url).await.map_err(failed)?;
+                self.replica.add(node, &request.peer_url, is_former).await.map_err(failed)?;
             answer.store_ca = authority.cert_pem().to_vec();
             answer.member_certificate = issued.member;
             answer.client_certificate = issued.client;

@@ -393,11 +393,13 @@ impl Replica {
     }
 
     /// Adds a member that only listens, for a manager whose member has this address. One that is
-    /// there already, from an attempt before, makes place.
+    /// there already, from an attempt before, makes place. So does that of a former manager: one
+    /// that is gone for good would keep the others from taking anybody in.
     pub(crate) async fn add(
         &self,
         node: &str,
         peer_url: &str,
+        is_former: impl Fn(&str) -> bool,
     ) -> Result<(MemberInfo, Vec<MemberInfo>), SwarmError> {
         let client = self.client().ok_or(SwarmError::NotManager)?;
         let until = Instant::now() + CHANGE_PATIENCE;
@@ -409,7 +411,10 @@ impl Replica {
                     let is_same =
                         member.name == node || member.peer_urls.iter().any(|url| url == peer_url);
                     // There is room for one learner, and this one's manager never started it.
-                    is_same || (is_late && member.is_learner && member.name.is_empty())
+                    let is_former = !member.name.is_empty()
+                        && member.name != self.node
+                        && is_former(&member.name);
+                    is_same || is_former || (is_late && member.is_learner && member.name.is_empty())
                 });
                 if let Some(earlier) = earlier {
                     client.remove(earlier.id, CALL).await?;

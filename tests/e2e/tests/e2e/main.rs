@@ -19,6 +19,7 @@ mod enrolment_relay;
 mod errors;
 mod external_ca;
 mod files;
+mod full_store;
 mod hostile;
 mod image_transfer;
 mod images;

@@ -18,7 +18,7 @@ const WORDS: [&str; 16] = [
     "wd-secret-value-02",
     "wd-config-name-03",
     "wd-config-value-04",
-    "wd-network-name-05",
+    "wd-user-05",
     "wd-service-name-06",
     "wd-service-label-07",
     "wd-container-label-08",
@@ -42,7 +42,7 @@ fn fill(node: &HostNode) {
         secret_value,
         config,
         config_value,
-        network,
+        user,
         service,
         service_label,
         container_label,
@@ -59,7 +59,6 @@ fn fill(node: &HostNode) {
     let made = ["secret", "create", "--label", &label(secret_label), secret, "-"];
     let _ = client.run_with(&made, secret_value.as_bytes()).ok();
     let _ = client.run_with(&["config", "create", config, "-"], config_value.as_bytes()).ok();
-    let _ = client.run(&["network", "create", "-d", "overlay", network]).ok();
     let _ = client.run(&["node", "update", "--label-add", &label(node_label), "self"]).ok();
     let _ = client
         .run(&[
@@ -80,10 +79,10 @@ fn fill(node: &HostNode) {
             secret,
             "--config",
             config,
-            "--network",
-            network,
             "--mount",
             &format!("type=volume,src={target},dst=/{target}"),
+            "--user",
+            user,
             "--hostname",
             host_name,
             "--constraint",

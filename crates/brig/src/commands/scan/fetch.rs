@@ -82,7 +82,8 @@ async fn get(uri: &Uri) -> Result<(http::StatusCode, Option<String>, File)> {
     let http = |source| Error::Http { what: "fetching a feed", source };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-    let driver = tokio::task::spawn(connection);
+    let mut driver = tokio::task::JoinSet::new();
+    driver.spawn(connection);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let request = Request::get(path)
         .header(HOST, uri.authority().map_or(host, |authority| authority.as_str()))
@@ -101,7 +102,11 @@ async fn get(uri: &Uri) -> Result<(http::StatusCode, Option<String>, File)> {
         let mut file = super::source::unnamed().map_err(keep)?;
         let status = answer.status();
         let mut size = 0_u64;
-        while status == 200 {
+        let wanted = status == 200;
+        loop {
+            if !wanted {
+                break;
+            }
             let frame = tokio::time::timeout(PATIENCE, answer.frame()).await.map_err(|_| late())?;
             let Some(frame) = frame else { break };
             if let Ok(data) = frame.map_err(http)?.into_data() {
@@ -116,7 +121,7 @@ async fn get(uri: &Uri) -> Result<(http::StatusCode, Option<String>, File)> {
         Ok((status, location, file))
     }
     .await;
-    driver.abort();
+    driver.shutdown().await;
     result
 }
 
