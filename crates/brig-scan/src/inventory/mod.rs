@@ -12,6 +12,7 @@ pub mod merge;
 pub mod tree;
 
 mod decompress;
+mod image;
 mod tar;
 
 use std::fs::File;
