@@ -182,10 +182,11 @@ mod tests {
     #[test]
     fn bodies_are_what_the_clients_read() {
         let body = Fault::invalid_update(Invalid::Root, "no").body();
+        let detail = json!({"Name": "ErrBadRoot", "Error": {"Msg": "no"}});
+        let message = "Update sent by the client is invalid.";
         assert_eq!(
-            body,
-            "{\"errors\":[{\"code\":\"INVALID_UPDATE\",\"message\":\"Update sent by the client is \
-             invalid.\",\"detail\":{\"Error\":{\"Msg\":\"no\"},\"Name\":\"ErrBadRoot\"}}]}\n"
+            serde_json::from_slice::<Value>(&body).unwrap(),
+            json!({"errors": [{"code": "INVALID_UPDATE", "message": message, "detail": detail}]})
         );
         let body = Fault::no_filename().body();
         assert_eq!(

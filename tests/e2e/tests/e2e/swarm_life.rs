@@ -33,7 +33,13 @@ impl Life {
         let token = self.node(through).ok(&["swarm", "join-token", "-q", "manager"]);
         let peer = format!("{}:2377", self.node(through).address);
         let address = ["--advertise-addr", &node.address];
-        let _ = node.ok(&[&["swarm", "join", "--token", &token][..], &address, &[&peer]].concat());
+        let words = [&["swarm", "join", "--token", &token][..], &address, &[&peer]].concat();
+        let joining = node.client().run(&words);
+        // A store that is given another authority just then takes nobody in before it is done, which
+        // may take longer than docker's join waits for.
+        if !joining.stderr.contains("will continue in the background") {
+            let _ = joining.ok();
+        }
         self.managers.insert(host, self.work.add(&node, 1));
         self.all_go_on();
         self.say(&format!("host {host} is a manager"));
