@@ -22,6 +22,7 @@ start() {
 brig() { local n=$1; shift; "$vm" -n "$n" exec brig -H unix:///run/brig.sock "$@"; }
 # Writes through machine $1 until it is gone; this machine knows what was acknowledged.
 write() {
+  : >"$work/$2"
   "$vm" -n "$1" exec bash --norc -c 'n=0; while :; do n=$((n + 1))
     printf "%0*d" $((n * 37 % 4000)) 0 | brig -H unix:///run/brig.sock config create "'"$2"'-$n" - >/dev/null 2>&1 &&
       echo "'"$2"'-$n"
