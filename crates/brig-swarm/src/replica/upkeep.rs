@@ -38,6 +38,7 @@ const LEARNER_PATIENCE: Duration = Duration::from_secs(600);
 pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
     let mut certificates = Instant::now() + CERTIFICATES_EVERY;
     let mut looked: Option<Instant> = None;
+    let mut was_full = false;
     loop {
         if let Some(client) = replica.client().filter(|_| replica.has_members())
             && looked.is_none_or(|looked| looked.elapsed() >= EVERY)
@@ -49,6 +50,15 @@ pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
             } else {
                 replica.look_for_own(&members);
             }
+            // Nobody can become the leader in a store that takes no claims.
+            let full = is_full(&client).await;
+            if full && was_full {
+                tracing::warn!("the store is full, and nobody who leads makes room");
+                if let Err(error) = make_room(&client, &members).await {
+                    tracing::warn!(error = %brig_types::error::chain(&error), "cannot make room in the store");
+                }
+            }
+            was_full = full;
             let mut endpoints: Vec<String> = client.endpoints().into_iter().take(1).collect();
             let others = members.iter().filter(|member| member.name != replica.node);
             endpoints.extend(
@@ -164,13 +174,27 @@ async fn look(
     if full || Instant::now() >= seen.sizes {
         seen.sizes = Instant::now() + SIZES_EVERY;
         if full {
-            // Only history is given up: until then nothing can be removed either.
-            client.compact(COMPACT).await?;
+            make_room(client, &members).await?;
+        } else {
+            give_back(client, &members, false).await?;
         }
-        give_back(client, &members, full).await?;
-        for (member, _) in alarms.iter().filter(|(_, is_space)| *is_space) {
-            client.disarm(*member, CALL).await?;
-        }
+    }
+    Ok(())
+}
+
+async fn is_full(client: &EtcdClient) -> bool {
+    client.alarms(CALL).await.is_ok_and(|alarms| alarms.iter().any(|(_, is_space)| *is_space))
+}
+
+/// Ends the alarm of a store that has no space left. Two managers may do it at once: what one has
+/// done is nothing to the other.
+async fn make_room(client: &EtcdClient, members: &[MemberInfo]) -> Result<(), EtcdError> {
+    // Only history is given up: until then nothing can be removed either.
+    client.compact(COMPACT).await?;
+    give_back(client, members, true).await?;
+    let alarms = client.alarms(CALL).await?;
+    for (member, _) in alarms.iter().filter(|(_, is_space)| *is_space) {
+        client.disarm(*member, CALL).await?;
     }
     Ok(())
 }
