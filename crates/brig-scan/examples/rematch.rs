@@ -10,7 +10,7 @@ use std::time::Instant;
 use brig_scan::db::Index;
 use brig_scan::distribution::Distribution;
 use brig_scan::matching::{Options, judge};
-use brig_scan::package::{Ecosystem, Evidence, EvidenceKind, Inventory, Package};
+use brig_scan::package::{Ecosystem, EvidenceKind, Inventory, Package};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -46,19 +46,8 @@ fn packages(
     for name in space.package_names()? {
         for row in space.rows(name, &mut 0)?.iter().take(2) {
             let fixed = index.intervals(row)?.iter().find_map(|interval| interval.fixed());
-            packages.push(Package {
-                ecosystem,
-                name: name.to_owned(),
-                version: fixed.unwrap_or("1.0").to_owned(),
-                source: None,
-                arch: None,
-                licenses: Vec::new(),
-                vendor: None,
-                module: None,
-                layer: None,
-                evidence: Evidence { path: "x".to_owned(), kind: EvidenceKind::Database },
-                owned_by: None,
-            });
+            let version = fixed.unwrap_or("1.0");
+            packages.push(Package::new(ecosystem, name, version, "x", EvidenceKind::Database));
         }
     }
     Ok(packages)
@@ -72,15 +61,6 @@ fn inventory(pool: &[Vec<Package>], seed: usize) -> Inventory {
         inventory.packages.extend(chosen.cloned());
     }
     inventory.sort();
-    inventory.distribution = Some(Distribution {
-        id: "debian".to_owned(),
-        like: Vec::new(),
-        version: Some("12".to_owned()),
-        codename: None,
-        point_release: None,
-        pretty_name: None,
-        known_by: Vec::new(),
-        contradicted_by: Vec::new(),
-    });
+    inventory.distribution = Some(Distribution::new("debian", Some("12")));
     inventory
 }

@@ -31,6 +31,20 @@ pub struct Distribution {
 }
 
 impl Distribution {
+    /// A distribution of which nothing but its name and version is known.
+    pub fn new(id: impl Into<String>, version: Option<&str>) -> Self {
+        Self {
+            id: id.into(),
+            like: Vec::new(),
+            version: version.map(str::to_owned),
+            codename: None,
+            point_release: None,
+            pretty_name: None,
+            known_by: Vec::new(),
+            contradicted_by: Vec::new(),
+        }
+    }
+
     /// The first number of the version: `9` of `9.3`.
     #[must_use]
     pub fn major(&self) -> Option<&str> {
@@ -62,16 +76,7 @@ mod tests {
     use super::*;
 
     fn version(version: Option<&str>) -> Distribution {
-        Distribution {
-            id: "x".to_owned(),
-            like: Vec::new(),
-            version: version.map(str::to_owned),
-            codename: Some("name".to_owned()),
-            point_release: None,
-            pretty_name: None,
-            known_by: Vec::new(),
-            contradicted_by: Vec::new(),
-        }
+        Distribution { codename: Some("name".to_owned()), ..Distribution::new("x", version) }
     }
 
     #[test]

@@ -162,6 +162,31 @@ pub struct Package {
     pub owned_by: Option<String>,
 }
 
+impl Package {
+    /// A package with nothing but its identity and what proves it.
+    pub fn new(
+        ecosystem: Ecosystem,
+        name: impl Into<String>,
+        version: impl Into<String>,
+        path: impl Into<String>,
+        kind: EvidenceKind,
+    ) -> Self {
+        Self {
+            ecosystem,
+            name: name.into(),
+            version: version.into(),
+            source: None,
+            arch: None,
+            licenses: Vec::new(),
+            vendor: None,
+            module: None,
+            layer: None,
+            evidence: Evidence { path: path.into(), kind },
+            owned_by: None,
+        }
+    }
+}
+
 /// Something that was not read to its end, so that a silence about it means nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Unread {

@@ -345,35 +345,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::package::{Evidence, EvidenceKind};
+    use crate::package::EvidenceKind;
 
     fn package(ecosystem: Ecosystem, name: &str, version: &str) -> Package {
-        Package {
-            ecosystem,
-            name: name.to_owned(),
-            version: version.to_owned(),
-            source: None,
-            arch: None,
-            licenses: Vec::new(),
-            vendor: None,
-            module: None,
-            layer: None,
-            evidence: Evidence { path: String::new(), kind: EvidenceKind::Database },
-            owned_by: None,
-        }
+        Package::new(ecosystem, name, version, "", EvidenceKind::Database)
     }
 
     fn bookworm() -> Distribution {
-        Distribution {
-            id: "debian".to_owned(),
-            like: Vec::new(),
-            version: Some("12".to_owned()),
-            codename: None,
-            point_release: None,
-            pretty_name: None,
-            known_by: Vec::new(),
-            contradicted_by: Vec::new(),
-        }
+        Distribution::new("debian", Some("12"))
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::time::Instant;
 use brig_scan::db::{Collector, Feed, Index, import};
 use brig_scan::distribution::Distribution;
 use brig_scan::matching::{Options, judge};
-use brig_scan::package::{Ecosystem, Evidence, EvidenceKind, Inventory, Package};
+use brig_scan::package::{Ecosystem, EvidenceKind, Inventory, Package};
 
 /// Probes of one space; more are thinned out evenly.
 const MAX_PROBES: usize = 150;
@@ -83,32 +83,14 @@ fn host(space: &str) -> Option<(Ecosystem, Option<Distribution>)> {
     // Unstable has a codename only.
     let numbered = release.starts_with(|c: char| c.is_ascii_digit());
     let distribution = Distribution {
-        id: id.to_owned(),
-        like: Vec::new(),
-        version: numbered.then(|| release.to_owned()),
         codename: (!numbered).then(|| release.to_owned()),
-        point_release: None,
-        pretty_name: None,
-        known_by: Vec::new(),
-        contradicted_by: Vec::new(),
+        ..Distribution::new(id, Some(release).filter(|_| numbered))
     };
     Some((ecosystem, Some(distribution)))
 }
 
 fn package(ecosystem: Ecosystem, name: &str, version: &str) -> Package {
-    Package {
-        ecosystem,
-        name: name.to_owned(),
-        version: version.to_owned(),
-        source: None,
-        arch: None,
-        licenses: Vec::new(),
-        vendor: None,
-        module: None,
-        layer: None,
-        evidence: Evidence { path: "x".to_owned(), kind: EvidenceKind::Database },
-        owned_by: None,
-    }
+    Package::new(ecosystem, name, version, "x", EvidenceKind::Database)
 }
 
 /// Each bound of each statement, and something just beside it.

@@ -14,7 +14,7 @@ use super::{Limits, ScanError};
 use crate::package::{DETECTOR_VERSION, Ecosystem, INVENTORY_FORMAT, Package};
 use crate::parse::{
     self, Owned, ParseError, Parsed, ReadAt, binary, cargo, dotnet, dpkg, exact, go, java, lock,
-    node, php, python, rpm, ruby,
+    node, php, python, read_part, rpm, ruby,
 };
 
 /// A prefix of names that say what a layer removes (OCI image spec, "Whiteouts").
@@ -138,12 +138,7 @@ impl ReadAt for Place<'_> {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let wanted = buf.len().min(left);
-        match buf.get_mut(..wanted) {
-            Some(buf) if wanted > 0 => self.file.read_at(buf, self.offset.saturating_add(offset)),
-            _ => Ok(0),
-        }
+        read_part(self.offset, self.size, buf, offset, |buf, at| self.file.read_at(buf, at))
     }
 }
 
@@ -156,14 +151,14 @@ enum Content<'a> {
 impl ReadAt for Content<'_> {
     fn size(&self) -> u64 {
         match self {
-            Self::Held(bytes) => bytes.len() as u64,
+            Self::Held(bytes) => bytes.size(),
             Self::Place(place) => place.size,
         }
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         match self {
-            Self::Held(bytes) => bytes.as_slice().read_at(buf, offset),
+            Self::Held(bytes) => bytes.read_at(buf, offset),
             Self::Place(place) => place.read_at(buf, offset),
         }
     }

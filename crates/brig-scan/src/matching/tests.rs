@@ -20,38 +20,14 @@ fn osv(id: &str, ecosystem: &str, name: &str, events: &str, more: &str) -> Strin
 }
 
 fn package(ecosystem: Ecosystem, name: &str, version: &str) -> Package {
-    Package {
-        ecosystem,
-        name: name.to_owned(),
-        version: version.to_owned(),
-        source: None,
-        arch: None,
-        licenses: Vec::new(),
-        vendor: None,
-        module: None,
-        layer: None,
-        evidence: crate::package::Evidence {
-            path: "somewhere".to_owned(),
-            kind: EvidenceKind::Database,
-        },
-        owned_by: None,
-    }
+    Package::new(ecosystem, name, version, "somewhere", EvidenceKind::Database)
 }
 
 fn inventory(distribution: Option<(&str, &str)>, packages: Vec<Package>) -> Inventory {
     let mut inventory = Inventory::empty();
     inventory.packages = packages;
     inventory.sort();
-    inventory.distribution = distribution.map(|(id, version)| Distribution {
-        id: id.to_owned(),
-        like: Vec::new(),
-        version: Some(version.to_owned()),
-        codename: None,
-        point_release: None,
-        pretty_name: None,
-        known_by: Vec::new(),
-        contradicted_by: Vec::new(),
-    });
+    inventory.distribution = distribution.map(|(id, version)| Distribution::new(id, Some(version)));
     inventory
 }
 

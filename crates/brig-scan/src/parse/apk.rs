@@ -1,8 +1,8 @@
 //! Alpine's database of installed packages (apk-tools, "apkv2 installed database").
 
-use crate::package::{Ecosystem, EvidenceKind, Source};
+use crate::package::{Ecosystem, EvidenceKind, Package, Source};
 
-use super::{MAX_FIELD, ParseError, Parsed, licenses, may_hold_package, package, path_key};
+use super::{MAX_FIELD, ParseError, Parsed, licenses, may_hold_package, path_key};
 
 #[derive(Default)]
 struct Record<'a> {
@@ -72,7 +72,7 @@ fn finish(record: Record<'_>, path: &str, parsed: &mut Parsed) -> Result<(), Par
         return Ok(());
     }
     let mut found =
-        package(Ecosystem::Apk, record.name, record.version, path, EvidenceKind::Database);
+        Package::new(Ecosystem::Apk, record.name, record.version, path, EvidenceKind::Database);
     let origin = if record.origin.is_empty() { record.name } else { record.origin };
     if origin.len() <= MAX_FIELD {
         found.source = Some(Source { name: origin.to_owned(), version: record.version.to_owned() });

@@ -5,10 +5,10 @@ use std::io::Read as _;
 
 use serde::Deserialize;
 
-use crate::package::{Ecosystem, EvidenceKind};
+use crate::package::{Ecosystem, EvidenceKind, Package};
 
 use super::binary::Program;
-use super::{ParseError, Parsed, ReadAt, exact, package};
+use super::{ParseError, Parsed, ReadAt, exact};
 
 const SECTION: &str = ".dep-v0";
 /// Largest section, in bytes.
@@ -67,7 +67,7 @@ pub fn audit(section: &[u8], path: &str) -> Result<Parsed, ParseError> {
         if found.kind.as_deref().is_some_and(|kind| kind != "runtime") {
             continue;
         }
-        parsed.push(package(
+        parsed.push(Package::new(
             Ecosystem::Cargo,
             found.name,
             found.version,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::package::{Ecosystem, EvidenceKind};
+use crate::package::{Ecosystem, EvidenceKind, Package};
 
-use super::{ParseError, Parsed, package};
+use super::{ParseError, Parsed};
 
 #[derive(Deserialize)]
 struct Dependencies {
@@ -35,7 +35,7 @@ pub fn dependencies(bytes: &[u8], path: &str) -> Result<Parsed, ParseError> {
         }
         match key.rsplit_once('/') {
             Some((name, version)) => {
-                parsed.push(package(
+                parsed.push(Package::new(
                     Ecosystem::NuGet,
                     name,
                     version,

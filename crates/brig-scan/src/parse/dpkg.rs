@@ -3,7 +3,7 @@
 
 use crate::package::{Ecosystem, EvidenceKind, Package, Source};
 
-use super::{MAX_FIELD, Owned, ParseError, Parsed, may_hold_package, package, path_key};
+use super::{MAX_FIELD, Owned, ParseError, Parsed, may_hold_package, path_key};
 
 /// States of `Status:` in which no file of the package is there.
 const ABSENT: &[&str] = &["not-installed", "config-files"];
@@ -112,7 +112,7 @@ fn finish(
         return Ok(());
     }
     let mut found =
-        package(Ecosystem::Deb, stanza.package, stanza.version, path, EvidenceKind::Database);
+        Package::new(Ecosystem::Deb, stanza.package, stanza.version, path, EvidenceKind::Database);
     let source = source(stanza.source, &found);
     if source.name.len() <= MAX_FIELD && source.version.len() <= MAX_FIELD {
         found.source = Some(source);

@@ -1,9 +1,9 @@
 //! Go programs: the build information that the linker leaves in them (Go, debug/buildinfo).
 
-use crate::package::{Ecosystem, EvidenceKind};
+use crate::package::{Ecosystem, EvidenceKind, Package};
 
 use super::binary::Program;
-use super::{ParseError, Parsed, ReadAt, exact, package};
+use super::{ParseError, Parsed, ReadAt, exact};
 
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 const HEAD: usize = 32;
@@ -167,7 +167,7 @@ fn pointed<R: ReadAt + ?Sized>(
 pub fn packages(info: &BuildInfo, path: &str) -> Result<Parsed, ParseError> {
     let mut parsed = Parsed::default();
     if let Some(version) = release(&info.version) {
-        parsed.push(package(Ecosystem::Go, "stdlib", version, path, EvidenceKind::Binary))?;
+        parsed.push(Package::new(Ecosystem::Go, "stdlib", version, path, EvidenceKind::Binary))?;
     }
     let mut modules: Vec<(&str, &str)> = Vec::new();
     for line in info.modules.lines() {
@@ -195,7 +195,7 @@ pub fn packages(info: &BuildInfo, path: &str) -> Result<Parsed, ParseError> {
         if version.is_empty() {
             continue;
         }
-        parsed.push(package(Ecosystem::Go, name, version, path, EvidenceKind::Binary))?;
+        parsed.push(Package::new(Ecosystem::Go, name, version, path, EvidenceKind::Binary))?;
     }
     Ok(parsed)
 }

@@ -5,11 +5,11 @@
 
 use std::io::{self, Read};
 
-use rawzip::{CompressionMethod, ZipLocator};
+use rawzip::{CompressionMethod, ZipArchive, ZipLocator};
 
-use crate::package::{Ecosystem, EvidenceKind};
+use crate::package::{Ecosystem, EvidenceKind, Package};
 
-use super::{ParseError, Parsed, ReadAt, package};
+use super::{ParseError, Parsed, ReadAt, read_part};
 
 /// How deep archives may lie in archives.
 const MAX_DEPTH: usize = 6;
@@ -43,7 +43,7 @@ pub fn is_archive(path: &str) -> bool {
 /// [`ParseError`] when the outermost is no archive, or a bound was passed.
 pub fn archive(file: &dyn ReadAt, path: &str) -> Result<Parsed, ParseError> {
     let mut parsed = Parsed::default();
-    let mut budget = Budget { entries: MAX_ENTRIES, bytes: MAX_EXPANDED };
+    let mut budget = Budget::full();
     walk(file, path, 0, &mut budget, &mut parsed)?;
     Ok(parsed)
 }
@@ -53,26 +53,42 @@ struct Budget {
     bytes: u64,
 }
 
+impl Budget {
+    const fn full() -> Self {
+        Self { entries: MAX_ENTRIES, bytes: MAX_EXPANDED }
+    }
+
+    fn take_entry(&mut self) -> Result<(), ParseError> {
+        let left = self.entries.checked_sub(1);
+        self.entries =
+            left.ok_or(ParseError::Limit { what: "entries in an archive", limit: MAX_ENTRIES })?;
+        Ok(())
+    }
+}
+
+fn broken(error: rawzip::Error) -> ParseError {
+    ParseError::malformed(format!("it is no sound archive: {error}"))
+}
+
+fn open<'a>(file: &'a dyn ReadAt, buffer: &mut [u8]) -> Result<ZipArchive<Part<'a>>, ParseError> {
+    let size = file.size();
+    ZipLocator::new()
+        .locate_in_reader(Part { file, offset: 0, size }, buffer, size)
+        .map_err(|(_, error)| broken(error))
+}
+
 /// The content of one member of a zip archive.
 ///
 /// # Errors
 /// [`ParseError`] when it is no archive, or the member is too large.
 pub fn member(file: &dyn ReadAt, wanted: &str) -> Result<Option<Vec<u8>>, ParseError> {
-    let broken =
-        |error: rawzip::Error| ParseError::malformed(format!("it is no sound archive: {error}"));
-    let mut budget = Budget { entries: MAX_ENTRIES, bytes: MAX_EXPANDED };
-    let size = file.size();
+    let mut budget = Budget::full();
     let mut buffer = vec![0_u8; rawzip::RECOMMENDED_BUFFER_SIZE];
-    let archive = ZipLocator::new()
-        .locate_in_reader(Part { file, offset: 0, size }, &mut buffer, size)
-        .map_err(|(_, error)| broken(error))?;
+    let archive = open(file, &mut buffer)?;
     let mut found = None;
     let mut entries = archive.entries(&mut buffer);
     while let Some(entry) = entries.next_entry().map_err(broken)? {
-        budget.entries = budget
-            .entries
-            .checked_sub(1)
-            .ok_or(ParseError::Limit { what: "entries in an archive", limit: MAX_ENTRIES })?;
+        budget.take_entry()?;
         if entry.file_path().as_bytes() == wanted.as_bytes() {
             found = Some((entry.wayfinder(), entry.compression_method()));
         }
@@ -99,12 +115,7 @@ impl ReadAt for Part<'_> {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let wanted = buf.len().min(left);
-        match buf.get_mut(..wanted) {
-            Some(buf) if wanted > 0 => self.file.read_at(buf, self.offset.saturating_add(offset)),
-            _ => Ok(0),
-        }
+        read_part(self.offset, self.size, buf, offset, |buf, at| self.file.read_at(buf, at))
     }
 }
 
@@ -134,23 +145,14 @@ fn walk(
     budget: &mut Budget,
     parsed: &mut Parsed,
 ) -> Result<(), ParseError> {
-    let broken =
-        |error: rawzip::Error| ParseError::malformed(format!("it is no sound archive: {error}"));
-    let size = file.size();
-    let part = Part { file, offset: 0, size };
     let mut buffer = vec![0_u8; rawzip::RECOMMENDED_BUFFER_SIZE];
-    let archive = ZipLocator::new()
-        .locate_in_reader(part, &mut buffer, size)
-        .map_err(|(_, error)| broken(error))?;
+    let archive = open(file, &mut buffer)?;
     let mut names = Names::default();
     let mut nested = Vec::new();
     let mut texts = Vec::new();
     let mut entries = archive.entries(&mut buffer);
     while let Some(entry) = entries.next_entry().map_err(broken)? {
-        budget.entries = budget
-            .entries
-            .checked_sub(1)
-            .ok_or(ParseError::Limit { what: "entries in an archive", limit: MAX_ENTRIES })?;
+        budget.take_entry()?;
         let raw = entry.file_path();
         let Ok(name) = std::str::from_utf8(raw.as_bytes()) else { continue };
         let properties = name.starts_with("META-INF/maven/") && name.ends_with("/pom.properties");
@@ -179,7 +181,7 @@ fn walk(
         } else {
             format!("{}:{}", artifact.group, artifact.name)
         };
-        parsed.push(package(
+        parsed.push(Package::new(
             Ecosystem::Maven,
             name,
             artifact.version,
@@ -201,7 +203,7 @@ fn walk(
             walk(&part, &inner, depth + 1, budget, parsed)
         } else {
             match inflate(entry.reader(), method, MAX_NESTED, budget)? {
-                Some(bytes) => walk(&Memory(bytes), &inner, depth + 1, budget, parsed),
+                Some(bytes) => walk(&bytes, &inner, depth + 1, budget, parsed),
                 None => Err(ParseError::malformed("it cannot be decompressed")),
             }
         };
@@ -212,18 +214,6 @@ fn walk(
         }
     }
     Ok(())
-}
-
-struct Memory(Vec<u8>);
-
-impl ReadAt for Memory {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.as_slice().read_at(buf, offset)
-    }
 }
 
 /// The entry's content; `None` when it is damaged or of a method that Java does not know.
@@ -407,7 +397,7 @@ mod tests {
     const POM_PATH: &str = "META-INF/maven/org.apache.logging.log4j/log4j-core/pom.properties";
 
     fn read(bytes: Vec<u8>, path: &str) -> Result<Parsed, ParseError> {
-        archive(&Memory(bytes), path)
+        archive(&bytes, path)
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::package::{Ecosystem, EvidenceKind};
+use crate::package::{Ecosystem, EvidenceKind, Package};
 use crate::purl::normal_python_name;
 
-use super::{ParseError, Parsed, package};
+use super::{ParseError, Parsed};
 
 fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ParseError> {
     serde_json::from_slice(bytes)
@@ -55,7 +55,13 @@ pub fn npm(bytes: &[u8], path: &str) -> Result<Parsed, ParseError> {
         let Some((_, folder)) = place.rsplit_once("node_modules/") else { continue };
         if let Some(version) = entry.version.as_deref().filter(|_| !entry.link && !entry.dev) {
             let name = entry.name.as_deref().unwrap_or(folder);
-            parsed.push(package(Ecosystem::Npm, name, version, path, EvidenceKind::Declared))?;
+            parsed.push(Package::new(
+                Ecosystem::Npm,
+                name,
+                version,
+                path,
+                EvidenceKind::Declared,
+            ))?;
         }
     }
     if lock.packages.is_empty() {
@@ -78,7 +84,13 @@ fn old_npm(
         let (name, version) = aliased.unwrap_or((name, &entry.version));
         // Others are folders and addresses.
         if version.starts_with(|c: char| c.is_ascii_digit()) {
-            parsed.push(package(Ecosystem::Npm, name, version, path, EvidenceKind::Declared))?;
+            parsed.push(Package::new(
+                Ecosystem::Npm,
+                name,
+                version,
+                path,
+                EvidenceKind::Declared,
+            ))?;
         }
         old_npm(&entry.dependencies, path, parsed)?;
     }
@@ -101,7 +113,7 @@ pub fn tables(bytes: &[u8], path: &str, ecosystem: Ecosystem) -> Result<Parsed, 
             (Some(name), Some(version)) if registry => {
                 let name =
                     if ecosystem == Ecosystem::PyPi { normal_python_name(&name) } else { name };
-                parsed.push(package(ecosystem, name, version, path, EvidenceKind::Declared))
+                parsed.push(Package::new(ecosystem, name, version, path, EvidenceKind::Declared))
             }
             _ => Ok(()),
         };
@@ -148,7 +160,7 @@ pub fn requirements(bytes: &[u8], path: &str) -> Result<Parsed, ParseError> {
             continue;
         }
         let name = normal_python_name(name);
-        parsed.push(package(Ecosystem::PyPi, name, version, path, EvidenceKind::Declared))?;
+        parsed.push(Package::new(Ecosystem::PyPi, name, version, path, EvidenceKind::Declared))?;
     }
     Ok(parsed)
 }
@@ -175,7 +187,13 @@ pub fn pipfile(bytes: &[u8], path: &str) -> Result<Parsed, ParseError> {
     for (name, entry) in lock.default {
         if let Some(version) = entry.version.strip_prefix("==") {
             let name = normal_python_name(&name);
-            parsed.push(package(Ecosystem::PyPi, name, version, path, EvidenceKind::Declared))?;
+            parsed.push(Package::new(
+                Ecosystem::PyPi,
+                name,
+                version,
+                path,
+                EvidenceKind::Declared,
+            ))?;
         }
     }
     Ok(parsed)
@@ -202,7 +220,7 @@ pub fn gemfile(bytes: &[u8], path: &str) -> Result<Parsed, ParseError> {
         let Some((name, version)) = entry.split_once(" (") else { continue };
         let version = version.trim_end_matches(')');
         let version = version.split('-').next().unwrap_or(version);
-        parsed.push(package(Ecosystem::Gem, name, version, path, EvidenceKind::Declared))?;
+        parsed.push(Package::new(Ecosystem::Gem, name, version, path, EvidenceKind::Declared))?;
     }
     Ok(parsed)
 }
@@ -255,7 +273,7 @@ pub fn go_mod(bytes: &[u8], path: &str) -> Result<Parsed, ParseError> {
             Some(None) => continue,
             None => (name, version),
         };
-        parsed.push(package(Ecosystem::Go, found.0, found.1, path, EvidenceKind::Declared))?;
+        parsed.push(Package::new(Ecosystem::Go, found.0, found.1, path, EvidenceKind::Declared))?;
     }
     Ok(parsed)
 }
@@ -284,7 +302,7 @@ pub fn nuget(bytes: &[u8], path: &str) -> Result<Parsed, ParseError> {
     for (name, entry) in lock.dependencies.into_values().flatten() {
         if entry.kind != "Project" && !entry.resolved.is_empty() {
             let found =
-                package(Ecosystem::NuGet, name, entry.resolved, path, EvidenceKind::Declared);
+                Package::new(Ecosystem::NuGet, name, entry.resolved, path, EvidenceKind::Declared);
             parsed.push(found)?;
         }
     }

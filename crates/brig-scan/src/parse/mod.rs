@@ -21,7 +21,7 @@ pub mod ruby;
 use std::collections::BTreeMap;
 use std::io;
 
-use crate::package::{Ecosystem, Evidence, EvidenceKind, Package};
+use crate::package::Package;
 
 /// Longest name, version or other field of a package that is taken, in bytes.
 pub const MAX_FIELD: usize = 1024;
@@ -113,29 +113,6 @@ impl Parsed {
     }
 }
 
-/// A package with nothing but its identity.
-pub(crate) fn package(
-    ecosystem: Ecosystem,
-    name: impl Into<String>,
-    version: impl Into<String>,
-    path: &str,
-    kind: EvidenceKind,
-) -> Package {
-    Package {
-        ecosystem,
-        name: name.into(),
-        version: version.into(),
-        source: None,
-        arch: None,
-        licenses: Vec::new(),
-        vendor: None,
-        module: None,
-        layer: None,
-        evidence: Evidence { path: path.to_owned(), kind },
-        owned_by: None,
-    }
-}
-
 /// Licence names as they come, bounded.
 pub(crate) fn licenses<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     names
@@ -160,6 +137,22 @@ pub trait ReadAt {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 }
 
+/// Reads at a place of a part: the `size` bytes from `start` on of what `read` reads.
+pub(crate) fn read_part(
+    start: u64,
+    size: u64,
+    buf: &mut [u8],
+    offset: u64,
+    read: impl FnOnce(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let wanted = buf.len().min(left);
+    match buf.get_mut(..wanted) {
+        Some(buf) if wanted > 0 => read(buf, start.saturating_add(offset)),
+        _ => Ok(0),
+    }
+}
+
 impl ReadAt for [u8] {
     fn size(&self) -> u64 {
         self.len() as u64
@@ -173,6 +166,16 @@ impl ReadAt for [u8] {
             to.copy_from_slice(from);
         }
         Ok(count)
+    }
+}
+
+impl ReadAt for Vec<u8> {
+    fn size(&self) -> u64 {
+        self.as_slice().size()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.as_slice().read_at(buf, offset)
     }
 }
 
@@ -247,6 +250,7 @@ pub(crate) fn names(parsed: &Parsed) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::package::{Ecosystem, EvidenceKind};
 
     #[test]
     fn keys_do_not_care_for_the_merge_of_usr() {
@@ -270,7 +274,7 @@ mod tests {
         let mut parsed = Parsed::default();
         let long = "x".repeat(MAX_FIELD + 1);
         for (name, version) in [("a", long.as_str()), ("", "1"), ("a\nb", "1")] {
-            let found = package(Ecosystem::Npm, name, version, "p", EvidenceKind::Installed);
+            let found = Package::new(Ecosystem::Npm, name, version, "p", EvidenceKind::Installed);
             parsed.push(found).unwrap();
         }
         assert!(parsed.packages.is_empty());

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::package::{Ecosystem, EvidenceKind};
+use crate::package::{Ecosystem, EvidenceKind, Package};
 
-use super::{ParseError, Parsed, licenses, package};
+use super::{ParseError, Parsed, licenses};
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -35,7 +35,7 @@ pub fn manifest(bytes: &[u8], path: &str) -> Result<Parsed, ParseError> {
         return Ok(parsed);
     };
     let version = version.trim().trim_start_matches(['v', '=']).to_owned();
-    let mut found = package(Ecosystem::Npm, name, version, path, EvidenceKind::Installed);
+    let mut found = Package::new(Ecosystem::Npm, name, version, path, EvidenceKind::Installed);
     found.licenses = match &manifest.license {
         Some(Value::String(license)) => licenses([license.as_str()]),
         Some(Value::Object(object)) => licenses(object.get("type").and_then(Value::as_str)),

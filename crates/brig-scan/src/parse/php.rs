@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::package::{Ecosystem, EvidenceKind};
+use crate::package::{Ecosystem, EvidenceKind, Package};
 
-use super::{ParseError, Parsed, licenses, package};
+use super::{ParseError, Parsed, licenses};
 
 #[derive(Deserialize)]
 struct Entry {
@@ -59,7 +59,7 @@ fn collect(entries: Vec<Entry>, path: &str, kind: EvidenceKind) -> Result<Parsed
             _ => &entry.version,
         };
         let mut found =
-            package(Ecosystem::Composer, entry.name.to_lowercase(), version, path, kind);
+            Package::new(Ecosystem::Composer, entry.name.to_lowercase(), version, path, kind);
         found.licenses = licenses(entry.license.iter().map(String::as_str));
         parsed.push(found)?;
     }

@@ -1,9 +1,9 @@
 //! Python packages: the core metadata beside installed modules (`METADATA`, `PKG-INFO`).
 
-use crate::package::{Ecosystem, EvidenceKind};
+use crate::package::{Ecosystem, EvidenceKind, Package};
 use crate::purl::normal_python_name;
 
-use super::{ParseError, Parsed, licenses, package};
+use super::{ParseError, Parsed, licenses};
 
 /// How much of a metadata file is looked at: the fields come first, a long text follows.
 pub const MAX_METADATA: usize = 256 << 10;
@@ -40,8 +40,13 @@ pub fn metadata(bytes: &[u8], path: &str) -> Result<Parsed, ParseError> {
         return Err(ParseError::malformed("it has no name or no version"));
     };
     let mut parsed = Parsed::default();
-    let mut found =
-        package(Ecosystem::PyPi, normal_python_name(&name), version, path, EvidenceKind::Installed);
+    let mut found = Package::new(
+        Ecosystem::PyPi,
+        normal_python_name(&name),
+        version,
+        path,
+        EvidenceKind::Installed,
+    );
     found.licenses = match license {
         Some(license) if license.len() <= 100 => licenses([license.as_str()]),
         _ => Vec::new(),

@@ -1,9 +1,9 @@
 //! Ruby gems: `specifications/*.gemspec`. They are Ruby programs; RubyGems writes them in one shape,
 //! from which name, version and platform are taken by pattern.
 
-use crate::package::{Ecosystem, EvidenceKind};
+use crate::package::{Ecosystem, EvidenceKind, Package};
 
-use super::{ParseError, Parsed, licenses, package};
+use super::{ParseError, Parsed, licenses};
 
 /// How much of a specification is looked at.
 pub const MAX_SPECIFICATION: usize = 256 << 10;
@@ -41,7 +41,7 @@ pub fn specification(bytes: &[u8], path: &str) -> Result<Parsed, ParseError> {
         return Err(ParseError::malformed("it has no name or no version"));
     };
     let mut parsed = Parsed::default();
-    let mut found = package(Ecosystem::Gem, name, version, path, EvidenceKind::Installed);
+    let mut found = Package::new(Ecosystem::Gem, name, version, path, EvidenceKind::Installed);
     found.licenses = licenses(names.iter().map(String::as_str));
     parsed.push(found)?;
     Ok(parsed)

@@ -2,7 +2,7 @@ use super::*;
 use crate::db::{Collector, Feed, Index, import};
 use crate::distribution::Distribution;
 use crate::matching::{IgnoreFile, Options, judge};
-use crate::package::{Ecosystem, Evidence, EvidenceKind, Layer, Package, Source};
+use crate::package::{Ecosystem, EvidenceKind, Layer, Package, Source};
 
 const TRACKER: &str = r#"{"perl":{
   "CVE-2026-1":{"description":"<b>one</b> \u001b[31m","releases":{"bookworm":{"status":"resolved","fixed_version":"5.36.0-7+deb12u4","urgency":"high"}}},
@@ -29,17 +29,8 @@ fn inventory(perl: &str) -> Inventory {
         format!("sha256:{}", hex::encode([at; 32])).parse::<brig_types::digest::Digest>().unwrap()
     };
     let package = |ecosystem, name: &str, version: &str, at| Package {
-        ecosystem,
-        name: name.to_owned(),
-        version: version.to_owned(),
-        source: None,
-        arch: None,
-        licenses: Vec::new(),
-        vendor: None,
-        module: None,
         layer: Some(layer(at)),
-        evidence: Evidence { path: format!("path of/{name}"), kind: EvidenceKind::Database },
-        owned_by: None,
+        ..Package::new(ecosystem, name, version, format!("path of/{name}"), EvidenceKind::Database)
     };
     let mut base = package(Ecosystem::Deb, "perl-base", perl, 1);
     base.source = Some(Source { name: "perl".to_owned(), version: perl.to_owned() });
@@ -49,14 +40,8 @@ fn inventory(perl: &str) -> Inventory {
     inventory.packages = vec![base, modules, package(Ecosystem::Npm, "left-pad", "1.2.0", 2)];
     inventory.sort();
     inventory.distribution = Some(Distribution {
-        id: "debian".to_owned(),
-        like: Vec::new(),
-        version: Some("12".to_owned()),
-        codename: None,
-        point_release: None,
         pretty_name: Some("Debian 12".to_owned()),
-        known_by: Vec::new(),
-        contradicted_by: Vec::new(),
+        ..Distribution::new("debian", Some("12"))
     });
     let steps = ["ADD rootfs.tar / # buildkit", "CMD [\"bash\"]", "RUN npm ci"];
     for (at, step) in [(1, steps[0]), (2, steps[2])] {

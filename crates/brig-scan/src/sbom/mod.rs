@@ -10,8 +10,8 @@ use brig_types::digest::Digest;
 use serde::Deserialize;
 
 use crate::distribution::Distribution;
-use crate::package::{Evidence, EvidenceKind, Inventory, Package};
-use crate::purl::Purl;
+use crate::package::{EvidenceKind, Inventory, Package};
+use crate::purl::{Identity, Purl};
 
 /// Largest document that is read, in bytes.
 pub const MAX_DOCUMENT: u64 = 256 << 20;
@@ -60,19 +60,12 @@ pub fn read(bytes: &[u8]) -> Result<Inventory, SbomError> {
 /// A package as a document's package URL says it; `None` for one that is no URL.
 fn package_of(url: &str, path: &str) -> Option<(Package, Purl)> {
     let purl = Purl::parse(url).ok()?;
-    let identity = purl.identity();
+    let Identity { ecosystem, name, version, source, arch, module } = purl.identity();
     let package = Package {
-        ecosystem: identity.ecosystem,
-        name: identity.name,
-        version: identity.version,
-        source: identity.source,
-        arch: identity.arch,
-        licenses: Vec::new(),
-        vendor: None,
-        module: identity.module,
-        layer: None,
-        evidence: Evidence { path: path.to_owned(), kind: EvidenceKind::Sbom },
-        owned_by: None,
+        source,
+        arch,
+        module,
+        ..Package::new(ecosystem, name, version, path, EvidenceKind::Sbom)
     };
     Some((package, purl))
 }
@@ -100,14 +93,8 @@ fn distribution_of(packages: &[(Package, Purl)]) -> Option<Distribution> {
 fn distribution(id: &str, version: Option<&str>) -> Distribution {
     let id = id.to_ascii_lowercase();
     let mut known = Distribution {
-        version: version.map(str::to_owned).filter(|version| !version.is_empty()),
-        id,
-        like: Vec::new(),
-        codename: None,
-        point_release: None,
-        pretty_name: None,
         known_by: vec!["bill of materials".to_owned()],
-        contradicted_by: Vec::new(),
+        ..Distribution::new(id, version.filter(|version| !version.is_empty()))
     };
     // Debian's releases are known by their first number; what follows is the point release.
     if known.id == "debian"

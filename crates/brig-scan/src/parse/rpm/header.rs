@@ -1,9 +1,9 @@
 //! A package's header as rpm's database keeps it: an index of tags and their data.
 
-use crate::package::{Ecosystem, EvidenceKind, Source};
+use crate::package::{Ecosystem, EvidenceKind, Package, Source};
 use crate::purl::source_rpm;
 
-use super::super::{MAX_FIELD, ParseError, Parsed, licenses, may_hold_package, package, path_key};
+use super::super::{MAX_FIELD, ParseError, Parsed, licenses, may_hold_package, path_key};
 use super::{some, u32_at};
 
 const NAME: u32 = 1000;
@@ -102,7 +102,7 @@ pub(super) fn add(blob: &[u8], path: &str, parsed: &mut Parsed) -> Result<(), Pa
         full.push('-');
         full.push_str(release);
     }
-    let mut found = package(Ecosystem::Rpm, name, full, path, EvidenceKind::Database);
+    let mut found = Package::new(Ecosystem::Rpm, name, full, path, EvidenceKind::Database);
     found.arch = header.text(ARCH).and_then(some);
     found.vendor = header.text(VENDOR).and_then(some);
     found.module = header.text(MODULE).and_then(some);

@@ -5,9 +5,9 @@ pub mod header;
 pub mod ndb;
 pub mod sqlite;
 
-use crate::package::{Ecosystem, EvidenceKind};
+use crate::package::{Ecosystem, EvidenceKind, Package};
 
-use super::{MAX_FIELD, ParseError, Parsed, ReadAt, package};
+use super::{MAX_FIELD, ParseError, Parsed, ReadAt};
 
 /// Largest header of one package, in bytes. Headers of packages with very many files reach some
 /// tens of megabytes.
@@ -63,7 +63,7 @@ pub fn from_manifest(bytes: &[u8], path: &str) -> Result<Parsed, ParseError> {
         };
         let epoch = epoch.parse::<u32>().unwrap_or(0);
         let full = if epoch == 0 { (*version).to_owned() } else { format!("{epoch}:{version}") };
-        let mut found = package(Ecosystem::Rpm, *name, full, path, EvidenceKind::Database);
+        let mut found = Package::new(Ecosystem::Rpm, *name, full, path, EvidenceKind::Database);
         found.arch = some(arch);
         found.vendor = some(vendor);
         found.source = header::source(source, epoch);
