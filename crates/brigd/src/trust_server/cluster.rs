@@ -33,7 +33,7 @@ const STRAY: Duration = Duration::from_secs(600);
 /// The store of the cluster that this node is a manager of. Calls block: not for a runtime's own
 /// threads.
 pub(super) struct ClusterStorage {
-    swarm: Swarm,
+    find: Box<dyn Fn() -> Result<TrustRecords, StorageError> + Send + Sync>,
     runtime: Handle,
 }
 
@@ -81,14 +81,20 @@ impl From<Failure> for StorageError {
 }
 
 impl ClusterStorage {
-    pub(super) const fn new(swarm: Swarm, runtime: Handle) -> Self {
-        Self { swarm, runtime }
+    pub(super) fn new(swarm: Swarm, runtime: Handle) -> Self {
+        let unavailable = |error| StorageError::Unavailable(chain(&error));
+        let find = move || Ok(swarm.control().map_err(unavailable)?.trust_records());
+        Self { find: Box::new(find), runtime }
+    }
+
+    /// In a store that nobody leaves.
+    #[cfg(test)]
+    pub(super) fn of(records: TrustRecords, runtime: Handle) -> Self {
+        Self { find: Box::new(move || Ok(records.clone())), runtime }
     }
 
     fn records(&self) -> Result<TrustRecords, StorageError> {
-        let control =
-            self.swarm.control().map_err(|error| StorageError::Unavailable(chain(&error)))?;
-        let records = control.trust_records();
+        let records = (self.find)()?;
         if !records.is_current() {
             // What it has may be older than what clients have seen.
             let reason = "this manager has lost the others: ask one of those";

@@ -4,6 +4,8 @@
 
 mod cluster;
 mod records;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,7 +12,7 @@ impl Control {
     /// What the trust server keeps in the cluster's store.
     #[must_use]
     pub fn trust_records(&self) -> TrustRecords {
-        TrustRecords(self.store.clone())
+        TrustRecords::of(self.store.clone())
     }
 }
 
@@ -21,6 +21,12 @@ impl Control {
 pub struct TrustRecords(Store);
 
 impl TrustRecords {
+    /// Those of this store.
+    #[must_use]
+    pub const fn of(store: Store) -> Self {
+        Self(store)
+    }
+
     /// The record with this name, and those with the ids that it asks for, all of one moment.
     pub fn read<R>(&self, name: &str, read: impl FnOnce(&Trust, &dyn Fn(&str) -> Option<Arc<Trust>>) -> R) -> Option<R> {
         let view = self.0.view();
