@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::RemoteError;
+use super::{Proxies, RemoteError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,14 +95,15 @@ pub(super) struct Answer {
 pub(super) struct Connection {
     address: ServerAddress,
     tls: WebConnector,
+    proxies: Proxies,
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
     /// What drives connections; ends with this.
     drivers: Mutex<JoinSet<()>>,
 }
 
 impl Connection {
-    pub(super) fn new(address: ServerAddress, tls: WebConnector) -> Self {
-        Self { address, tls, idle: Mutex::default(), drivers: Mutex::default() }
+    pub(super) fn new(address: ServerAddress, tls: WebConnector, proxies: Proxies) -> Self {
+        Self { address, tls, proxies, idle: Mutex::default(), drivers: Mutex::default() }
     }
 
     pub(super) const fn address(&self) -> &ServerAddress {
@@ -166,11 +167,24 @@ impl Connection {
     }
 
     async fn open(&self) -> Result<SendRequest<Full<Bytes>>, RemoteError> {
-        let target = (self.address.host.as_str(), self.address.port);
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(target))
-            .await
-            .unwrap_or_else(|_| Err(timed_out()))
-            .map_err(self.failed("connect to"))?;
+        let (host, port) = (self.address.host.as_str(), self.address.port);
+        let proxy = self.proxies.of(host, port);
+        let connect = async {
+            match proxy {
+                Some(proxy) => proxy.connect(host, port).await,
+                None => TcpStream::connect((host, port)).await,
+            }
+        };
+        let connected =
+            timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| Err(timed_out()));
+        let stream = match (connected, proxy) {
+            (Ok(stream), _) => stream,
+            (Err(error), None) => return Err(self.failed("connect to")(error)),
+            (Err(source), Some(proxy)) => {
+                let host = format!("{} through the proxy {}", self.address.authority, proxy.address());
+                return Err(RemoteError::Connect { what: "connect to", host, source });
+            }
+        };
         stream.set_nodelay(true).map_err(self.failed("connect to"))?;
         let stream = timeout(TLS_TIMEOUT, self.tls.connect(&self.address.host, stream))
             .await

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::connection::{Answer, Connection, ServerAddress};
 use super::login::{self, Action, Credentials};
-use super::{Remote, RemoteError, RemoteFile, ServerRole, challenge, upload};
+use super::{Proxies, Remote, RemoteError, RemoteFile, ServerRole, challenge, upload};
 use crate::key::Key;
 use crate::name::{Gun, Role};
 
@@ -28,6 +28,7 @@ const MAX_DETAIL: usize = 1000;
 pub struct HttpRemote {
     connection: Connection,
     tls: WebConnector,
+    proxies: Proxies,
     credentials: Credentials,
     action: Action,
     /// What the server accepted last, and for what.
@@ -60,12 +61,21 @@ impl HttpRemote {
         action: Action,
     ) -> Self {
         Self {
-            connection: Connection::new(address, tls.clone()),
+            connection: Connection::new(address, tls.clone(), Proxies::default()),
             tls,
+            proxies: Proxies::default(),
             credentials,
             action,
             authorization: Mutex::default(),
         }
+    }
+
+    /// The same, reached through these proxies; its token server too.
+    #[must_use]
+    pub fn through(self, proxies: Proxies) -> Self {
+        let address = self.connection.address().clone();
+        let connection = Connection::new(address, self.tls.clone(), proxies.clone());
+        Self { connection, proxies, ..self }
     }
 
     async fn send(
@@ -113,7 +123,8 @@ impl HttpRemote {
             .flat_map(challenge::parse)
             .collect();
         let header =
-            login::answer(&challenges, &self.credentials, &self.tls, Some(gun), action).await?;
+            login::answer(&challenges, &self.credentials, (&self.tls, &self.proxies), Some(gun), action)
+                .await?;
         let second = request(Some(header.clone()))?;
         let second = self.connection.exchange(second, limit.max(MAX_SMALL)).await?;
         if second.status == StatusCode::UNAUTHORIZED {
