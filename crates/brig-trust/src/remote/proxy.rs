@@ -170,17 +170,19 @@ impl Proxy {
 }
 
 fn decoded(text: &str) -> Vec<u8> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::new();
-    while let Some(byte) = bytes.next() {
-        let rest = bytes.as_slice();
-        let digits = rest.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        match digits.and_then(|two| u8::from_str_radix(two, 16).ok()).filter(|_| byte == b'%') {
+    let (mut rest, mut decoded) = (text.as_bytes(), Vec::new());
+    while let Some((first, others)) = rest.split_first() {
+        let digits = others.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        let value = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
+        match value.filter(|_| *first == b'%') {
             Some(value) => {
                 decoded.push(value);
-                bytes.nth(1);
+                rest = others.get(2..).unwrap_or_default();
             }
-            None => decoded.push(byte),
+            None => {
+                decoded.push(*first);
+                rest = others;
+            }
         }
     }
     decoded
