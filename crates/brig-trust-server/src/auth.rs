@@ -64,7 +64,9 @@ pub enum AuthError {
     #[error("passwords or tokens, not both: auth-htpasswd or auth-token-…")]
     Both,
     /// Some of the settings of tokens.
-    #[error("tokens need auth-token-realm, auth-token-service, auth-token-issuer and auth-token-bundle")]
+    #[error(
+        "tokens need auth-token-realm, auth-token-service, auth-token-issuer and auth-token-bundle"
+    )]
     Incomplete,
     /// A text that cannot be part of a header.
     #[error(

@@ -125,7 +125,9 @@ pub enum StorageError {
     #[error("no trust data can be had here now: {0}")]
     Unavailable(String),
     /// More than this storage keeps.
-    #[error("{role} has {size} bytes, more than the {limit} that the cluster's store takes: spread its tags over several repositories")]
+    #[error(
+        "{role} has {size} bytes, more than the {limit} that the cluster's store takes: spread its tags over several repositories"
+    )]
     TooLarge {
         /// The file.
         role: Role,

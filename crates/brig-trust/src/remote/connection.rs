@@ -181,7 +181,8 @@ impl Connection {
             (Ok(stream), _) => stream,
             (Err(error), None) => return Err(self.failed("connect to")(error)),
             (Err(source), Some(proxy)) => {
-                let host = format!("{} through the proxy {}", self.address.authority, proxy.address());
+                let host =
+                    format!("{} through the proxy {}", self.address.authority, proxy.address());
                 return Err(RemoteError::Connect { what: "connect to", host, source });
             }
         };

@@ -122,9 +122,14 @@ impl HttpRemote {
             .filter_map(|value| value.to_str().ok())
             .flat_map(challenge::parse)
             .collect();
-        let header =
-            login::answer(&challenges, &self.credentials, (&self.tls, &self.proxies), Some(gun), action)
-                .await?;
+        let header = login::answer(
+            &challenges,
+            &self.credentials,
+            (&self.tls, &self.proxies),
+            Some(gun),
+            action,
+        )
+        .await?;
         let second = request(Some(header.clone()))?;
         let second = self.connection.exchange(second, limit.max(MAX_SMALL)).await?;
         if second.status == StatusCode::UNAUTHORIZED {

@@ -9,9 +9,9 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
 
-use super::{Proxies, RemoteError};
 use super::challenge::Challenge;
 use super::connection::{Connection, ServerAddress};
+use super::{Proxies, RemoteError};
 use crate::name::Gun;
 
 /// Largest answer of a token server.

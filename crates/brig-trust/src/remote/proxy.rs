@@ -68,9 +68,9 @@ fn fits(rule: &str, host: &str, address: Option<IpAddr>, port: u16) -> bool {
     }
     if let Some((network, bits)) = rule.split_once('/') {
         let network = network.parse::<IpAddr>().ok().zip(bits.parse::<u32>().ok());
-        return network.zip(address).is_some_and(|((network, bits), address)| {
-            in_network(address, network, bits)
-        });
+        return network
+            .zip(address)
+            .is_some_and(|((network, bits), address)| in_network(address, network, bits));
     }
     let (name, wanted) = match rule.rsplit_once(':') {
         Some((name, digits)) if !name.contains(':') || name.ends_with(']') => {
@@ -88,9 +88,7 @@ fn fits(rule: &str, host: &str, address: Option<IpAddr>, port: u16) -> bool {
     let name = name.strip_prefix('*').unwrap_or(name);
     match name.strip_prefix('.') {
         Some(domain) => host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')),
-        None => {
-            host == name || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
-        }
+        None => host == name || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')),
     }
 }
 

@@ -66,9 +66,9 @@ impl From<Failure> for StorageError {
         match failure {
             Failure::Refused(error) => error,
             // Another manager made it in the same moment.
-            Failure::Store(StoreError::NameConflict { .. } | StoreError::SequenceConflict { .. }) => {
-                Self::Overtaken
-            }
+            Failure::Store(
+                StoreError::NameConflict { .. } | StoreError::SequenceConflict { .. },
+            ) => Self::Overtaken,
             Failure::Store(
                 error @ (StoreError::NoQuorum(_)
                 | StoreError::Contended
@@ -208,7 +208,8 @@ fn repository(tx: &Tx<'_>, gun: &Gun) -> Trust {
 }
 
 fn tell(tx: &mut Tx<'_>, change: TrustChange) -> Result<(), Failure> {
-    let pages: Vec<Arc<Trust>> = tx.indexed::<Trust>(Index::Group, records::FEED).cloned().collect();
+    let pages: Vec<Arc<Trust>> =
+        tx.indexed::<Trust>(Index::Group, records::FEED).cloned().collect();
     let (page, is_new) = records::append(pages.last().map(AsRef::as_ref), change)?;
     write(tx, page)?;
     if is_new
@@ -267,8 +268,7 @@ impl Storage for ClusterStorage {
         let publication = &publication;
         let (generation, gone) = self.update(&records, |tx| {
             let mut record = repository(tx, gun);
-            let gone =
-                records::publish(records::repository_mut(&mut record)?, publication, files)?;
+            let gone = records::publish(records::repository_mut(&mut record)?, publication, files)?;
             let generation = records::generation(&record)?;
             create(tx, pieces)?;
             write(tx, record)?;
@@ -307,9 +307,8 @@ impl Storage for ClusterStorage {
     fn add_key(&self, gun: &Gun, key: StoredKey) -> Result<(), StorageError> {
         let records = self.records()?;
         let mut asked_for = records.group(records::REPOSITORIES);
-        asked_for.retain(|record| {
-            records::repository(record).is_ok_and(records::is_only_asked_for)
-        });
+        asked_for
+            .retain(|record| records::repository(record).is_ok_and(records::is_only_asked_for));
         // The oldest are pushed out, as with keys in a file.
         asked_for.sort_by_key(|record| {
             let made = record.meta.as_ref().and_then(|meta| meta.created_at);

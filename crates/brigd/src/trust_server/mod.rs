@@ -110,9 +110,8 @@ async fn follow(state: &State, place: &Place) {
 }
 
 fn is_busy(error: &anyhow::Error) -> bool {
-    let is_in_use = |error: &ServerError| {
-        matches!(error, ServerError::Storage(StorageError::InUse(_)))
-    };
+    let is_in_use =
+        |error: &ServerError| matches!(error, ServerError::Storage(StorageError::InUse(_)));
     error.downcast_ref::<ServerError>().is_some_and(is_in_use)
         || matches!(error.downcast_ref::<ImportFailure>(), Some(ImportFailure::Open(error)) if is_in_use(error))
 }

@@ -106,6 +106,8 @@ impl Person<'_> {
         let output = command
             .env("DOCKER_CONTENT_TRUST", "1")
             .env("DOCKER_CONTENT_TRUST_SERVER", self.stage.notary.url())
+            .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", ROOT_PASSPHRASE)
+            .env("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", PASSPHRASE)
             .stdin(Stdio::null())
             .output()
             .unwrap();
@@ -293,7 +295,8 @@ fn a_second_signer_signs_beside_the_first(stage: &Stage) {
     let (brig, dockers) = nigel.clients();
     let docker = &dockers[0];
     let (_, lucys) = lucy.clients();
-    for (at, (first, second)) in [(&brig, &lucys[0]), (docker, &lucy.clients().0)].iter().enumerate()
+    for (at, (first, second)) in
+        [(&brig, &lucys[0]), (docker, &lucy.clients().0)].iter().enumerate()
     {
         let name = stage.name(&format!("team/both{at}"));
         let tagged = |tag: &str| format!("{name}:{tag}");
@@ -360,7 +363,7 @@ fn a_server_of_the_past_is_refused_until_it_signs_anew() {
     {
         let person = stage.person("nigel");
         person.tag(&tagged);
-        person.brig(&["trust", "sign", &tagged]).ok();
+        person.at("-20d", &["trust", "sign", &tagged]).ok();
         let reader = stage.person("reader");
         let (brig, dockers) = reader.clients();
         let expected = format!("Error: remote repository {name} out-of-date: ");

@@ -18,6 +18,11 @@ fn flags(notary: &Notary) -> Vec<String> {
     notary.daemon_flags()
 }
 
+/// Everything that was printed: the notary CLI says on standard output what went wrong.
+fn told(output: &Output) -> String {
+    format!("{}{}", output.stdout, output.stderr)
+}
+
 /// Whether any file below has this text in it.
 fn is_in_clear(folder: &Path, text: &str) -> bool {
     let found = Command::new("grep").args(["-rqa", text]).arg(folder).status().unwrap();
@@ -65,7 +70,7 @@ fn trust_data_survives_the_daemon_and_follows_it_into_a_swarm() {
     daemon.brig().run(&["swarm", "leave", "--force"]).ok();
     eventually("what was the swarm's is gone with it", PATIENCE, || {
         let other = tempfile::tempdir_in("/var/tmp").unwrap();
-        notary.cli(other.path(), &["list", GUN]).stderr.contains("does not have trust data")
+        told(&notary.cli(other.path(), &["list", GUN])).contains("does not have trust data")
     });
 }
 
@@ -106,8 +111,7 @@ impl Publisher<'_> {
 
     /// Tags that a role has, read as somebody who never read before.
     fn tags(&self, manager: &Manager, role: &str) -> Vec<String> {
-        let reader =
-            Publisher { folder: tempfile::tempdir_in("/var/tmp").unwrap(), ..*self };
+        let reader = Publisher { folder: tempfile::tempdir_in("/var/tmp").unwrap(), ..*self };
         let listed = reader.at(manager, &["list", GUN, "-r", role]);
         let rows = listed.stdout.lines().filter(|line| line.trim_end().ends_with(role));
         rows.filter_map(|row| Some(row.split_whitespace().next()?.to_owned())).collect()
@@ -145,29 +149,25 @@ fn every_manager_serves_and_takes_trust_data() {
     };
     let mut managers: Vec<Manager> = (1..=3).map(start).collect();
     let authority = files.path().join("cert.pem");
-    let publisher = || Publisher {
-        folder: tempfile::tempdir_in("/var/tmp").unwrap(),
-        authority: &authority,
-    };
+    let publisher =
+        || Publisher { folder: tempfile::tempdir_in("/var/tmp").unwrap(), authority: &authority };
     let owner = publisher();
     // Before there is a swarm.
-    eventually("it serves", PATIENCE, || {
-        owner.at(&managers[0], &["init", "-p", GUN]).code == 0
-    });
+    eventually("it serves", PATIENCE, || owner.at(&managers[0], &["init", "-p", GUN]).code == 0);
+    owner.at(&managers[0], &["key", "rotate", GUN, "snapshot", "-r"]).ok();
     managers[0].node.init_swarm();
     let token = managers[0].node.ok(&["swarm", "join-token", "-q", "worker"]);
     let peer = format!("{}:2377", managers[0].node.address);
     managers[2].node.ok(&["swarm", "join", "--token", &token, &peer]);
     eventually("a worker says where to ask", PATIENCE, || {
-        let refused = owner.at(&managers[2], &["list", GUN]);
-        refused.stderr.contains("503")
+        told(&publisher().at(&managers[2], &["list", GUN])).contains("503")
     });
     managers[2].node.ok(&["swarm", "leave"]);
     let token = managers[0].node.ok(&["swarm", "join-token", "-q", "manager"]);
     for manager in &managers[1..] {
         manager.node.ok(&["swarm", "join", "--token", &token, &peer]);
         eventually("it has what the first one had", PATIENCE, || {
-            owner.at(manager, &["list", GUN]).code == 0
+            publisher().at(manager, &["list", GUN]).code == 0
         });
     }
     // A role for each of them, with a key of its own.
@@ -175,7 +175,15 @@ fn every_manager_serves_and_takes_trust_data() {
     for (at, publisher) in publishers.iter().enumerate() {
         let key = publisher.folder.path().join("key.pem");
         let generated = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+            ])
             .args(["-days", "9", "-subj", "/CN=signer", "-keyout"])
             .arg(&key)
             .arg("-out")
@@ -184,9 +192,12 @@ fn every_manager_serves_and_takes_trust_data() {
             .unwrap();
         assert!(generated.status.success());
         let role = format!("targets/m{at}");
-        publisher.at(&managers[0], &["key", "import", key.to_str().unwrap(), "--role", "user"]).ok();
+        publisher
+            .at(&managers[0], &["key", "import", key.to_str().unwrap(), "--role", "user"])
+            .ok();
         let certificate = publisher.folder.path().join("cert.pem");
-        let add = ["delegation", "add", "-p", GUN, &role, certificate.to_str().unwrap(), "--all-paths"];
+        let add =
+            ["delegation", "add", "-p", GUN, &role, certificate.to_str().unwrap(), "--all-paths"];
         owner.at(&managers[at], &add).ok();
     }
     let acknowledged: Vec<Mutex<Vec<String>>> = (0..3).map(|_| Mutex::default()).collect();
@@ -196,15 +207,16 @@ fn every_manager_serves_and_takes_trust_data() {
         for number in from..from + count {
             let tag = format!("v{number}");
             let args = ["add", "-p", GUN, &tag, content.to_str().unwrap(), "-r", &role];
-            for _ in 0..200 {
+            // While another manager is lost nobody is told for a moment that anything is stored.
+            eventually("it is published", PATIENCE, || {
                 let added = publishers[at].at(through, &args);
-                if added.code == 0 {
-                    acknowledged[at].lock().unwrap().push(tag.clone());
-                    break;
+                if added.code != 0 {
+                    println!("{} {}", told(&added), added.command);
+                    publishers[at].at(through, &["reset", GUN, "--all"]).ok();
                 }
-                publishers[at].at(through, &["reset", GUN, "--all"]);
-                std::thread::sleep(Duration::from_millis(200));
-            }
+                added.code == 0
+            });
+            acknowledged[at].lock().unwrap().push(tag);
         }
     };
     std::thread::scope(|scope| {

@@ -28,7 +28,11 @@ impl TrustRecords {
     }
 
     /// The record with this name, and those with the ids that it asks for, all of one moment.
-    pub fn read<R>(&self, name: &str, read: impl FnOnce(&Trust, &dyn Fn(&str) -> Option<Arc<Trust>>) -> R) -> Option<R> {
+    pub fn read<R>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&Trust, &dyn Fn(&str) -> Option<Arc<Trust>>) -> R,
+    ) -> Option<R> {
         let view = self.0.view();
         let named = view.by_name::<Trust>(name)?;
         Some(read(&named, &|id| view.get::<Trust>(id)))
