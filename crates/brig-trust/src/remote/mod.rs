@@ -7,7 +7,6 @@ use brig_types::error::{Categorized, ErrorKind};
 use crate::key::Key;
 use crate::name::{Gun, Role};
 
-mod challenge;
 mod connection;
 mod http;
 mod login;
