@@ -67,7 +67,7 @@ struct Token {
 }
 
 /// The header that answers a challenge.
-pub(super) async fn answer(
+pub(crate) async fn answer(
     challenges: &[Challenge],
     credentials: &Credentials,
     tls: &WebConnector,

@@ -7,9 +7,9 @@ use brig_types::error::{Categorized, ErrorKind};
 use crate::key::Key;
 use crate::name::{Gun, Role};
 
-mod connection;
+pub(crate) mod connection;
 mod http;
-mod login;
+pub(crate) mod login;
 mod upload;
 
 pub use connection::ServerAddress;
