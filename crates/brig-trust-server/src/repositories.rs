@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use brig_pki::PkiError;
+use brig_trust::remote::ServerRole;
 use brig_trust::{Gun, Key, KeyId, Role, Root, Signed, Snapshot, Timestamp};
 use brig_types::error::chain;
 use time::{Duration, OffsetDateTime};
@@ -21,7 +22,6 @@ use time::{Duration, OffsetDateTime};
 use crate::fault::{Fault, Invalid};
 use crate::publish::{self, Keys, SNAPSHOT_AHEAD, TIMESTAMP_AHEAD, Upload};
 use crate::repository::Repository;
-use crate::route::ServerRole;
 use crate::storage::{Publication, Storage, StorageError, StoredFile};
 use crate::vault::{ServerKey, Vault};
 

@@ -6,6 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use brig_pki::web::WebConnector;
+use brig_types::challenge::Challenge;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -13,7 +14,7 @@ use serde::Deserialize;
 
 use super::connection::{Answer, Connection, ServerAddress};
 use super::login::{self, Action, Credentials};
-use super::{Proxies, Remote, RemoteError, RemoteFile, ServerRole, challenge, upload};
+use super::{Proxies, Remote, RemoteError, RemoteFile, ServerRole, upload};
 use crate::key::Key;
 use crate::name::{Gun, Role};
 
@@ -61,7 +62,7 @@ impl HttpRemote {
         action: Action,
     ) -> Self {
         Self {
-            connection: Connection::new(address, tls.clone(), Proxies::default()),
+            connection: Connection::new(address, tls.clone()),
             tls,
             proxies: Proxies::default(),
             credentials,
@@ -74,7 +75,7 @@ impl HttpRemote {
     #[must_use]
     pub fn through(self, proxies: Proxies) -> Self {
         let address = self.connection.address().clone();
-        let connection = Connection::new(address, self.tls.clone(), proxies.clone());
+        let connection = Connection::new(address, self.tls.clone()).through(proxies.clone());
         Self { connection, proxies, ..self }
     }
 
@@ -120,7 +121,7 @@ impl HttpRemote {
             .get_all(WWW_AUTHENTICATE)
             .iter()
             .filter_map(|value| value.to_str().ok())
-            .flat_map(challenge::parse)
+            .flat_map(Challenge::parse_all)
             .collect();
         let header = login::answer(
             &challenges,

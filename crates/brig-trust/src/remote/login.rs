@@ -3,13 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use brig_pki::web::WebConnector;
+use brig_types::challenge::Challenge;
 use brig_types::secret::SecretString;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
 
-use super::challenge::Challenge;
 use super::connection::{Connection, ServerAddress};
 use super::{Proxies, RemoteError};
 use crate::name::Gun;
@@ -67,7 +67,7 @@ struct Token {
 }
 
 /// The header that answers a challenge.
-pub(super) async fn answer(
+pub(crate) async fn answer(
     challenges: &[Challenge],
     credentials: &Credentials,
     way: (&WebConnector, &Proxies),
@@ -142,7 +142,7 @@ async fn bearer(
             .insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         *request.body_mut() = form(&pairs).into();
     }
-    let connection = Connection::new(address, tls.clone(), proxies.clone());
+    let connection = Connection::new(address, tls.clone()).through(proxies.clone());
     let answer = connection.exchange(request, MAX_TOKEN).await?;
     match answer.status {
         StatusCode::OK => {}

@@ -11,8 +11,8 @@ use brig_pki::hash::{SHA256_LEN, hex, sha256};
 use brig_proto::brig::{
     Trust, TrustChange, TrustFeed, TrustFile, TrustKey, TrustPiece, TrustRepository, trust,
 };
+use brig_trust::remote::ServerRole;
 use brig_trust::{Gun, KeyId, Role};
-use brig_trust_server::route::ServerRole;
 use brig_trust_server::storage::{
     Category, Change, Publication, StorageError, StoredFile, StoredKey,
 };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use brig_pki::hash::sha256;
 use brig_store::{BlindName, RedbBackend, SealError, Sealer, Store};
 use brig_swarm::TrustRecords;
+use brig_trust::remote::ServerRole;
 use brig_trust::{Gun, KeyId, Role};
-use brig_trust_server::route::ServerRole;
 use brig_trust_server::storage::{
     Publication, Storage, StorageError, StoredFile, StoredKey, Stretch,
 };
