@@ -28,7 +28,7 @@ services:
     logging: *logging
     networks: {front: {aliases: [www]}, default: }
     volumes: ["data:/data:ro", "./here:/there", "/anonymous", {type: tmpfs, target: /t, tmpfs: {size: 1048576}}]
-    secrets: [key, {source: key, target: other, uid: "5", gid: "6", mode: 0400}]
+    secrets: [key, {source: second, target: other, uid: "5", gid: "6", mode: 0400}]
     configs: [conf, {source: named, target: /etc/named, mode: 0440}]
     healthcheck: {test: exit 0, interval: 1m30s, timeout: 2s, retries: 2, start_period: 3s}
     stop_grace_period: 1s
@@ -68,7 +68,7 @@ networks:
   back: {external: true, name: shared}
   unused: {}
 volumes: {data: {driver: local, driver_opts: {type: tmpfs, device: tmpfs}, labels: {v: w}}}
-secrets: {key: {file: ./key}}
+secrets: {key: {file: ./key}, second: {file: ./key}}
 configs: {conf: {file: ./key}, named: {file: ./key, name: "named-${STACK}", labels: {c: d}}}
 "#;
 
@@ -160,11 +160,11 @@ fn without_ids(value: &mut Value) {
             for key in ["Id", "Created", "SecretID", "ConfigID", "IPAM", vxlan] {
                 map.remove(key);
             }
-            // Go ranges over maps in any order.
+            // Go ranges over maps in any order; several files sort mounts too.
             if let Some(env) = map.get_mut("Env").and_then(Value::as_array_mut) {
                 env.sort_by_key(ToString::to_string);
             }
-            for list in ["Hosts", "Ulimits", "Secrets", "Configs"] {
+            for list in ["Hosts", "Mounts", "Ulimits", "Secrets", "Configs"] {
                 if let Some(list) = map.get_mut(list).and_then(Value::as_array_mut) {
                     list.sort_by_key(ToString::to_string);
                 }
@@ -202,7 +202,7 @@ fn a_stack_is_what_docker_makes_of_it() {
         }
         ours.len()
     };
-    // 3 services, 1 secret, 2 configs, 2 networks.
+    // 3 services, 2 secrets, 2 configs, 2 networks.
     let said = |output: &Output, stack: &str| lines(&output.ok().replace(stack, "STACK"));
     let ours = said(&deploy(brig, "ours", &[]), "ours");
     // Ports of two stacks would be in each other's way.
@@ -211,7 +211,7 @@ fn a_stack_is_what_docker_makes_of_it() {
     let dockers = said(&deploy(docker, "dockers", &[]), "dockers");
     assert_eq!(ours, dockers);
     let after = stage.specs("dockers");
-    assert_eq!(before.len(), 8, "{:?}", before.keys());
+    assert_eq!(before.len(), 9, "{:?}", before.keys());
     for (name, spec) in &before {
         assert_eq!(*spec, after[name], "{name}");
     }
@@ -231,7 +231,7 @@ fn a_stack_is_what_docker_makes_of_it() {
         assert!(output.ok().contains(&format!("Updating service {stack}_idle (id: ")));
         assert!(output.stdout.contains(&format!("Creating service {stack}_ports")));
     }
-    assert_eq!(same("over"), 8);
+    assert_eq!(same("over"), 9);
 
     // What lists say.
     for args in [
