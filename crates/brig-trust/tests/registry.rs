@@ -131,17 +131,17 @@ async fn redirects_carry_nothing_and_lead_to_nowhere_unsafe() {
             "/v2/" => answer(200, &[], ""),
             _ if !known => answer(401, &[("www-authenticate", "Basic realm=r")], ""),
             path if path.contains("round") => answer(307, &[("location", path)], ""),
-            path if path.contains("here") => {
-                answer(307, &[("location", "/v2/team/app/manifests/there")], "")
+            path if path.contains("moved") => {
+                answer(307, &[("location", "/v2/team/app/manifests/landed")], "")
             }
-            path if path.contains("there") => answer(200, &[], "found"),
+            path if path.contains("landed") => answer(200, &[], "found"),
             path if path.contains("odd") => answer(302, &[("location", "//evil.example/x")], ""),
             _ => answer(307, &[("location", &there)], ""),
         }
     })
     .await;
     let registry = fake.open().await;
-    assert_eq!(registry.manifest("here").await.unwrap().unwrap(), b"found");
+    assert_eq!(registry.manifest("moved").await.unwrap().unwrap(), b"found");
     let round = registry.manifest("round").await;
     assert!(matches!(round, Err(RegistryError::Status { status: 307, .. })), "{round:?}");
     for name in ["elsewhere", "odd"] {

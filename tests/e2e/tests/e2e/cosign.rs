@@ -333,7 +333,7 @@ fn content_trust_is_left_for_cosign(notary: &Notary) {
     let digest_of = |tag: &str| {
         let shown: serde_json::Value =
             serde_json::from_str(brig(&["trust", "inspect", &tagged(tag)]).ok()).unwrap();
-        shown[0]["SignedTags"][0]["Digest"].as_str().unwrap().to_owned()
+        format!("sha256:{}", shown[0]["SignedTags"][0]["Digest"].as_str().unwrap())
     };
     let (one, two) = (digest_of("1.0"), digest_of("2.0"));
     assert_ne!(one, two);
