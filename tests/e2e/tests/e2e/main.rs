@@ -37,6 +37,7 @@ mod root_rotation;
 mod secrets;
 mod services;
 mod side_by_side;
+mod stacks;
 mod storm;
 mod swarm_life;
 mod thieves;
