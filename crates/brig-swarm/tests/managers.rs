@@ -140,6 +140,18 @@ impl Drop for Host {
     }
 }
 
+/// A swarm of three managers, and what the first one controls it with.
+async fn three_managers(dir: &Path) -> (Control, [Host; 3]) {
+    let first = Host::new(&dir.join("1")).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let second = Host::new(&dir.join("2")).await;
+    second.join(&control, NodeRole::Manager).await;
+    let third = Host::new(&dir.join("3")).await;
+    third.join(&control, NodeRole::Manager).await;
+    (control, [first, second, third])
+}
+
 async fn start(dir: &Path, machine: &Machine, settings: &StoreSettings) -> Swarm {
     std::fs::create_dir_all(dir).unwrap();
     Swarm::open(SwarmConfig {
@@ -211,13 +223,7 @@ async fn set_role(control: &Control, id: &str, role: NodeRole) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_former_managers_certificates_open_nothing() {
     let temp = tempfile::tempdir().unwrap();
-    let first = Host::new(&temp.path().join("1")).await;
-    first.swarm.init(first.init()).await.unwrap();
-    let control = first.swarm.control().unwrap();
-    let second = Host::new(&temp.path().join("2")).await;
-    second.join(&control, NodeRole::Manager).await;
-    let third = Host::new(&temp.path().join("3")).await;
-    third.join(&control, NodeRole::Manager).await;
+    let (control, [first, second, third]) = three_managers(temp.path()).await;
     let own = temp.path().join("1/swarm/etcd");
     let kept = temp.path().join("kept");
     std::fs::create_dir(&kept).unwrap();
@@ -565,13 +571,7 @@ async fn is_whole(host: &Host, through: &Control, what: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_demotion_may_be_taken_back_at_any_moment() {
     let temp = tempfile::tempdir().unwrap();
-    let first = Host::new(&temp.path().join("1")).await;
-    first.swarm.init(first.init()).await.unwrap();
-    let control = first.swarm.control().unwrap();
-    let second = Host::new(&temp.path().join("2")).await;
-    second.join(&control, NodeRole::Manager).await;
-    let third = Host::new(&temp.path().join("3")).await;
-    third.join(&control, NodeRole::Manager).await;
+    let (control, [first, second, third]) = three_managers(temp.path()).await;
     let pauses = [
         200, 620, 1050, 1200, 0, 100, 500, 550, 580, 650, 700, 800, 900, 1000, 1100, 1300, 1500,
         2000,
@@ -599,13 +599,7 @@ async fn a_demotion_may_be_taken_back_at_any_moment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manager_whose_member_was_taken_out_comes_back() {
     let temp = tempfile::tempdir().unwrap();
-    let first = Host::new(&temp.path().join("1")).await;
-    first.swarm.init(first.init()).await.unwrap();
-    let control = first.swarm.control().unwrap();
-    let second = Host::new(&temp.path().join("2")).await;
-    second.join(&control, NodeRole::Manager).await;
-    let mut third = Host::new(&temp.path().join("3")).await;
-    third.join(&control, NodeRole::Manager).await;
+    let (control, [first, second, mut third]) = three_managers(temp.path()).await;
     for is_away in [false, true] {
         is_whole(&third, &control, "all is well").await;
         if is_away {

@@ -70,13 +70,13 @@ fn claim_of(node: &str) -> String {
 }
 
 /// The authorities as the cluster keeps them.
-struct Authorities {
-    present: RootCa,
+pub(super) struct Authorities {
+    pub(super) present: RootCa,
     next: Option<RootCa>,
 }
 
 impl Authorities {
-    fn of(cluster: &Cluster) -> Result<Option<Self>, SwarmError> {
+    pub(super) fn of(cluster: &Cluster) -> Result<Option<Self>, SwarmError> {
         let find = |subsystem: &str| -> Result<Option<RootCa>, SwarmError> {
             let kept = cluster.unlock_keys.iter().find(|kept| kept.subsystem == subsystem);
             let read =
@@ -271,7 +271,7 @@ impl Replica {
     }
 
     /// Changes the cluster object, if it is to be; answers whether it was.
-    async fn change(
+    pub(super) async fn change(
         &self,
         store: &Store,
         change: impl Fn(&State, &mut Cluster) -> bool,

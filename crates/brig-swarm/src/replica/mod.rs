@@ -21,19 +21,19 @@ use std::time::Duration;
 use brig_pki::ca::RootCa;
 use brig_pki::csr::NodeKey;
 use brig_proto::swarm::{Cluster, EncryptionKey};
-use brig_store::etcd::{EtcdBackend, EtcdClient, EtcdTls, Limits, Live, MemberInfo};
+use brig_store::etcd::{EtcdBackend, EtcdClient, EtcdError, EtcdTls, Limits, Live, MemberInfo};
 use brig_store::{Backend, BackendError, Store, StoreError};
-use brig_types::secret::SecretBytes;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use self::authority::Authorities;
 pub(crate) use self::authority::NEXT as NEXT_AUTHORITY;
 pub(crate) use self::child::Child;
 pub(crate) use self::record::{Member, Place};
 use crate::error::SwarmError;
-use crate::node::blocking;
 use crate::node::files::{self, Layout};
+use crate::node::{blocking, pki};
 
 /// Ports of the members: of the one for clients, and of the one for each other.
 pub(crate) const CLIENT_PORT: u16 = 2379;
@@ -360,23 +360,18 @@ impl Replica {
         }
         let made = RootCa::generate_for_store().map_err(pki("make the store's authority"))?;
         let key = bundle(&made);
-        let cluster = self.cluster.clone();
-        store
-            .update(|tx| {
-                let Some(current) = tx.get::<Cluster>(&cluster) else {
-                    return Err(StoreError::Closed);
-                };
-                let mut next = (*current).clone();
-                next.unlock_keys.retain(|kept| kept.subsystem != AUTHORITY);
-                next.unlock_keys.push(EncryptionKey {
-                    subsystem: AUTHORITY.to_owned(),
-                    key,
-                    ..EncryptionKey::default()
-                });
-                tx.update(next).map(drop)
-            })
-            .await
-            .map_err(SwarmError::Store)?;
+        let put = |_: &brig_store::State, cluster: &mut Cluster| {
+            cluster.unlock_keys.retain(|kept| kept.subsystem != AUTHORITY);
+            cluster.unlock_keys.push(EncryptionKey {
+                subsystem: AUTHORITY.to_owned(),
+                key: key.clone(),
+                ..EncryptionKey::default()
+            });
+            true
+        };
+        if !self.change(store, put).await? {
+            return Err(SwarmError::Store(StoreError::Closed));
+        }
         Ok(made)
     }
 
@@ -385,11 +380,7 @@ impl Replica {
         let Some(cluster) = store.view().get::<Cluster>(&self.cluster) else {
             return Ok(None);
         };
-        let Some(kept) = cluster.unlock_keys.iter().find(|kept| kept.subsystem == AUTHORITY) else {
-            return Ok(None);
-        };
-        let pem = SecretBytes::new(kept.key.clone());
-        RootCa::from_bundle(&pem).map(Some).map_err(pki("read the store's authority"))
+        Ok(Authorities::of(&cluster)?.map(|authorities| authorities.present))
     }
 
     /// Adds a member that only listens, for a manager whose member has this address. One that is
@@ -401,63 +392,39 @@ impl Replica {
         peer_url: &str,
         is_former: impl Fn(&str) -> bool,
     ) -> Result<(MemberInfo, Vec<MemberInfo>), SwarmError> {
-        let client = self.client().ok_or(SwarmError::NotManager)?;
-        let until = Instant::now() + CHANGE_PATIENCE;
-        loop {
-            let is_late = Instant::now() + CHANGE_PATIENCE / 2 > until;
-            let attempt = async {
-                let members = client.members(CALL).await?;
-                let earlier = members.iter().find(|member| {
-                    let is_same =
-                        member.name == node || member.peer_urls.iter().any(|url| url == peer_url);
-                    // There is room for one learner, and this one's manager never started it.
-                    let is_former = !member.name.is_empty()
-                        && member.name != self.node
-                        && is_former(&member.name);
-                    is_same || is_former || (is_late && member.is_learner && member.name.is_empty())
-                });
-                if let Some(earlier) = earlier {
-                    client.remove(earlier.id, CALL).await?;
-                }
-                client.add_learner(peer_url, CALL).await
-            };
-            match attempt.await {
-                Ok(added) => return Ok(added),
-                Err(error)
-                    if (error.may_pass() || error.is_not_ready()) && Instant::now() < until =>
-                {
-                    tracing::debug!(error = %brig_types::error::chain(&error), "the store takes no new member yet");
-                    tokio::time::sleep(RETRY).await;
-                }
-                Err(error) => return Err(etcd(error)),
+        let client = &self.client().ok_or(SwarmError::NotManager)?;
+        let is_former = &is_former;
+        let add = |is_late| async move {
+            let members = client.members(CALL).await?;
+            let earlier = members.iter().find(|member| {
+                let is_same =
+                    member.name == node || member.peer_urls.iter().any(|url| url == peer_url);
+                // There is room for one learner, and this one's manager never started it.
+                let is_former =
+                    !member.name.is_empty() && member.name != self.node && is_former(&member.name);
+                is_same || is_former || (is_late && member.is_learner && member.name.is_empty())
+            });
+            if let Some(earlier) = earlier {
+                client.remove(earlier.id, CALL).await?;
             }
-        }
+            client.add_learner(peer_url, CALL).await
+        };
+        change_members(add).await
     }
 
     /// Takes a manager's member out; fine if there is none.
     pub(crate) async fn remove(&self, node: &str) -> Result<(), SwarmError> {
-        let Some(client) = self.client().filter(|_| self.has_members()) else {
+        let Some(client) = &self.client().filter(|_| self.has_members()) else {
             return Ok(());
         };
-        let until = Instant::now() + CHANGE_PATIENCE;
-        loop {
-            let attempt = async {
-                let members = client.members(CALL).await?;
-                match members.iter().find(|member| member.name == node) {
-                    Some(member) if members.len() > 1 => client.remove(member.id, CALL).await,
-                    Some(_) | None => Ok(()),
-                }
-            };
-            match attempt.await {
-                Ok(()) => return Ok(()),
-                Err(error)
-                    if (error.may_pass() || error.is_not_ready()) && Instant::now() < until =>
-                {
-                    tokio::time::sleep(RETRY).await;
-                }
-                Err(error) => return Err(etcd(error)),
+        let remove = |_| async move {
+            let members = client.members(CALL).await?;
+            match members.iter().find(|member| member.name == node) {
+                Some(member) if members.len() > 1 => client.remove(member.id, CALL).await,
+                Some(_) | None => Ok(()),
             }
-        }
+        };
+        change_members(remove).await
     }
 
     /// Ends what this manager claims; its member goes on.
@@ -471,6 +438,27 @@ impl Replica {
         self.live.stop();
         if let Some(child) = self.state().child {
             child.end().await;
+        }
+    }
+}
+
+/// Tries a change of the members until they take it; it is told when half of the time is gone.
+async fn change_members<T, F>(attempt: impl Fn(bool) -> F) -> Result<T, SwarmError>
+where
+    F: Future<Output = Result<T, EtcdError>>,
+{
+    let began = Instant::now();
+    loop {
+        match attempt(began.elapsed() > CHANGE_PATIENCE / 2).await {
+            Ok(done) => return Ok(done),
+            Err(error)
+                if (error.may_pass() || error.is_not_ready())
+                    && began.elapsed() < CHANGE_PATIENCE =>
+            {
+                tracing::debug!(error = %brig_types::error::chain(&error), "the store's members do not change yet");
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => return Err(etcd(error)),
         }
     }
 }
@@ -590,8 +578,6 @@ pub(crate) fn endpoint(url: &str) -> Option<String> {
     url.strip_prefix("https://").map(|address| address.trim_end_matches('/').to_owned())
 }
 
-pub(crate) fn etcd(error: brig_store::etcd::EtcdError) -> SwarmError {
+pub(crate) fn etcd(error: EtcdError) -> SwarmError {
     SwarmError::Etcd(brig_types::error::chain(&error))
 }
-
-use crate::node::pki;
