@@ -19,9 +19,10 @@ use brig_proto::swarm::{
 };
 use brig_store::etcd::{EtcdClient, EtcdTls};
 use brig_swarm::{
-    Control, ExternalStore, InitRequest, JoinRequest, LocalNodeState, StoreSettings, Swarm,
+    Control, ControlError, ExternalStore, InitRequest, JoinRequest, LocalNodeState, StoreSettings, Swarm,
     SwarmConfig, TokenRotation,
 };
+use brig_types::error::{Categorized as _, ErrorKind};
 use brig_types::secret::SecretString;
 use common::*;
 use etcd::Etcd;
@@ -275,6 +276,26 @@ async fn a_former_managers_certificates_open_nothing() {
     eventually("it is everywhere", || has(&second.swarm.control().unwrap(), "by-the-fourth")).await;
 }
 
+/// Writes on a manager that is being demoted; answers how it was refused.
+async fn write_until_it_is_a_worker(host: &Host, mut own: Control) -> Vec<ControlError> {
+    let mut refusals = Vec::new();
+    let until = Instant::now() + Duration::from_secs(30);
+    for number in 0.. {
+        if let Err(refusal) = own.create_config(config(&format!("{}-{number}", host.id()))).await {
+            refusals.push(refusal);
+        }
+        match host.swarm.control() {
+            Ok(control) => own = control,
+            Err(_) => break,
+        }
+        assert!(Instant::now() < until, "it stays a manager");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Whoever still has what it was controlled with is told the same.
+    refusals.push(own.create_config(config("late")).await.unwrap_err());
+    refusals
+}
+
 /// The life of a real swarm: alone, three managers, one lost, one replaced, back to one. Nothing
 /// that was acknowledged is ever gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -378,9 +399,16 @@ async fn managers_come_and_go_and_nothing_is_lost() {
 
     // Back to one, by demotion.
     for host in [&third, &first] {
+        let own = host.swarm.control().unwrap();
         set_role(&control, &host.id(), NodeRole::Worker).await;
+        let refusals = write_until_it_is_a_worker(host, own).await;
         eventually("it is a worker", || host.swarm.control().is_err() && host.etcd().is_none())
             .await;
+        for refusal in refusals {
+            assert_eq!(refusal.kind(), ErrorKind::Unavailable, "{refusal}");
+            let text = refusal.to_string();
+            assert!(text.contains("This node is not a swarm manager."), "{text}");
+        }
         assert!(write(&control, &format!("without{}", host.id())).await);
         eventually("it works on", || is_up(&control, &host.id())).await;
     }
