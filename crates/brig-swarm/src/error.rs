@@ -95,10 +95,9 @@ impl Categorized for ControlError {
                 ErrorKind::Unavailable => ErrorKind::Unavailable,
                 _ => ErrorKind::System,
             },
-            Self::OutOfSequence
-            | Self::Keys(_)
-            | Self::KeyStatus(_)
-            | Self::Pki(_) => ErrorKind::System,
+            Self::OutOfSequence | Self::Keys(_) | Self::KeyStatus(_) | Self::Pki(_) => {
+                ErrorKind::System
+            }
         }
     }
 }

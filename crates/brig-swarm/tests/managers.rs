@@ -19,8 +19,8 @@ use brig_proto::swarm::{
 };
 use brig_store::etcd::{EtcdClient, EtcdTls};
 use brig_swarm::{
-    Control, ControlError, ExternalStore, InitRequest, JoinRequest, LocalNodeState, StoreSettings, Swarm,
-    SwarmConfig, TokenRotation,
+    Control, ControlError, ExternalStore, InitRequest, JoinRequest, LocalNodeState, StoreSettings,
+    Swarm, SwarmConfig, TokenRotation,
 };
 use brig_types::error::{Categorized as _, ErrorKind};
 use brig_types::secret::SecretString;
@@ -44,9 +44,12 @@ struct Host {
 
 impl Host {
     async fn new(dir: &Path) -> Self {
+        Self::with(dir, StoreSettings::default()).await
+    }
+
+    async fn with(dir: &Path, settings: StoreSettings) -> Self {
         let machine = Machine::default();
-        let settings =
-            StoreSettings { client_port: port(), peer_port: port(), ..StoreSettings::default() };
+        let settings = StoreSettings { client_port: port(), peer_port: port(), ..settings };
         let listen = format!("127.0.0.1:{}", port());
         let swarm = start(dir, &machine, &settings).await;
         Self {
@@ -143,12 +146,16 @@ impl Drop for Host {
 
 /// A swarm of three managers, and what the first one controls it with.
 async fn three_managers(dir: &Path) -> (Control, [Host; 3]) {
-    let first = Host::new(&dir.join("1")).await;
+    three_managers_with(dir, &StoreSettings::default()).await
+}
+
+async fn three_managers_with(dir: &Path, settings: &StoreSettings) -> (Control, [Host; 3]) {
+    let first = Host::with(&dir.join("1"), settings.clone()).await;
     first.swarm.init(first.init()).await.unwrap();
     let control = first.swarm.control().unwrap();
-    let second = Host::new(&dir.join("2")).await;
+    let second = Host::with(&dir.join("2"), settings.clone()).await;
     second.join(&control, NodeRole::Manager).await;
-    let third = Host::new(&dir.join("3")).await;
+    let third = Host::with(&dir.join("3"), settings.clone()).await;
     third.join(&control, NodeRole::Manager).await;
     (control, [first, second, third])
 }
@@ -274,6 +281,48 @@ async fn a_former_managers_certificates_open_nothing() {
         assert!(Instant::now() < until, "{}", brig_types::error::chain(&error));
     }
     eventually("it is everywhere", || has(&second.swarm.control().unwrap(), "by-the-fourth")).await;
+}
+
+/// The certificates of the store are renewed before they end, while everything goes on, and members
+/// and clients take the new ones up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stores_certificates_are_renewed_before_they_end() {
+    const EXPIRY: Duration = Duration::from_secs(30);
+    let temp = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { certificate_expiry: Some(EXPIRY), ..StoreSettings::default() };
+    let (control, hosts) = three_managers_with(temp.path(), &settings).await;
+    let end = Instant::now() + EXPIRY;
+    let certificates = || {
+        let read = |host: &Host| std::fs::read(host.dir.join("swarm/etcd/member.pem")).unwrap();
+        hosts.iter().map(read).collect::<Vec<_>>()
+    };
+    let before = certificates();
+    eventually("all are renewed", || {
+        certificates().iter().zip(&before).all(|(now, before)| now != before)
+    })
+    .await;
+    let mut number = 0;
+    while Instant::now() < end {
+        number += 1;
+        assert!(write(&control, &format!("meanwhile{number}")).await, "writes go on");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // The old ones have ended: whatever connects from now on does so with the new ones.
+    let old = hosts[2].etcd().unwrap();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-9", &old.to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    eventually("it is started again", || hosts[2].etcd().is_some_and(|now| now != old)).await;
+    for host in &hosts {
+        is_whole(host, &control, "after the end of the old certificates").await;
+    }
+    for host in hosts.iter().rev() {
+        let _ = host.swarm.leave(true).await;
+    }
 }
 
 /// Writes on a manager that is being demoted; answers how it was refused.
@@ -470,6 +519,15 @@ async fn an_etcd_of_somebody_else_keeps_the_swarm() {
     let names = String::from_utf8(names.stdout).unwrap();
     assert!(names.contains("/s/o/config/"), "{names}");
     assert_eq!(names.matches("/s/head").count(), 1);
+
+    // With etcd's own limits a transaction has at most 128 operations: what needs more is done in
+    // several, by the loops as well as by the agents' reports.
+    let created = other.create_service(service("many", "img", 150)).await.unwrap();
+    eventually("more tasks run than one transaction holds", || running(&control, "many") == 150)
+        .await;
+    control.remove_service(&created).await.unwrap();
+    eventually("they are gone", || control.tasks().iter().all(|task| task.service_id != created))
+        .await;
 
     // Without its settings the swarm is not taken up, and says why.
     first.swarm.shutdown().await;

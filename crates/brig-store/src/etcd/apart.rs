@@ -70,6 +70,7 @@ impl EtcdBackend {
         success.push(layout::put(key.clone(), mark.to_bytes(), 0));
         let compare = guards.into_iter().map(|(key, at)| layout::is_unwritten_since(key, at));
         let request = TxnRequest { compare: compare.collect(), success, failure: Vec::new() };
+        let began = Instant::now();
         let Sent { answer, unsure } = self.send(&request)?;
         let done_at = match answer.succeeded {
             true => Some(revision_of(&answer)),
@@ -85,6 +86,7 @@ impl EtcdBackend {
             return Ok(None);
         };
         known.turns.asked = false;
+        known.turns.took(began.elapsed());
         drop(known);
         self.place_of(&mark.nonce, at).map(Some).ok_or_else(unknown)
     }

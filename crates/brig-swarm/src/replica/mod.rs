@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use brig_pki::ca::RootCa;
+use brig_pki::ca::{RootCa, STORE_EXPIRY};
 use brig_pki::csr::NodeKey;
 use brig_proto::swarm::{Cluster, EncryptionKey};
 use brig_store::etcd::{EtcdBackend, EtcdClient, EtcdError, EtcdTls, Limits, Live, MemberInfo};
@@ -76,6 +76,9 @@ pub struct StoreSettings {
     /// Directories of the control groups that an own member is put into, so that it goes on
     /// without the daemon, beside it.
     pub groups: Vec<PathBuf>,
+    /// How long the certificates of an own store are good for that this manager issues; a year
+    /// without it.
+    pub certificate_expiry: Option<Duration>,
 }
 
 impl StoreSettings {
@@ -83,6 +86,24 @@ impl StoreSettings {
         let client = if self.client_port == 0 { CLIENT_PORT } else { self.client_port };
         let peer = if self.peer_port == 0 { PEER_PORT } else { self.peer_port };
         (client, peer)
+    }
+
+    /// Certifies the keys of a manager whose member is at this address.
+    pub(crate) fn issue(
+        &self,
+        authority: &RootCa,
+        (member_csr, client_csr): (&[u8], &[u8]),
+        ip: IpAddr,
+    ) -> Result<Issued, SwarmError> {
+        let addresses = [ip, Ipv4Addr::LOCALHOST.into()];
+        let expiry = self.certificate_expiry.unwrap_or(STORE_EXPIRY);
+        let failed = pki("issue a certificate of the store");
+        Ok(Issued {
+            member: authority
+                .issue_store_member(member_csr, &addresses, expiry)
+                .map_err(&failed)?,
+            client: authority.issue_store_client(client_csr, expiry).map_err(&failed)?,
+        })
     }
 }
 
@@ -126,6 +147,10 @@ impl Replica {
             missing: AtomicU32::new(0),
             changing: Mutex::new(()),
         }
+    }
+
+    pub(crate) const fn settings(&self) -> &StoreSettings {
+        &self.settings
     }
 
     /// The connection to etcd; `None` while the store is one file.
@@ -302,12 +327,12 @@ impl Replica {
         let ip = self.ip;
         Child::end_leftover(&dir).await?;
         blocking({
-            let dir = dir.clone();
+            let (dir, settings) = (dir.clone(), self.settings.clone());
             move || {
                 // What an attempt that was broken off left: nobody relied on it.
                 files::remove_dir(&dir)?;
                 let own = Request::new()?;
-                let issued = own.issue(&authority, ip)?;
+                let issued = own.issue(&settings, &authority, ip)?;
                 own.write(&dir, authority.cert_pem(), &issued)
             }
         })
@@ -521,9 +546,14 @@ impl Request {
         Ok((csr(&self.member)?, csr(&self.client)?))
     }
 
-    fn issue(&self, authority: &RootCa, ip: IpAddr) -> Result<Issued, SwarmError> {
+    fn issue(
+        &self,
+        settings: &StoreSettings,
+        authority: &RootCa,
+        ip: IpAddr,
+    ) -> Result<Issued, SwarmError> {
         let (member, client) = self.csrs()?;
-        issue(authority, &member, &client, ip)
+        settings.issue(authority, (&member, &client), ip)
     }
 
     /// Writes keys and certificates where the member and its clients look for them.
@@ -542,21 +572,6 @@ impl Request {
         put(CLIENT_KEY, self.client.key_pem().expose_secret())?;
         put(CLIENT_CERT, &issued.client)
     }
-}
-
-/// Certifies the keys of a manager whose member is at this address.
-pub(crate) fn issue(
-    authority: &RootCa,
-    member_csr: &[u8],
-    client_csr: &[u8],
-    ip: IpAddr,
-) -> Result<Issued, SwarmError> {
-    let addresses = [ip, Ipv4Addr::LOCALHOST.into()];
-    let failed = pki("issue a certificate of the store");
-    Ok(Issued {
-        member: authority.issue_store_member(member_csr, &addresses).map_err(&failed)?,
-        client: authority.issue_store_client(client_csr).map_err(&failed)?,
-    })
 }
 
 const CA: &str = "ca.pem";
