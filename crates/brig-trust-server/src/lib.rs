@@ -5,7 +5,8 @@
 //! authority: clients believe signatures, and this server can at most withhold news from them.
 //!
 //! A request's way is [`route`] (what is asked for) → `auth` (who asks) → [`service`] →
-//! `repositories` (one repository's state, publishing) → [`storage`].
+//! `repositories` (one repository's state, publishing) → [`storage`]: a file of its own, or what
+//! whoever uses this crate brings along.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -20,11 +21,13 @@ pub mod vault;
 mod fault;
 mod feed;
 mod metrics;
+mod place;
 mod publish;
 mod repositories;
 mod repository;
 mod service;
 
+pub use place::{HandedOver, Place, hand_over};
 pub use repositories::{ImportError, Imported};
 pub use server::{CacheAges, Config, ImportFailure, ServerError, TrustServer, import_into};
 
