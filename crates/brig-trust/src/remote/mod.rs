@@ -17,6 +17,13 @@ pub use connection::ServerAddress;
 pub use http::HttpRemote;
 pub use login::{Action, Credentials};
 
+/// Reads a `WWW-Authenticate` header as a login does, and counts its challenges. For the fuzzer.
+#[doc(hidden)]
+#[must_use]
+pub fn read_challenges(header: &str) -> usize {
+    challenge::parse(header).len()
+}
+
 /// One file on the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RemoteFile {

@@ -3,6 +3,7 @@
 mod db;
 mod feeds;
 mod fetch;
+mod kept;
 mod source;
 
 use std::collections::BTreeSet;
