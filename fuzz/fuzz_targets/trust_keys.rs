@@ -23,7 +23,7 @@ impl Passphrases for Answers {
 
 fn folder() -> &'static tempfile::TempDir {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    FOLDER.get_or_init(|| tempfile::tempdir().expect("a folder"))
+    FOLDER.get_or_init(|| tempfile::tempdir_in("/dev/shm").expect("a folder"))
 }
 
 fn import(content: &[u8]) {

@@ -13,6 +13,7 @@ use http::header::{
 };
 use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Body as _;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -43,6 +44,8 @@ pub(super) async fn fetch(address: &str, kept: &Kept) -> Result<Fetched> {
     loop {
         match once(address, kept).await {
             Ok(fetched) => return Ok(fetched),
+            // What a server says in so many words does not change in a second.
+            Err(error @ Error::Message(_)) => return Err(error),
             Err(error) if attempt == ATTEMPTS => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_secs(u64::from(attempt))).await,
         }
@@ -117,6 +120,10 @@ async fn get(uri: &Uri, address: &str, kept: &Kept, limit: u64) -> Result<Answer
             modified: text(LAST_MODIFIED).map(str::to_owned),
         };
         let status = answer.status().as_u16();
+        let larger = || message(format!("{uri} is larger than {limit} bytes"));
+        if answer.body().size_hint().lower() > limit {
+            return Err(larger());
+        }
         let (mut file, mut size, version) = match (status, part, whole) {
             (200, ..) => (kept.begin(address, &new).map_err(keep)?, 0, new),
             (206, Some((file, size, version)), _) if continues(text(CONTENT_RANGE), size) => {
@@ -127,10 +134,15 @@ async fn get(uri: &Uri, address: &str, kept: &Kept, limit: u64) -> Result<Answer
             }
             (206 | 416, ..) => {
                 kept.forget_part(address);
-                return Err(message(format!("{uri} does not go on where it broke off")));
+                let what = format!("{uri} does not go on where it broke off");
+                return Err(Error::io(what, std::io::ErrorKind::InvalidData.into()));
             }
             (301 | 302 | 303 | 307 | 308, ..) if text(LOCATION).is_some() => {
                 return Ok(Answer::Elsewhere(text(LOCATION).unwrap_or_default().to_owned()));
+            }
+            (500.., ..) => {
+                let what = format!("{uri} answers with status {status}");
+                return Err(Error::io(what, std::io::Error::other("the server is in trouble")));
             }
             _ => return Err(message(format!("{uri} answers with status {status}"))),
         };
@@ -141,7 +153,7 @@ async fn get(uri: &Uri, address: &str, kept: &Kept, limit: u64) -> Result<Answer
                 size += u64::try_from(data.len()).unwrap_or(u64::MAX);
                 if size > limit {
                     kept.forget_part(address);
-                    return Err(message(format!("{uri} is larger than {limit} bytes")));
+                    return Err(larger());
                 }
                 file.write_all(&data).map_err(keep)?;
             }
