@@ -183,14 +183,18 @@ impl<'a> Run<'a> {
                     .push(Doubt::NoData { ecosystem: name.to_owned(), packages: asked.len() });
                 continue;
             };
-            asked.retain(|asked| {
-                let comparable = space.scheme.is_comparable(asked.version);
-                if !comparable {
+            // A version that says nothing is a doubt where any version has a flaw.
+            let (comparable, vague): (Vec<_>, Vec<_>) =
+                asked.into_iter().partition(|asked| space.scheme.is_comparable(asked.version));
+            for asked in vague {
+                if space.rows(asked.name, &mut 0)?.is_empty() {
+                    self.judged += 1;
+                } else {
                     self.without_version.push(asked.name.to_owned());
                     self.unjudged += 1;
                 }
-                comparable
-            });
+            }
+            asked = comparable;
             self.judged += asked.len();
             let findings = self.join(&space, &mut asked)?;
             self.findings.extend(findings);

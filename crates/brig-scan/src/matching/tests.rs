@@ -151,14 +151,14 @@ fn versions_that_say_nothing_are_a_doubt() {
         "a.json",
         &osv("GO-1", "Go", "example.org/m", r#"{"introduced":"0"},{"fixed":"1.2.0"}"#, ""),
     )]);
-    let report = judge(
-        &index,
-        &inventory(None, vec![package(Ecosystem::Go, "example.org/m", "(devel)")]),
-        &options(),
-    )
-    .unwrap();
+    let unknown = package(Ecosystem::Go, "example.org/m", "(devel)");
+    let own = package(Ecosystem::Go, "example.org/own", "(devel)");
+    let report =
+        judge(&index, &inventory(None, vec![unknown, own.clone()]), &options()).unwrap();
     assert_eq!(report.doubts, [Doubt::NoVersion { packages: vec!["example.org/m".to_owned()] }]);
     assert_eq!((report.verdict, report.unjudged), (Verdict::Unknown, 1));
+    let report = judge(&index, &inventory(None, vec![own]), &options()).unwrap();
+    assert!(report.doubts.is_empty(), "of no version of it is anything known");
 }
 
 #[test]
