@@ -27,11 +27,8 @@ impl Drop for Server {
 }
 
 fn openssl(folder: &Path, arguments: &str) {
-    let done = Command::new("openssl")
-        .args(arguments.split(' '))
-        .current_dir(folder)
-        .output()
-        .unwrap();
+    let done =
+        Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 

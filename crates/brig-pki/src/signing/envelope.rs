@@ -103,7 +103,10 @@ mod tests {
             decrypt_pkcs8(&der.to_der().unwrap(), b"secret").unwrap_err().to_string()
         };
         for (cost, block, lanes) in [(1 << 40, 8, 1), (1 << 20, 8, 1), (16, u16::MAX, 1000)] {
-            assert!(asking(cost, block, lanes).contains("too many rounds"), "{cost} {block} {lanes}");
+            assert!(
+                asking(cost, block, lanes).contains("too many rounds"),
+                "{cost} {block} {lanes}"
+            );
         }
         assert!(!asking(1 << 14, 8, 1).contains("too many rounds"));
     }

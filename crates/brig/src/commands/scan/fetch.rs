@@ -190,9 +190,7 @@ fn request(
             request = request.header(IF_MODIFIED_SINCE, modified);
         }
     }
-    request
-        .body(Empty::<Bytes>::new())
-        .map_err(|_| message(format!("{uri} cannot be asked for")))
+    request.body(Empty::<Bytes>::new()).map_err(|_| message(format!("{uri} cannot be asked for")))
 }
 
 /// Whether a part begins behind what is there: `bytes FIRST-LAST/SIZE`.
