@@ -42,6 +42,6 @@ fuzz_target!(|data: &[u8]| {
         import(brig_fuzz::pem(tag, data).as_bytes());
     }
     if let Ok(text) = std::str::from_utf8(data) {
-        let _ = brig_types::challenge::parse(text);
+        let _ = brig_types::challenge::Challenge::parse_all(text);
     }
 });
