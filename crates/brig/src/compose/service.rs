@@ -188,7 +188,6 @@ fn container(
         capability_drop: cap_drop,
         ulimits: ulimits(section.section("ulimits")?)?,
         oom_score_adj: section.number("oom_score_adj")?.unwrap_or_default(),
-        ..ContainerSpec::default()
     })
 }
 
