@@ -36,3 +36,16 @@ pub use server::{CacheAges, Config, ImportFailure, ServerError, TrustServer, imp
 pub fn read_upload(content_type: &str, body: &bytes::Bytes) -> bool {
     multipart::parse(content_type, body).is_ok_and(|parts| publish::Upload::read(parts).is_ok())
 }
+
+/// Takes a request apart as the server does: its route, the feed's query, and what its credentials
+/// say. For the fuzzer.
+#[doc(hidden)]
+pub async fn read_request(
+    request: &http::request::Parts,
+    authentication: &auth::Authentication,
+) -> bool {
+    let route = route::Route::parse(&request.method, request.uri.path());
+    let query = request.uri.query().unwrap_or_default();
+    let _ = feed::parse(query);
+    authentication.check(&request.headers, &route.access()).await.is_ok()
+}

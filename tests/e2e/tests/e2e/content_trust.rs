@@ -390,7 +390,9 @@ fn a_stack_is_deployed_as_it_was_signed(stage: &Stage) {
         person.with(&person.clients().0, trust, &["push", &tagged]).ok();
     }
     let file = |services: &str| {
-        std::fs::write(person.config.join("stack.yml"), format!("services:\n{services}")).unwrap();
+        let networks = "networks: {default: {external: true, name: bridge}}";
+        let text = format!("services:\n{services}{networks}\n");
+        std::fs::write(person.config.join("stack.yml"), text).unwrap();
     };
     let service =
         |tag: &str| format!("  web{tag}: {{image: '{name}:{tag}', deploy: {{replicas: 0}}}}\n");

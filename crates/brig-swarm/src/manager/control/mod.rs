@@ -154,6 +154,7 @@ impl From<StoreError> for ControlError {
                 Self::NotFound { kind: kind.as_str(), reference: id }
             }
             none @ StoreError::NoQuorum(_) => Self::NoQuorum(none),
+            StoreError::Closed => Self::NotManagerAnyMore,
             other => Self::Store(other),
         }
     }
