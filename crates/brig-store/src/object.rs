@@ -1,9 +1,9 @@
-//! The eight kinds of objects and what the store needs to know of each.
+//! The kinds of objects and what the store needs to know of each.
 
 use std::fmt;
 use std::sync::Arc;
 
-use brig_proto::brig::Access;
+use brig_proto::brig::{Access, Policy, TrustMetadata};
 use brig_proto::swarm::{
     Annotations, Cluster, Config, Meta, Network, Node, Secret, Service, Task, TaskSpec, task_spec,
 };
@@ -31,11 +31,15 @@ pub enum Kind {
     Cluster,
     /// Who may reach it from elsewhere.
     Access,
+    /// What may start.
+    Policy,
+    /// Verified metadata of a repository.
+    TrustMetadata,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Node,
         Self::Service,
         Self::Task,
@@ -44,6 +48,8 @@ impl Kind {
         Self::Network,
         Self::Cluster,
         Self::Access,
+        Self::Policy,
+        Self::TrustMetadata,
     ];
 
     /// The kind's word in paths and messages.
@@ -58,6 +64,8 @@ impl Kind {
             Self::Network => "network",
             Self::Cluster => "cluster",
             Self::Access => "access",
+            Self::Policy => "policy",
+            Self::TrustMetadata => "trust-metadata",
         }
     }
 
@@ -93,6 +101,10 @@ pub enum Object {
     Cluster(Arc<Cluster>),
     /// Who may reach it from elsewhere.
     Access(Arc<Access>),
+    /// What may start.
+    Policy(Arc<Policy>),
+    /// Verified metadata of a repository.
+    TrustMetadata(Arc<TrustMetadata>),
 }
 
 /// What an object can be found by, besides id and name.
@@ -369,6 +381,8 @@ objects! {
         |_| Vec::new();
     // There is one.
     Access, access, |_| "access", |_| Vec::new();
+    Policy, policies, |o| o.name.as_str(), |_| Vec::new();
+    TrustMetadata, trust_metadata, |o| o.name.as_str(), |_| Vec::new();
 }
 
 fn service_indexes(service: &Service) -> Vec<(Index, &str)> {

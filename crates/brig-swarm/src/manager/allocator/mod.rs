@@ -72,7 +72,9 @@ impl Waiting {
             | Object::Config(_)
             | Object::Network(_)
             | Object::Cluster(_)
-            | Object::Access(_) => {}
+            | Object::Access(_)
+            | Object::Policy(_)
+            | Object::TrustMetadata(_) => {}
         }
     }
 }

@@ -122,7 +122,11 @@ impl Concern {
             Object::Cluster(_) => true,
             Object::Node(node) => self.rotating || is_straggler(node, &self.issuer),
             Object::Service(_) | Object::Task(_) | Object::Secret(_) => false,
-            Object::Config(_) | Object::Network(_) | Object::Access(_) => false,
+            Object::Config(_)
+            | Object::Network(_)
+            | Object::Access(_)
+            | Object::Policy(_)
+            | Object::TrustMetadata(_) => false,
         }
     }
 }

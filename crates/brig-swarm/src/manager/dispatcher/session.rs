@@ -130,7 +130,9 @@ impl Inner {
                             | Object::Secret(_)
                             | Object::Config(_)
                             | Object::Network(_)
-                            | Object::Access(_) => false,
+                            | Object::Access(_)
+                            | Object::Policy(_)
+                            | Object::TrustMetadata(_) => false,
                         });
                         message = if relevant {
                             self::message(&self.store.view(), node, session)

@@ -88,7 +88,9 @@ impl Orchestrator {
                 | Object::Config(_)
                 | Object::Network(_)
                 | Object::Cluster(_)
-                | Object::Access(_) => {}
+                | Object::Access(_)
+                | Object::Policy(_)
+                | Object::TrustMetadata(_) => {}
             }
         }
         dirty
