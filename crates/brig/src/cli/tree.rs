@@ -50,6 +50,11 @@ pub(crate) const GROUPS: [&Group; 17] = [
         about: "Manage trust on images",
         leaves: trust::COMMANDS,
         groups: &[
+            &Group::new(
+                "cosign",
+                "Manage key pairs for cosign's signatures",
+                trust::COSIGN_COMMANDS,
+            ),
             &Group::new("key", "Manage keys for signing images", trust::KEY_COMMANDS),
             &Group::new("signer", "Manage entities who can sign images", trust::SIGNER_COMMANDS),
         ],
