@@ -18,8 +18,10 @@ use crate::access::Gate;
 use crate::access::enrol::newcomers::Newcomers;
 use crate::access::enrol::ssh::Keys;
 use crate::access::enrol::{self, Authority};
+use crate::admission::facts::ClusterFacts;
 use crate::admission::policies::Policies;
-use crate::admission::{Admission, gate, hook};
+use crate::admission::trust::TrustGate;
+use crate::admission::{self, Admission, gate, hook};
 use crate::audit::AuditLog;
 use crate::build::Builder;
 use crate::cli::Flags;
@@ -66,6 +68,7 @@ pub async fn run(
     swarm::events::follow(&state);
     state.tasks.spawn(state.gate.audit().clone().keep_sealed(state.stop.clone()));
     swarm::expiring::follow(&state);
+    state.tasks.spawn(admission::follow(Arc::clone(&state.admission), state.stop.clone()));
 
     let service = ApiService::new(Arc::clone(&state), Arc::new(routes::router()));
     let (local_places, remote_places) = (connection::pool(), connection::pool());
@@ -144,9 +147,16 @@ async fn build(
     let engine_id = engine_id::load(&config.data_root)?;
     let audit =
         AuditLog::open(&config.data_root.join("audit")).context("cannot open the audit log")?;
-    let policies = Policies::open(config.data_root.join("policies"), swarm.clone())
+    let facts = Arc::new(ClusterFacts::new(config.data_root.join("admission"), swarm.clone()));
+    let policies = Policies::open(config.data_root.join("policies"), Arc::clone(&facts))
         .context("cannot read the policies")?;
-    let (trust, scan) = (Box::new(gate::Open("trust")), Box::new(gate::Open("scan")));
+    let trust = Box::new(TrustGate::new(
+        &config.data_root.join("trust"),
+        config.registries.insecure.clone(),
+        facts,
+        engine.images().clone(),
+    ));
+    let scan = Box::new(gate::Open("scan"));
     let admission = Admission::new(policies, trust, scan, engine.images().clone(), audit.clone());
     let admission = Arc::new(admission);
     hook.set(Arc::clone(&admission));
