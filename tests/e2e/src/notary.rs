@@ -94,6 +94,12 @@ impl Notary {
         server
     }
 
+    /// Ends it; nothing answers at its address any more.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {
