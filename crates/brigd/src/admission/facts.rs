@@ -4,16 +4,23 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use brig_pki::hash;
 use brig_proto::brig::AdmissionFacts;
 use brig_swarm::{Swarm, SwarmError};
 use brig_types::error::{Categorized as _, ErrorKind, chain};
 use prost::Message as _;
+use tokio::time::Instant;
 
 use super::files;
 
+/// How long a worker goes by what it just heard of the policies.
+const HEARD_LATELY: Duration = Duration::from_secs(1);
+/// How long managers that did not answer are left alone.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Largest copy.
 const MAX_COPY: usize = 64 << 20;
 
@@ -24,13 +31,26 @@ pub struct ClusterFacts {
     swarm: Swarm,
     /// Copies that are on the disk, by file: their hashes.
     written: Mutex<BTreeMap<PathBuf, [u8; 32]>>,
+    /// Whether there may be copies of a cluster that this node is not in any more.
+    stale: AtomicBool,
+    /// What a worker heard last of the policies, so that not every container costs a connection.
+    heard: Mutex<Option<(Instant, Option<AdmissionFacts>)>>,
+    /// When no manager answered.
+    failed: Mutex<Option<Instant>>,
 }
 
 impl ClusterFacts {
     /// With a folder for copies.
     #[must_use]
     pub fn new(dir: PathBuf, swarm: Swarm) -> Self {
-        Self { dir, swarm, written: Mutex::default() }
+        Self {
+            dir,
+            swarm,
+            written: Mutex::default(),
+            stale: AtomicBool::new(true),
+            heard: Mutex::default(),
+            failed: Mutex::default(),
+        }
     }
 
     /// The membership.
@@ -45,6 +65,28 @@ impl ClusterFacts {
     /// # Errors
     /// When no manager answers and what is remembered cannot be read.
     pub async fn ask(&self, repository: &str) -> io::Result<Option<AdmissionFacts>> {
+        let is_worker = self.swarm.control().is_err();
+        if is_worker && repository.is_empty() {
+            let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((at, facts)) = heard.as_ref()
+                && at.elapsed() < HEARD_LATELY
+            {
+                return Ok(facts.clone());
+            }
+        }
+        let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_worker && failed.is_some_and(|at| at.elapsed() < PAUSE_AFTER_FAILURE) {
+            return self.remembered(repository).await;
+        }
+        let facts = self.asked(repository).await?;
+        if is_worker && repository.is_empty() {
+            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((Instant::now(), facts.clone()));
+        }
+        Ok(facts)
+    }
+
+    async fn asked(&self, repository: &str) -> io::Result<Option<AdmissionFacts>> {
         match self.swarm.admission_facts(repository).await {
             Ok(facts) => {
                 if let Err(error) = self.remember(repository, &facts).await {
@@ -59,6 +101,7 @@ impl ClusterFacts {
             Err(error) if error.kind() == ErrorKind::NotImplemented => Ok(None),
             Err(error) => {
                 let error = chain(&error);
+                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 tracing::info!(error, "no manager says what may start; what is remembered counts");
                 self.remembered(repository).await
             }
@@ -73,6 +116,8 @@ impl ClusterFacts {
     }
 
     async fn remember(&self, repository: &str, facts: &AdmissionFacts) -> io::Result<()> {
+        self.stale.store(true, Ordering::Relaxed);
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let (policies, evidence) = self.paths(repository);
         let mut copies = vec![(
             policies,
@@ -116,6 +161,9 @@ impl ClusterFacts {
 
     /// A cluster's rules end with the membership.
     async fn forget(&self) -> io::Result<()> {
+        if !self.stale.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
         let dir = self.dir.clone();
         self.written.lock().unwrap_or_else(PoisonError::into_inner).clear();
         blocking(move || match std::fs::remove_dir_all(&dir) {
