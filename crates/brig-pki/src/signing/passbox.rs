@@ -26,9 +26,9 @@ pub struct ScryptCost {
 }
 
 impl ScryptCost {
-    /// COMPAT: N = 32768, the one cost that all readers of such files take; those of before 2023,
-    /// such as Debian 12's skopeo, refuse any other. The passphrase's strength is what counts.
-    pub const WRITTEN: Self = Self { log_n: 15 };
+    /// COMPAT: what cosign writes. Readers take a few fixed costs only, and those of before 2023
+    /// half of this; the passphrase's strength is what counts.
+    pub const WRITTEN: Self = Self { log_n: 16 };
 
     /// The parameters of a file.
     ///

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::error::CosignError;
 use super::key::PublicKey;
 use super::payload::{MAX_PAYLOAD, shown};
-use super::verify::{Expected, Verified, same_digest, signer};
+use super::verify::{Expected, Verified, same_digest, same_identity, signer};
 
 /// The type of a bundle.
 pub(super) const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -61,6 +61,9 @@ struct Statement {
 
 #[derive(Deserialize)]
 struct Subject {
+    /// The repository; not all versions of cosign write it.
+    #[serde(default)]
+    name: Option<String>,
     digest: BTreeMap<String, String>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, Value>>,
@@ -110,13 +113,17 @@ pub(super) fn verify(
     };
     let digest = subject.digest.get("sha256").map_or("", String::as_str);
     same_digest(&format!("sha256:{digest}"), expected.digest)?;
+    let name = subject.name.as_deref().filter(|name| !name.is_empty());
+    if let Some(name) = name {
+        same_identity(name, expected)?;
+    }
     for (name, value) in expected.annotations {
         let found = subject.annotations.as_ref().and_then(|all| all.get(name)?.as_str());
         if found != Some(value) {
             return Err(CosignError::Annotation(format!("{name}={value}")));
         }
     }
-    Ok(Verified { key: key.fingerprint(), signed_as: None, payload })
+    Ok(Verified { key: key.fingerprint(), signed_as: name.map(shown), payload })
 }
 
 /// DSSE's PAE: the signed bytes.

@@ -7,7 +7,9 @@ use brig_types::error::{Categorized, ErrorKind};
 
 use super::bundle;
 use super::error::CosignError;
-use super::manifest::{ARTIFACT, Index, SignatureManifest, referrers_tag, signature_tag};
+use super::manifest::{
+    ARTIFACT, Index, OCI_EMPTY, SignatureManifest, referrers_tag, signature_tag,
+};
 use super::payload::MAX_PAYLOAD;
 use super::verify::Attached;
 
@@ -89,8 +91,9 @@ pub async fn find<S: Source>(source: &S, image: &Digest) -> Result<Vec<Attached>
     if let Some(index) = listed {
         let index = Index::parse(&index).map_err(|e| found.odd(e))?;
         for descriptor in index.manifests {
+            // COMPAT: lists that cosign keeps itself have its configuration's type there.
             let kind = descriptor.artifact_type.as_deref();
-            if !matches!(kind, Some(ARTIFACT | bundle::MEDIA_TYPE)) {
+            if !matches!(kind, None | Some(ARTIFACT | bundle::MEDIA_TYPE | OCI_EMPTY)) {
                 continue;
             }
             if let Some(manifest) = found.manifest(descriptor.digest.as_str()).await? {

@@ -17,6 +17,8 @@ pub(super) const MAX_DESCRIPTORS: usize = 1000;
 pub(super) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(super) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// The configuration of what is no image.
+pub(super) const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// What a layer with a payload is.
 pub(super) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// What a referrer with signatures is.

@@ -269,6 +269,10 @@ fn bundles_of_newer_cosign() {
         let refused = changed(at, json!("https://slsa.dev/provenance/v1"));
         assert!(matches!(refused, Err(CosignError::Type { .. })), "{at}: {refused:?}");
     }
+    let named = |name: &str| json!([{ "name": name, "digest": good["subject"][0]["digest"], "annotations": { "tag": "1.0" } }]);
+    assert!(changed("/subject", named("127.0.0.1:5000/team/app")).is_ok());
+    let refused = changed("/subject", named("127.0.0.1:5000/team/other"));
+    assert!(matches!(refused, Err(CosignError::Identity { .. })), "{refused:?}");
     let refused = changed("/subject/0/annotations", Value::Null);
     assert!(matches!(refused, Err(CosignError::Annotation(_))), "{refused:?}");
     for subjects in [json!([]), json!([good["subject"][0], good["subject"][0]])] {
@@ -446,7 +450,8 @@ async fn signatures_are_found_wherever_cosign_puts_them() {
     let mut manifest = SignatureManifest::empty();
     let blob = memory.keep(bundle.as_bytes());
     manifest.layers.push(Descriptor::new(bundle::MEDIA_TYPE, blob, bundle.len()));
-    refer(&mut memory, bundle::MEDIA_TYPE, &manifest);
+    // Its own list of referrers has this type for it.
+    refer(&mut memory, "application/vnd.oci.empty.v1+json", &manifest);
     refer(&mut memory, "application/spdx+json", &referrer);
     let index = index.to_bytes().unwrap();
     memory.manifests.insert(format!("sha256-{}", world.digest.hex()), index.clone());

@@ -19,7 +19,7 @@ const MAX_SIGNATURE: usize = 2048;
 /// What is held against the name that a signature has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Identity {
-    /// It is of the same repository. Signatures in bundles have no name, and are taken.
+    /// It is of the same repository. Signatures in bundles may have no name, and are taken then.
     #[default]
     Repository,
     /// It is of the same repository, and of the same tag where it names one.
@@ -154,7 +154,7 @@ pub(super) fn same_digest(signed: &str, wanted: &Digest) -> Result<(), CosignErr
     Err(CosignError::Digest { signed: shown(signed), wanted: wanted.clone() })
 }
 
-fn same_identity(signed: &str, expected: &Expected<'_>) -> Result<(), CosignError> {
+pub(super) fn same_identity(signed: &str, expected: &Expected<'_>) -> Result<(), CosignError> {
     let wanted = expected.reference;
     let is_same = match (expected.identity, Reference::parse(signed)) {
         (Identity::Any, _) => true,

@@ -18,6 +18,9 @@ pub(in crate::commands::trust) struct SignWithKey {
     /// With --key: say this too in the signature
     #[arg(short, long, value_name = "key=value")]
     annotations: Vec<String>,
+    /// With --key: the name that the signature is for, in place of the repository's
+    #[arg(long, value_name = "reference")]
+    sign_container_identity: Option<String>,
     /// With --key: where the signature is put, legacy (a tag) or oci-1-1 (a referrer)
     #[arg(long, value_name = "mode", value_parser = ["legacy", "oci-1-1"])]
     registry_referrers_mode: Option<String>,
@@ -28,10 +31,15 @@ pub(in crate::commands::trust) struct SignWithKey {
 impl SignWithKey {
     /// That nothing is said of what only counts with a key.
     pub(in crate::commands::trust) fn check_absent(&self) -> Result<()> {
-        if self.annotations.is_empty() && self.registry_referrers_mode.is_none() {
+        if self.annotations.is_empty()
+            && self.registry_referrers_mode.is_none()
+            && self.sign_container_identity.is_none()
+        {
             return Ok(());
         }
-        Err(message("--annotations and --registry-referrers-mode go with --key FILE"))
+        Err(message(
+            "--annotations, --registry-referrers-mode and --sign-container-identity go with --key FILE",
+        ))
     }
 }
 
@@ -53,7 +61,7 @@ pub(in crate::commands::trust) async fn sign(
     };
     let name = reference.name();
     let what = Attaching {
-        repository: &name,
+        repository: flags.sign_container_identity.as_deref().unwrap_or(&name),
         digest: &digest,
         pair: &pair,
         annotations: &annotations,
