@@ -79,7 +79,7 @@ pub(crate) async fn set(
     let shown: Shown = context.client.json(call).await?;
     for one in refused.iter().filter(|one| !one.admitted) {
         warn(&format!(
-            "WARNING: {} {} goes on, but would not be admitted now: {}",
+            "WARNING: {} {} would not be admitted now (what ran before goes on): {}",
             one.kind, one.name, one.reason
         ));
     }
