@@ -49,6 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "brig-engine",
             "brig-swarm",
             "brig-trust",
+            "brig-trust-server",
         ],
     ),
     ("brig-trust-server", &["brig-pki", "brig-trust"]),

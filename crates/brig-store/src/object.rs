@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use brig_proto::brig::{Access, Policy, TrustMetadata};
+use brig_proto::brig::{Access, Policy, Trust, TrustMetadata};
 use brig_proto::swarm::{
     Annotations, Cluster, Config, Meta, Network, Node, Secret, Service, Task, TaskSpec, task_spec,
 };
@@ -31,6 +31,8 @@ pub enum Kind {
     Cluster,
     /// Who may reach it from elsewhere.
     Access,
+    /// What the trust server keeps.
+    Trust,
     /// What may start.
     Policy,
     /// Verified metadata of a repository.
@@ -39,7 +41,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Node,
         Self::Service,
         Self::Task,
@@ -48,6 +50,7 @@ impl Kind {
         Self::Network,
         Self::Cluster,
         Self::Access,
+        Self::Trust,
         Self::Policy,
         Self::TrustMetadata,
     ];
@@ -64,6 +67,7 @@ impl Kind {
             Self::Network => "network",
             Self::Cluster => "cluster",
             Self::Access => "access",
+            Self::Trust => "trust",
             Self::Policy => "policy",
             Self::TrustMetadata => "trust-metadata",
         }
@@ -101,6 +105,8 @@ pub enum Object {
     Cluster(Arc<Cluster>),
     /// Who may reach it from elsewhere.
     Access(Arc<Access>),
+    /// What the trust server keeps.
+    Trust(Arc<Trust>),
     /// What may start.
     Policy(Arc<Policy>),
     /// Verified metadata of a repository.
@@ -122,6 +128,8 @@ pub enum Index {
     Network,
     /// Nodes that are managers, all under the empty key.
     Manager,
+    /// What the trust server keeps together.
+    Group,
 }
 
 pub(crate) mod sealed {
@@ -381,6 +389,7 @@ objects! {
         |_| Vec::new();
     // There is one.
     Access, access, |_| "access", |_| Vec::new();
+    Trust, trust, |o| &o.name, |o| vec![(Index::Group, o.group.as_str())];
     Policy, policies, |o| o.name.as_str(), |_| Vec::new();
     TrustMetadata, trust_metadata, |o| o.name.as_str(), |_| Vec::new();
 }

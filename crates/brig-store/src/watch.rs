@@ -187,6 +187,7 @@ fn concerned(commit: &Commit) -> Option<BTreeSet<&str>> {
                 | Object::Network(_)
                 | Object::Access(_)
                 | Object::Policy(_)
+                | Object::Trust(_)
                 | Object::TrustMetadata(_) => false,
             };
         }

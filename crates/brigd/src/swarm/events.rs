@@ -85,6 +85,7 @@ fn event(change: &Change) -> Option<Event> {
             | Object::Cluster(_)
             | Object::Access(_)
             | Object::Policy(_)
+            | Object::Trust(_)
             | Object::TrustMetadata(_),
             _,
         ) => return None,

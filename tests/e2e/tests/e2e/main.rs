@@ -43,3 +43,4 @@ mod swarm_life;
 mod thieves;
 mod three_hosts;
 mod trust_policy;
+mod trust_server;

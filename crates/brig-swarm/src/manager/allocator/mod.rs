@@ -74,6 +74,7 @@ impl Waiting {
             | Object::Cluster(_)
             | Object::Access(_)
             | Object::Policy(_)
+            | Object::Trust(_)
             | Object::TrustMetadata(_) => {}
         }
     }

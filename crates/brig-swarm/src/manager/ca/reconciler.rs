@@ -126,6 +126,7 @@ impl Concern {
             | Object::Network(_)
             | Object::Access(_)
             | Object::Policy(_)
+            | Object::Trust(_)
             | Object::TrustMetadata(_) => false,
         }
     }

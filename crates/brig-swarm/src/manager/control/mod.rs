@@ -14,6 +14,7 @@ mod policies;
 mod secrets;
 mod services;
 mod tasks;
+mod trust;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub use self::behind::{BehindReason, NodeBehind};
 pub use self::cluster::TokenRotation;
 pub use self::logs::LogStream;
 pub use self::services::{RegistryAuthFrom, UpdateOptions};
+pub use self::trust::TrustRecords;
 use super::keys::KeyManager;
 use super::logbroker::LogBroker;
 use super::other_logs::OtherLogs;
@@ -160,6 +162,7 @@ impl From<StoreError> for ControlError {
                 Self::NotFound { kind: kind.as_str(), reference: id }
             }
             none @ StoreError::NoQuorum(_) => Self::NoQuorum(none),
+            StoreError::Closed => Self::NotManagerAnyMore,
             other => Self::Store(other),
         }
     }

@@ -150,6 +150,7 @@ impl AssignmentSet {
                 | Object::Cluster(_)
                 | Object::Access(_)
                 | Object::Policy(_)
+                | Object::Trust(_)
                 | Object::TrustMetadata(_),
             ) => {}
         }

@@ -132,6 +132,7 @@ impl Inner {
                             | Object::Network(_)
                             | Object::Access(_)
                             | Object::Policy(_)
+                            | Object::Trust(_)
                             | Object::TrustMetadata(_) => false,
                         });
                         message = if relevant {

@@ -90,6 +90,7 @@ impl Orchestrator {
                 | Object::Cluster(_)
                 | Object::Access(_)
                 | Object::Policy(_)
+                | Object::Trust(_)
                 | Object::TrustMetadata(_) => {}
             }
         }

@@ -75,6 +75,7 @@ fn note(change: &Change, pending: &mut BTreeSet<String>) -> bool {
             | Object::Cluster(_)
             | Object::Access(_)
             | Object::Policy(_)
+            | Object::Trust(_)
             | Object::TrustMetadata(_),
         ) => false,
     }

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use brig_api::auth::RegistryAuth;
 use brig_engine::Origin;
 use brig_image::ImageStore;
-use brig_proto::brig::{TrustFile, TrustMetadata, TrustSignature};
+use brig_proto::brig::{EvidenceFile, EvidenceSignature, TrustMetadata};
 use brig_trust::Gun;
 use brig_trust::cosign::Attached;
 use brig_trust::policy::{
@@ -419,7 +419,7 @@ impl Gate for TrustGate {
             evidence.confirmed_at = confirmed_at;
             evidence.files = files
                 .into_iter()
-                .map(|(role, content)| TrustFile { role: role.to_string(), content })
+                .map(|(role, content)| EvidenceFile { role: role.to_string(), content })
                 .collect();
         }
         if signed.cosign.is_some()
@@ -429,7 +429,7 @@ impl Gate for TrustGate {
             evidence.signatures = found
                 .iter()
                 .filter_map(|attached| serde_json::to_vec(attached).ok())
-                .map(|attached| TrustSignature { digest: digest.to_string(), attached })
+                .map(|attached| EvidenceSignature { digest: digest.to_string(), attached })
                 .collect();
         }
         if let Err(error) = control.put_trust_metadata(evidence).await {
