@@ -145,10 +145,11 @@ impl Metadata {
         let pinning = rule.pinning(gun);
         let now = OffsetDateTime::now_utc();
         self.take_over(evidence, gun, &pinning, now).await;
-        if reading.recent_is_enough && age(now, self.confirmed(gun).await) < RECENT {
-            if let Ok(known) = self.stored(reading, &pinning, now, String::new()).await {
-                return Ok(Known { stored: false, ..known });
-            }
+        if reading.recent_is_enough
+            && age(now, self.confirmed(gun).await) < RECENT
+            && let Ok(known) = self.stored(reading, &pinning, now, String::new()).await
+        {
+            return Ok(Known { stored: false, ..known });
         }
         let failed = self.failed_lately(&rule.server);
         let reason = match failed {
