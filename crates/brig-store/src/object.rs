@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use brig_proto::brig::{Access, Trust};
+use brig_proto::brig::{Access, Policy, Trust, TrustMetadata};
 use brig_proto::swarm::{
     Annotations, Cluster, Config, Meta, Network, Node, Secret, Service, Task, TaskSpec, task_spec,
 };
@@ -33,11 +33,15 @@ pub enum Kind {
     Access,
     /// What the trust server keeps.
     Trust,
+    /// What may start.
+    Policy,
+    /// Verified metadata of a repository.
+    TrustMetadata,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Node,
         Self::Service,
         Self::Task,
@@ -47,6 +51,8 @@ impl Kind {
         Self::Cluster,
         Self::Access,
         Self::Trust,
+        Self::Policy,
+        Self::TrustMetadata,
     ];
 
     /// The kind's word in paths and messages.
@@ -62,6 +68,8 @@ impl Kind {
             Self::Cluster => "cluster",
             Self::Access => "access",
             Self::Trust => "trust",
+            Self::Policy => "policy",
+            Self::TrustMetadata => "trust-metadata",
         }
     }
 
@@ -99,6 +107,10 @@ pub enum Object {
     Access(Arc<Access>),
     /// What the trust server keeps.
     Trust(Arc<Trust>),
+    /// What may start.
+    Policy(Arc<Policy>),
+    /// Verified metadata of a repository.
+    TrustMetadata(Arc<TrustMetadata>),
 }
 
 /// What an object can be found by, besides id and name.
@@ -378,6 +390,8 @@ objects! {
     // There is one.
     Access, access, |_| "access", |_| Vec::new();
     Trust, trust, |o| &o.name, |o| vec![(Index::Group, o.group.as_str())];
+    Policy, policies, |o| o.name.as_str(), |_| Vec::new();
+    TrustMetadata, trust_metadata, |o| o.name.as_str(), |_| Vec::new();
 }
 
 fn service_indexes(service: &Service) -> Vec<(Index, &str)> {

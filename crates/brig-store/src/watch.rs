@@ -186,7 +186,9 @@ fn concerned(commit: &Commit) -> Option<BTreeSet<&str>> {
                 | Object::Config(_)
                 | Object::Network(_)
                 | Object::Access(_)
-                | Object::Trust(_) => false,
+                | Object::Policy(_)
+                | Object::Trust(_)
+                | Object::TrustMetadata(_) => false,
             };
         }
     }

@@ -115,6 +115,7 @@ impl Notary {
             ])
             .args(["-nodes", "-days", "199", "-subj", "/CN=127.0.0.1"])
             .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .arg("-keyout")
             .arg(at("key.pem"))
             .arg("-out")
@@ -155,6 +156,12 @@ impl Notary {
         eventually("the trust server answers", Duration::from_secs(30), || {
             TcpStream::connect(&self.address).is_ok()
         });
+    }
+
+    /// Ends it; nothing answers at its address any more.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Its URL.

@@ -42,4 +42,5 @@ mod storm;
 mod swarm_life;
 mod thieves;
 mod three_hosts;
+mod trust_policy;
 mod trust_server;

@@ -73,7 +73,9 @@ impl Waiting {
             | Object::Network(_)
             | Object::Cluster(_)
             | Object::Access(_)
-            | Object::Trust(_) => {}
+            | Object::Policy(_)
+            | Object::Trust(_)
+            | Object::TrustMetadata(_) => {}
         }
     }
 }

@@ -122,8 +122,12 @@ impl Concern {
             Object::Cluster(_) => true,
             Object::Node(node) => self.rotating || is_straggler(node, &self.issuer),
             Object::Service(_) | Object::Task(_) | Object::Secret(_) => false,
-            Object::Config(_) | Object::Network(_) | Object::Access(_) => false,
-            Object::Trust(_) => false,
+            Object::Config(_)
+            | Object::Network(_)
+            | Object::Access(_)
+            | Object::Policy(_)
+            | Object::Trust(_)
+            | Object::TrustMetadata(_) => false,
         }
     }
 }

@@ -145,9 +145,14 @@ impl AssignmentSet {
             (_, Object::Task(_) | Object::Node(_) | Object::Service(_) | Object::Secret(_))
             | (
                 _,
-                Object::Config(_) | Object::Network(_) | Object::Cluster(_) | Object::Access(_),
-            )
-            | (_, Object::Trust(_)) => {}
+                Object::Config(_)
+                | Object::Network(_)
+                | Object::Cluster(_)
+                | Object::Access(_)
+                | Object::Policy(_)
+                | Object::Trust(_)
+                | Object::TrustMetadata(_),
+            ) => {}
         }
     }
 

@@ -89,7 +89,9 @@ impl Orchestrator {
                 | Object::Network(_)
                 | Object::Cluster(_)
                 | Object::Access(_)
-                | Object::Trust(_) => {}
+                | Object::Policy(_)
+                | Object::Trust(_)
+                | Object::TrustMetadata(_) => {}
             }
         }
         dirty

@@ -69,8 +69,15 @@ fn note(change: &Change, pending: &mut BTreeSet<String>) -> bool {
         (_, Object::Task(task)) => task::is_finished(task) || !task::is_wanted(task),
         (_, Object::Node(_)) => true,
         (_, Object::Service(_) | Object::Secret(_) | Object::Config(_))
-        | (_, Object::Network(_) | Object::Cluster(_) | Object::Access(_))
-        | (_, Object::Trust(_)) => false,
+        | (
+            _,
+            Object::Network(_)
+            | Object::Cluster(_)
+            | Object::Access(_)
+            | Object::Policy(_)
+            | Object::Trust(_)
+            | Object::TrustMetadata(_),
+        ) => false,
     }
 }
 
