@@ -117,6 +117,14 @@ pub fn encode<T: Kept>(value: &T) -> Result<Vec<u8>, KeptError> {
 /// # Errors
 /// [`KeptError`].
 pub fn decode<T: Kept>(bytes: &[u8]) -> Result<T, KeptError> {
+    decode_within(bytes, MAX_PLAIN)
+}
+
+/// [`decode`] of what must not have more than `limit` bytes of JSON: from somebody else.
+///
+/// # Errors
+/// [`KeptError`].
+pub fn decode_within<T: Kept>(bytes: &[u8], limit: u64) -> Result<T, KeptError> {
     if bytes.len() as u64 > MAX_KEPT {
         return Err(KeptError::Limit { limit: MAX_KEPT });
     }
@@ -134,8 +142,8 @@ pub fn decode<T: Kept>(bytes: &[u8]) -> Result<T, KeptError> {
     }
     let length = head.get(24..CHECKED).and_then(|bytes| bytes.try_into().ok());
     let length = u64::from_le_bytes(length.ok_or(KeptError::Form)?);
-    if length > MAX_PLAIN {
-        return Err(KeptError::Limit { limit: MAX_PLAIN });
+    if length > limit {
+        return Err(KeptError::Limit { limit });
     }
     // SECURITY: the length is the sender's word. It bounds what is unpacked, and is not reserved.
     let mut json = Vec::new();

@@ -15,9 +15,11 @@
 
 pub mod api;
 mod error;
+mod exchange;
 mod files;
 mod keep;
 mod make;
+mod running;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use brig_image::{Image, ImageStore};
+use brig_proto::brig::ImageInUse;
 use brig_scan::package::Inventory;
 use brig_scan::sandbox::Sandbox;
 use brig_types::digest::Digest;
@@ -33,6 +36,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use error::InventoryError;
+pub use exchange::Exchange;
 use files::{Files, Kind};
 
 /// Folder in the data root.
@@ -59,6 +63,8 @@ struct Shared {
     /// Layers that could not be read for reasons that may pass. Tried again by the next process.
     failed: Mutex<HashMap<Digest, String>>,
     layers_read: AtomicU64,
+    /// What other nodes of the cluster say that they run, by node.
+    nodes: Mutex<HashMap<String, Vec<ImageInUse>>>,
     stop: CancellationToken,
 }
 
@@ -81,6 +87,7 @@ impl Inventories {
             places: Semaphore::new(READERS),
             failed: Mutex::default(),
             layers_read: AtomicU64::new(0),
+            nodes: Mutex::default(),
             stop,
         })))
     }
@@ -147,7 +154,10 @@ impl Inventories {
             Ok(id) => id,
             Err(_) => Reference::parse(name).ok()?.digest()?.clone(),
         };
-        self.0.files.read(Kind::Node, &digest)
+        let files = &self.0.files;
+        files
+            .read(Kind::Node, &digest)
+            .or_else(|| files.read(Kind::Node, &self.image_of_digest(&digest)?))
     }
 
     fn turn(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
