@@ -82,6 +82,13 @@ pub fn detector(bytes: &[u8]) -> Option<u32> {
     (head.starts_with(MAGIC) && number(head, 16)? == INVENTORY_FORMAT).then(|| number(head, 20))?
 }
 
+/// How many bytes of JSON it claims to hold, by its header alone.
+#[must_use]
+pub fn plain_length(bytes: &[u8]) -> u64 {
+    let length = bytes.get(24..CHECKED).and_then(|bytes| bytes.try_into().ok());
+    length.map_or(0, u64::from_le_bytes)
+}
+
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
@@ -140,8 +147,7 @@ pub fn decode_within<T: Kept>(bytes: &[u8], limit: u64) -> Result<T, KeptError> 
     if checksum(head, body) != sum {
         return Err(KeptError::Checksum);
     }
-    let length = head.get(24..CHECKED).and_then(|bytes| bytes.try_into().ok());
-    let length = u64::from_le_bytes(length.ok_or(KeptError::Form)?);
+    let length = plain_length(head);
     if length > limit {
         return Err(KeptError::Limit { limit });
     }

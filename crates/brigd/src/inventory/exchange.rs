@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use brig_api::filters::Filters;
@@ -27,8 +27,17 @@ const MAX_IMAGES: usize = 10_000;
 const MAX_PLAIN: u64 = 128 << 20;
 /// How long an image is remembered after the last node ran it.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a node is believed that says nothing more; it repeats itself far more often.
+const BELIEVED: Duration = Duration::from_secs(6 * 3600);
 /// The label of a task's container.
 pub(super) const TASK_LABEL: &str = "com.docker.swarm.task.id";
+
+/// What a node said.
+#[derive(Debug)]
+pub(super) struct Announced {
+    at: Instant,
+    images: Vec<ImageInUse>,
+}
 
 /// The cluster's port to this node's inventories.
 #[derive(Debug)]
@@ -88,7 +97,18 @@ impl ImageInventories for Exchange {
     }
 
     async fn announced(&self, node: &str, images: Vec<ImageInUse>) -> Vec<String> {
-        let files = &self.inventories.0.files;
+        self.inventories.announced(node, images)
+    }
+
+    async fn sent(&self, node: &str, image: &str, inventory: Vec<u8>) -> Result<(), String> {
+        self.inventories.sent(node, image, inventory).await
+    }
+}
+
+impl Inventories {
+    /// A node runs these images. Answers which of them nothing is known of.
+    pub(super) fn announced(&self, node: &str, images: Vec<ImageInUse>) -> Vec<String> {
+        let files = &self.0.files;
         let mut wanted: Vec<String> = images
             .iter()
             .filter_map(|image| Digest::parse(&image.image).ok())
@@ -96,17 +116,23 @@ impl ImageInventories for Exchange {
             .map(|id| id.to_string())
             .collect();
         wanted.truncate(MAX_IMAGES.saturating_sub(files.names(Kind::Node).len()));
-        let mut nodes = self.inventories.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.insert(node.to_owned(), images);
+        let mut nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.insert(node.to_owned(), Announced { at: Instant::now(), images });
         wanted
     }
 
-    async fn sent(&self, node: &str, image: &str, inventory: Vec<u8>) -> Result<(), String> {
+    /// Keeps what is in an image that the node announced.
+    pub(super) async fn sent(
+        &self,
+        node: &str,
+        image: &str,
+        inventory: Vec<u8>,
+    ) -> Result<(), String> {
         let id = Digest::parse(image).map_err(|error| error.to_string())?;
-        if !self.inventories.announces(node, image) {
+        if !self.announces(node, image) {
             return Err("the node does not run that image".to_owned());
         }
-        let this = self.inventories.clone();
+        let this = self.clone();
         let keep = move || {
             let found: Inventory = kept::decode_within(&inventory, MAX_PLAIN)
                 .map_err(|error| brig_types::error::chain(&error))?;
@@ -121,26 +147,25 @@ impl ImageInventories for Exchange {
         };
         tokio::task::spawn_blocking(keep).await.unwrap_or_else(|error| Err(error.to_string()))
     }
-}
 
-impl Inventories {
     fn announces(&self, node: &str, image: &str) -> bool {
         let nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.get(node).is_some_and(|images| images.iter().any(|known| known.image == image))
+        let known = nodes.get(node).map(|announced| announced.images.as_slice());
+        known.unwrap_or_default().iter().any(|known| known.image == image)
     }
 
     /// The image that a task runs, as its node says.
     pub(super) fn image_of_task(&self, node: &str, task: &str) -> Option<Digest> {
         let nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let image =
-            nodes.get(node)?.iter().find(|image| image.tasks.iter().any(|id| id == task))?;
+            nodes.get(node)?.images.iter().find(|image| image.tasks.iter().any(|id| id == task))?;
         Digest::parse(&image.image).ok()
     }
 
     /// The image that some node says it pulled by this digest.
     pub(super) fn image_of_digest(&self, digest: &Digest) -> Option<Digest> {
         let nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut images = nodes.values().flatten();
+        let mut images = nodes.values().flat_map(|announced| &announced.images);
         let found = images.find(|image| image.digests.iter().any(|own| own == digest.as_str()))?;
         Digest::parse(&found.image).ok()
     }
@@ -148,8 +173,10 @@ impl Inventories {
     /// Forgets images that no node has run for a while. Blocks.
     pub(super) fn forget_nodes_images(&self) {
         let running: BTreeSet<String> = {
-            let nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-            nodes.values().flatten().map(|image| image.image.clone()).collect()
+            let mut nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            nodes.retain(|_, announced| announced.at.elapsed() < BELIEVED);
+            let images = nodes.values().flat_map(|announced| &announced.images);
+            images.map(|image| image.image.clone()).collect()
         };
         let files = &self.0.files;
         for hex in files.names(Kind::Node) {

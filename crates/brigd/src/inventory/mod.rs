@@ -27,7 +27,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use brig_image::{Image, ImageStore};
-use brig_proto::brig::ImageInUse;
 use brig_scan::package::Inventory;
 use brig_scan::sandbox::Sandbox;
 use brig_types::digest::Digest;
@@ -36,6 +35,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use error::InventoryError;
+use exchange::Announced;
 pub use exchange::Exchange;
 use files::{Files, Kind};
 
@@ -47,6 +47,8 @@ const READERS: usize = 2;
 const NICENESS: u8 = 5;
 /// Address space of the reader, in bytes.
 const MEMORY: u64 = 1 << 30;
+/// Most that one layer may say, in bytes.
+const MAX_ANSWER: u64 = 64 << 20;
 
 /// The inventories of this node's images. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -64,7 +66,7 @@ struct Shared {
     failed: Mutex<HashMap<Digest, String>>,
     layers_read: AtomicU64,
     /// What other nodes of the cluster say that they run, by node.
-    nodes: Mutex<HashMap<String, Vec<ImageInUse>>>,
+    nodes: Mutex<HashMap<String, Announced>>,
     stop: CancellationToken,
 }
 
@@ -78,7 +80,12 @@ impl Inventories {
         images: ImageStore,
         stop: CancellationToken,
     ) -> Result<Self, InventoryError> {
-        let reader = Sandbox { memory: MEMORY, niceness: NICENESS, ..Sandbox::default() };
+        let reader = Sandbox {
+            memory: MEMORY,
+            answer: MAX_ANSWER,
+            niceness: NICENESS,
+            ..Sandbox::default()
+        };
         Ok(Self(Arc::new(Shared {
             images,
             files: Files::open(&root.join(FOLDER))?,
@@ -173,3 +180,6 @@ fn name(inventory: &mut Inventory, image: &Image) {
     facts.names = image.tags.iter().map(Reference::familiar).collect();
     facts.manifest = image.repo_digests.first().and_then(Reference::digest).cloned();
 }
+
+#[cfg(test)]
+mod tests;
