@@ -36,7 +36,7 @@ impl Inventories {
     pub(super) async fn make(&self, image: &Image) -> Result<Inventory, InventoryError> {
         let turn = self.turn(&image.id);
         let _turn = turn.lock().await;
-        if let Some(inventory) = self.of_image(&image.id).await {
+        if let Some(inventory) = self.own(&image.id).await {
             return Ok(inventory);
         }
         let wanted: BTreeSet<Digest> = image.layers.iter().cloned().collect();

@@ -103,8 +103,15 @@ impl Inventories {
     /// another node runs.
     pub async fn of_image(&self, id: &Digest) -> Option<Inventory> {
         let (this, id) = (self.clone(), id.clone());
-        let found = tokio::task::spawn_blocking(move || this.kept(&id));
-        found.await.ok().flatten()
+        let kept = move || this.kept(&id).or_else(|| this.0.files.read(Kind::Node, &id));
+        tokio::task::spawn_blocking(kept).await.ok().flatten()
+    }
+
+    /// What this node itself has read of an image. Another node's word is not asked for where the image
+    /// is here.
+    async fn own(&self, id: &Digest) -> Option<Inventory> {
+        let (this, id) = (self.clone(), id.clone());
+        tokio::task::spawn_blocking(move || this.kept(&id)).await.ok().flatten()
     }
 
     /// What is in the image that `name` stands for: a reference, with or without a digest, or an id.
@@ -131,7 +138,7 @@ impl Inventories {
     /// # Errors
     /// As there.
     pub async fn of(&self, image: &Image) -> Result<Inventory, InventoryError> {
-        let mut inventory = match self.of_image(&image.id).await {
+        let mut inventory = match self.own(&image.id).await {
             Some(inventory) => inventory,
             None => self.make(image).await?,
         };
@@ -146,9 +153,7 @@ impl Inventories {
     }
 
     fn kept(&self, id: &Digest) -> Option<Inventory> {
-        let files = &self.0.files;
-        let mut inventory: Inventory =
-            files.read(Kind::Image, id).or_else(|| files.read(Kind::Node, id))?;
+        let mut inventory: Inventory = self.0.files.read(Kind::Image, id)?;
         if let Ok(image) = self.0.images.resolve(id.as_str()) {
             name(&mut inventory, &image);
         }

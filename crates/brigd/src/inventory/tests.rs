@@ -109,3 +109,20 @@ async fn another_nodes_inventory_is_found_by_its_names() {
     assert_eq!(this.image_of_task("n1", "t1"), Some(id));
     assert_eq!(this.image_of_task("n3", "t1"), None);
 }
+
+/// A node that lies about an image is not believed where the image is.
+#[tokio::test]
+async fn an_image_that_is_here_is_read_here() {
+    let here = here("/bin/false");
+    let id = import(&here.images).await;
+    let image = ImageInUse { image: id.to_string(), ..ImageInUse::default() };
+    assert_eq!(here.inventories.announced("n1", vec![image]), [id.to_string()]);
+    let mut clean = Inventory::empty();
+    clean.image.id = Some(id.clone());
+    let bytes = brig_scan::kept::encode(&clean).unwrap();
+    here.inventories.sent("n1", id.as_str(), bytes).await.unwrap();
+    assert_eq!(here.inventories.of_image(&id).await.unwrap().unread, []);
+    let read = here.inventories.ensure(id.as_str()).await.unwrap().unwrap();
+    assert_eq!(read.unread.len(), 1);
+    assert_eq!(here.inventories.of_image(&id).await.unwrap().unread.len(), 1);
+}

@@ -151,7 +151,8 @@ fn a_scan_rests_on_what_is_kept_and_tells_what_could_not_be_read() {
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let db = database(folder.path(), "3.0.12-1");
     let brig = daemon.brig();
-    let archive = debian().archive("app:1");
+    let image = debian();
+    let archive = image.archive("app:1");
     let _ = brig.run(&["load", "-q", "-i", &archive.display().to_string()]).ok();
     let judged = |args: &[&str]| {
         let mut all = vec!["scan"];
@@ -176,8 +177,8 @@ fn a_scan_rests_on_what_is_kept_and_tells_what_could_not_be_read() {
     let hostile = Layered::on_busybox()
         .layer(&[("etc/os-release", RELEASE), ("var/lib/dpkg/status", &endless)])
         .layer(&[("app.jar", b"PK\x03\x04 and nothing that follows")]);
-    let hostile = hostile.archive("hostile:1").display().to_string();
-    let _ = brig.run(&["load", "-q", "-i", &hostile]).ok();
+    let hostile_archive = hostile.archive("hostile:1").display().to_string();
+    let _ = brig.run(&["load", "-q", "-i", &hostile_archive]).ok();
     let found = inventory(&daemon, "hostile:1");
     let unread: Vec<&str> =
         found["unread"].as_array().unwrap().iter().filter_map(|u| u["path"].as_str()).collect();
@@ -197,7 +198,8 @@ fn everything_that_runs_is_judged_again_when_the_database_changes() {
     let (before, after) =
         (database(folder.path(), "3.0.11-1"), database(folder.path(), "3.0.12-1"));
     let brig = daemon.brig();
-    let archive = debian().archive("app:1").display().to_string();
+    let image = debian();
+    let archive = image.archive("app:1").display().to_string();
     let _ = brig.run(&["load", "-q", "-i", &archive]).ok();
     daemon.load_busybox();
     let _ = brig
@@ -280,7 +282,8 @@ fn a_manager_judges_what_only_a_worker_has() {
     let node = worker.join(&manager);
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let db = database(folder.path(), "3.0.12-1");
-    let archive = debian().archive("app:1").display().to_string();
+    let image = debian();
+    let archive = image.archive("app:1").display().to_string();
     let _ = worker.ok(&["load", "-q", "-i", &archive]);
     let constraint = format!("node.id=={node}");
     let _ = manager.ok(&[
