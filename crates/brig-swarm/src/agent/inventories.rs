@@ -67,7 +67,10 @@ pub(crate) async fn run(shared: &Shared, address: &str, channel: Channel) -> Inf
                 }
                 // Something is not known here yet.
                 Ok(false) => {}
-                Err(status) if status.code() == Code::Unimplemented => {
+                // dockerd's answer, and that of a brig from before there were inventories.
+                Err(status)
+                    if matches!(status.code(), Code::Unimplemented | Code::PermissionDenied) =>
+                {
                     told.insert(manager, (images.clone(), Instant::now()));
                 }
                 Err(status) => {

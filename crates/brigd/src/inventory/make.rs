@@ -39,28 +39,37 @@ impl Inventories {
         if let Some(inventory) = self.own(&image.id).await {
             return Ok(inventory);
         }
-        let wanted: BTreeSet<Digest> = image.layers.iter().cloned().collect();
-        let reading = wanted.into_iter().map(|diff_id| async {
-            let made = self.layer(&diff_id).await?;
-            Ok::<_, InventoryError>((diff_id, made))
-        });
-        let made: BTreeMap<Digest, Made> =
-            futures_util::stream::iter(reading).buffered(READERS).try_collect().await?;
-        let (this, id, raw) = (self.clone(), image.id.clone(), image.raw.clone());
-        let order = image.layers.clone();
-        tokio::task::spawn_blocking(move || this.put_together(&id, &raw, &order, made))
-            .await
-            .map_err(InventoryError::Task)?
+        // What was damaged on the disk is found only when it is put together; it is read again once.
+        let mut again = true;
+        loop {
+            let wanted: BTreeSet<Digest> = image.layers.iter().cloned().collect();
+            let reading = wanted.into_iter().map(|diff_id| async {
+                let made = self.layer(&diff_id).await?;
+                Ok::<_, InventoryError>((diff_id, made))
+            });
+            let made: BTreeMap<Digest, Made> =
+                futures_util::stream::iter(reading).buffered(READERS).try_collect().await?;
+            let (this, id, raw) = (self.clone(), image.id.clone(), image.raw.clone());
+            let order = image.layers.clone();
+            let work = move || this.put_together(&id, &raw, &order, made);
+            let (inventory, damaged) =
+                tokio::task::spawn_blocking(work).await.map_err(InventoryError::Task)??;
+            if !(damaged && std::mem::take(&mut again)) {
+                return Ok(inventory);
+            }
+        }
     }
 
+    /// Answers as well whether something that was kept turned out to be damaged.
     fn put_together(
         &self,
         id: &Digest,
         config: &[u8],
         order: &[Digest],
         made: BTreeMap<Digest, Made>,
-    ) -> Result<Inventory, InventoryError> {
+    ) -> Result<(Inventory, bool), InventoryError> {
         let mut left = MAX_IMAGE;
+        let mut damaged = false;
         let mut lasts = true;
         let mut layers = BTreeMap::new();
         for (diff_id, made) in made {
@@ -76,14 +85,14 @@ impl Inventories {
                             left = rest;
                             kept::decode(&bytes).map_err(|error| {
                                 self.0.files.remove(Kind::Layer, diff_id.hex());
-                                lasts = false;
+                                damaged = true;
                                 brig_types::error::chain(&error)
                             })
                         }
                         None => Err("the image's layers say too much".to_owned()),
                     },
                     None => {
-                        lasts = false;
+                        damaged = true;
                         Err("what was read of it is gone".to_owned())
                     }
                 },
@@ -95,10 +104,10 @@ impl Inventories {
             order.iter().filter_map(|diff_id| layers.get(diff_id)).collect();
         let facts = ImageFacts { id: Some(id.clone()), ..ImageFacts::default() };
         let inventory = of_layers(config, facts, &stack).map_err(InventoryError::Image)?;
-        if lasts {
+        if lasts && !damaged {
             self.0.files.write(Kind::Image, id, &inventory)?;
         }
-        Ok(inventory)
+        Ok((inventory, damaged))
     }
 
     /// Sees to it that a layer's inventory is kept.

@@ -58,7 +58,8 @@ async fn what_this_machine_could_not_do_is_told_and_not_kept() {
 async fn what_came_is_read_without_being_asked_for_and_what_went_is_forgotten() {
     let here = here("/bin/false");
     let first = import(&here.images).await;
-    let keeping = tokio::spawn(here.inventories.clone().keep());
+    let tasks = tokio_util::task::TaskTracker::new();
+    let keeping = tasks.spawn(here.inventories.clone().keep());
     let files = &here.inventories.0.files;
     let pause = || tokio::time::sleep(std::time::Duration::from_millis(10));
     while files.names(Kind::Image) != [first.hex()] {

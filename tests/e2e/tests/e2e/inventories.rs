@@ -143,6 +143,11 @@ fn a_daemon_that_is_killed_completes_what_it_began() {
     bytes[last] ^= 1;
     fs::write(&sound, &bytes).unwrap();
     assert_eq!(inventory(&daemon, &name), found);
+    fs::remove_file(&sound).unwrap();
+    for layer in kept(&daemon, "layers") {
+        fs::write(layer, b"nothing").unwrap();
+    }
+    assert_eq!(inventory(&daemon, &name), found);
 }
 
 #[test]
