@@ -50,7 +50,7 @@ mod desired;
 mod store;
 
 pub use self::desired::MIN_ROOT_LIFETIME;
-pub use self::store::STORE_MEMBER_NAME;
+pub use self::store::{STORE_EXPIRY, STORE_MEMBER_NAME};
 
 impl RootCa {
     /// Makes a new root: P-256, self-signed, twenty years.

@@ -179,6 +179,69 @@ async fn what_has_nothing_to_do_with_others_writes_runs_once() {
     assert!(fresh.view().by_name::<Service>(&last).is_some());
 }
 
+/// Three managers fight for one name and write to the same objects, while each also does things that
+/// look at everything: both ways of committing make one history.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ways_of_committing_make_one_history() {
+    const ROUNDS: usize = 12;
+    let etcd = Etcd::start();
+    let stores = [open(&etcd).await, open(&etcd).await, open(&etcd).await];
+    let (made, gone) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut writers = tokio::task::JoinSet::new();
+    for (number, store) in stores.iter().enumerate() {
+        let (store, made, gone) = (store.clone(), Arc::clone(&made), Arc::clone(&gone));
+        writers.spawn(async move {
+            for round in 0..ROUNDS {
+                let id = format!("h{number}-{round}");
+                let taken = store.update(|tx| tx.create(config(&id, "fought-for"))).await;
+                match taken {
+                    Ok(_) => made.fetch_add(1, Ordering::Relaxed),
+                    Err(StoreError::NameConflict { .. }) => 0,
+                    Err(error) => panic!("{error:?}"),
+                };
+                // Whoever has the name now loses it.
+                let freed: Result<usize, StoreError> = store
+                    .update(|tx| {
+                        let Some(holder) = tx.by_name::<Config>("fought-for") else { return Ok(0) };
+                        tx.delete::<Config>(&holder.id).map(|_| 1)
+                    })
+                    .await;
+                gone.fetch_add(freed.unwrap(), Ordering::Relaxed);
+            }
+        });
+    }
+    for store in stores.clone() {
+        writers.spawn(async move {
+            for _ in 0..ROUNDS {
+                let counted: Result<_, StoreError> = store
+                    .update(|tx| tx.create(service(&format!("n{}", tx.count::<Service>()))))
+                    .await;
+                counted.unwrap();
+            }
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    let fresh = open(&etcd).await;
+    let view = fresh.view();
+    let (made, gone) = (made.load(Ordering::Relaxed), gone.load(Ordering::Relaxed));
+    assert_eq!(made - gone, view.count::<Config>(), "{made} made, {gone} gone");
+    assert_eq!(view.revision(), (made + gone + stores.len() * ROUNDS) as u64, "each counts once");
+    for number in 0..stores.len() * ROUNDS {
+        assert!(view.by_name::<Service>(&format!("n{number}")).is_some(), "n{number}");
+    }
+    let until = tokio::time::Instant::now() + Duration::from_secs(10);
+    for store in &stores {
+        while store.view().revision() < view.revision() {
+            assert!(tokio::time::Instant::now() < until, "a store does not hear of everything");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let objects = |view: &brig_store::View| view.objects().collect::<Vec<_>>();
+        assert_eq!(objects(&store.view()), objects(&view));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interruption_is_told_and_passes() {
     let mut etcd = Etcd::start();

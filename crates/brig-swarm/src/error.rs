@@ -59,6 +59,11 @@ pub enum ControlError {
     /// Too few managers are there.
     #[error(transparent)]
     NoQuorum(brig_store::StoreError),
+    /// The node stopped being a manager, or its daemon stops, while the request was under way.
+    #[error(
+        "This node is not a swarm manager. It stopped being one while the request was under way, and nothing was changed. Please run this command on a manager node or promote the current node to a manager."
+    )]
+    NotManagerAnyMore,
     /// The cluster's store did not take the change.
     #[error("the cluster's store failed")]
     Store(#[source] brig_store::StoreError),
@@ -85,12 +90,14 @@ impl Categorized for ControlError {
             Self::AlreadyExists { .. } => ErrorKind::Conflict,
             Self::Unsupported(_) | Self::NotImplemented(_) => ErrorKind::NotImplemented,
             Self::Predefined { .. } => ErrorKind::Forbidden,
-            Self::NoQuorum(_) => ErrorKind::Unavailable,
-            Self::OutOfSequence
-            | Self::Store(_)
-            | Self::Keys(_)
-            | Self::KeyStatus(_)
-            | Self::Pki(_) => ErrorKind::System,
+            Self::NoQuorum(_) | Self::NotManagerAnyMore => ErrorKind::Unavailable,
+            Self::Store(source) => match source.kind() {
+                ErrorKind::Unavailable => ErrorKind::Unavailable,
+                _ => ErrorKind::System,
+            },
+            Self::OutOfSequence | Self::Keys(_) | Self::KeyStatus(_) | Self::Pki(_) => {
+                ErrorKind::System
+            }
         }
     }
 }

@@ -19,9 +19,10 @@ use brig_proto::swarm::{
 };
 use brig_store::etcd::{EtcdClient, EtcdTls};
 use brig_swarm::{
-    Control, ExternalStore, InitRequest, JoinRequest, LocalNodeState, StoreSettings, Swarm,
-    SwarmConfig, TokenRotation,
+    Control, ControlError, ExternalStore, InitRequest, JoinRequest, LocalNodeState, StoreSettings,
+    Swarm, SwarmConfig, TokenRotation,
 };
+use brig_types::error::{Categorized as _, ErrorKind};
 use brig_types::secret::SecretString;
 use common::*;
 use etcd::Etcd;
@@ -43,9 +44,12 @@ struct Host {
 
 impl Host {
     async fn new(dir: &Path) -> Self {
+        Self::with(dir, StoreSettings::default()).await
+    }
+
+    async fn with(dir: &Path, settings: StoreSettings) -> Self {
         let machine = Machine::default();
-        let settings =
-            StoreSettings { client_port: port(), peer_port: port(), ..StoreSettings::default() };
+        let settings = StoreSettings { client_port: port(), peer_port: port(), ..settings };
         let listen = format!("127.0.0.1:{}", port());
         let swarm = start(dir, &machine, &settings).await;
         Self {
@@ -140,6 +144,22 @@ impl Drop for Host {
     }
 }
 
+/// A swarm of three managers, and what the first one controls it with.
+async fn three_managers(dir: &Path) -> (Control, [Host; 3]) {
+    three_managers_with(dir, &StoreSettings::default()).await
+}
+
+async fn three_managers_with(dir: &Path, settings: &StoreSettings) -> (Control, [Host; 3]) {
+    let first = Host::with(&dir.join("1"), settings.clone()).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let second = Host::with(&dir.join("2"), settings.clone()).await;
+    second.join(&control, NodeRole::Manager).await;
+    let third = Host::with(&dir.join("3"), settings.clone()).await;
+    third.join(&control, NodeRole::Manager).await;
+    (control, [first, second, third])
+}
+
 async fn start(dir: &Path, machine: &Machine, settings: &StoreSettings) -> Swarm {
     std::fs::create_dir_all(dir).unwrap();
     Swarm::open(SwarmConfig {
@@ -211,13 +231,7 @@ async fn set_role(control: &Control, id: &str, role: NodeRole) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_former_managers_certificates_open_nothing() {
     let temp = tempfile::tempdir().unwrap();
-    let first = Host::new(&temp.path().join("1")).await;
-    first.swarm.init(first.init()).await.unwrap();
-    let control = first.swarm.control().unwrap();
-    let second = Host::new(&temp.path().join("2")).await;
-    second.join(&control, NodeRole::Manager).await;
-    let third = Host::new(&temp.path().join("3")).await;
-    third.join(&control, NodeRole::Manager).await;
+    let (control, [first, second, third]) = three_managers(temp.path()).await;
     let own = temp.path().join("1/swarm/etcd");
     let kept = temp.path().join("kept");
     std::fs::create_dir(&kept).unwrap();
@@ -267,6 +281,68 @@ async fn a_former_managers_certificates_open_nothing() {
         assert!(Instant::now() < until, "{}", brig_types::error::chain(&error));
     }
     eventually("it is everywhere", || has(&second.swarm.control().unwrap(), "by-the-fourth")).await;
+}
+
+/// The certificates of the store are renewed before they end, while everything goes on, and members
+/// and clients take the new ones up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stores_certificates_are_renewed_before_they_end() {
+    const EXPIRY: Duration = Duration::from_secs(30);
+    let temp = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { certificate_expiry: Some(EXPIRY), ..StoreSettings::default() };
+    let (control, hosts) = three_managers_with(temp.path(), &settings).await;
+    let end = Instant::now() + EXPIRY;
+    let certificates = || {
+        let read = |host: &Host| std::fs::read(host.dir.join("swarm/etcd/member.pem")).unwrap();
+        hosts.iter().map(read).collect::<Vec<_>>()
+    };
+    let before = certificates();
+    eventually("all are renewed", || {
+        certificates().iter().zip(&before).all(|(now, before)| now != before)
+    })
+    .await;
+    let mut number = 0;
+    while Instant::now() < end {
+        number += 1;
+        assert!(write(&control, &format!("meanwhile{number}")).await, "writes go on");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // The old ones have ended: whatever connects from now on does so with the new ones.
+    let old = hosts[2].etcd().unwrap();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-9", &old.to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    eventually("it is started again", || hosts[2].etcd().is_some_and(|now| now != old)).await;
+    for host in &hosts {
+        is_whole(host, &control, "after the end of the old certificates").await;
+    }
+    for host in hosts.iter().rev() {
+        let _ = host.swarm.leave(true).await;
+    }
+}
+
+/// Writes on a manager that is being demoted; answers how it was refused.
+async fn write_until_it_is_a_worker(host: &Host, mut own: Control) -> Vec<ControlError> {
+    let mut refusals = Vec::new();
+    let until = Instant::now() + Duration::from_secs(30);
+    for number in 0.. {
+        if let Err(refusal) = own.create_config(config(&format!("{}-{number}", host.id()))).await {
+            refusals.push(refusal);
+        }
+        match host.swarm.control() {
+            Ok(control) => own = control,
+            Err(_) => break,
+        }
+        assert!(Instant::now() < until, "it stays a manager");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Whoever still has what it was controlled with is told the same.
+    refusals.push(own.create_config(config("late")).await.unwrap_err());
+    refusals
 }
 
 /// The life of a real swarm: alone, three managers, one lost, one replaced, back to one. Nothing
@@ -372,9 +448,16 @@ async fn managers_come_and_go_and_nothing_is_lost() {
 
     // Back to one, by demotion.
     for host in [&third, &first] {
+        let own = host.swarm.control().unwrap();
         set_role(&control, &host.id(), NodeRole::Worker).await;
+        let refusals = write_until_it_is_a_worker(host, own).await;
         eventually("it is a worker", || host.swarm.control().is_err() && host.etcd().is_none())
             .await;
+        for refusal in refusals {
+            assert_eq!(refusal.kind(), ErrorKind::Unavailable, "{refusal}");
+            let text = refusal.to_string();
+            assert!(text.contains("This node is not a swarm manager."), "{text}");
+        }
         assert!(write(&control, &format!("without{}", host.id())).await);
         eventually("it works on", || is_up(&control, &host.id())).await;
     }
@@ -436,6 +519,15 @@ async fn an_etcd_of_somebody_else_keeps_the_swarm() {
     let names = String::from_utf8(names.stdout).unwrap();
     assert!(names.contains("/s/o/config/"), "{names}");
     assert_eq!(names.matches("/s/head").count(), 1);
+
+    // With etcd's own limits a transaction has at most 128 operations: what needs more is done in
+    // several, by the loops as well as by the agents' reports.
+    let created = other.create_service(service("many", "img", 150)).await.unwrap();
+    eventually("more tasks run than one transaction holds", || running(&control, "many") == 150)
+        .await;
+    control.remove_service(&created).await.unwrap();
+    eventually("they are gone", || control.tasks().iter().all(|task| task.service_id != created))
+        .await;
 
     // Without its settings the swarm is not taken up, and says why.
     first.swarm.shutdown().await;
@@ -565,13 +657,7 @@ async fn is_whole(host: &Host, through: &Control, what: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_demotion_may_be_taken_back_at_any_moment() {
     let temp = tempfile::tempdir().unwrap();
-    let first = Host::new(&temp.path().join("1")).await;
-    first.swarm.init(first.init()).await.unwrap();
-    let control = first.swarm.control().unwrap();
-    let second = Host::new(&temp.path().join("2")).await;
-    second.join(&control, NodeRole::Manager).await;
-    let third = Host::new(&temp.path().join("3")).await;
-    third.join(&control, NodeRole::Manager).await;
+    let (control, [first, second, third]) = three_managers(temp.path()).await;
     let pauses = [
         200, 620, 1050, 1200, 0, 100, 500, 550, 580, 650, 700, 800, 900, 1000, 1100, 1300, 1500,
         2000,
@@ -599,13 +685,7 @@ async fn a_demotion_may_be_taken_back_at_any_moment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manager_whose_member_was_taken_out_comes_back() {
     let temp = tempfile::tempdir().unwrap();
-    let first = Host::new(&temp.path().join("1")).await;
-    first.swarm.init(first.init()).await.unwrap();
-    let control = first.swarm.control().unwrap();
-    let second = Host::new(&temp.path().join("2")).await;
-    second.join(&control, NodeRole::Manager).await;
-    let mut third = Host::new(&temp.path().join("3")).await;
-    third.join(&control, NodeRole::Manager).await;
+    let (control, [first, second, mut third]) = three_managers(temp.path()).await;
     for is_away in [false, true] {
         is_whole(&third, &control, "all is well").await;
         if is_away {

@@ -22,8 +22,8 @@ const STORE_COMMON_NAME: &str = "brig-store-ca";
 pub const STORE_MEMBER_NAME: &str = "brig-manager";
 /// Common name of its clients.
 const STORE_CLIENT_NAME: &str = "brig-client";
-/// Lifetime of both. They are issued anew at every start and well before they end.
-const STORE_EXPIRY: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long both are good for. They are issued anew when half of that is gone.
+pub const STORE_EXPIRY: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl RootCa {
     /// Makes the authority of a replicated store.
@@ -71,16 +71,21 @@ impl RootCa {
         &self,
         csr_pem: &[u8],
         addresses: &[IpAddr],
+        expiry: Duration,
     ) -> Result<Vec<u8>, PkiError> {
-        self.issue_for_store(csr_pem, STORE_MEMBER_NAME, addresses)
+        self.issue_for_store(csr_pem, STORE_MEMBER_NAME, addresses, expiry)
     }
 
     /// The certificate that a manager opens the store with.
     ///
     /// # Errors
     /// [`PkiError::NoSigner`], [`PkiError::Csr`], [`PkiError::Issue`].
-    pub fn issue_store_client(&self, csr_pem: &[u8]) -> Result<Vec<u8>, PkiError> {
-        self.issue_for_store(csr_pem, STORE_CLIENT_NAME, &[])
+    pub fn issue_store_client(
+        &self,
+        csr_pem: &[u8],
+        expiry: Duration,
+    ) -> Result<Vec<u8>, PkiError> {
+        self.issue_for_store(csr_pem, STORE_CLIENT_NAME, &[], expiry)
     }
 
     fn issue_for_store(
@@ -88,6 +93,7 @@ impl RootCa {
         csr_pem: &[u8],
         name: &str,
         addresses: &[IpAddr],
+        expiry: Duration,
     ) -> Result<Vec<u8>, PkiError> {
         let public_key = requested_key(csr_pem)?;
         let issuer = self.issuer()?;
@@ -96,7 +102,7 @@ impl RootCa {
         // etcd holds a client's address against names in its certificate: clients have none.
         params.subject_alt_names = addresses.iter().map(|ip| SanType::IpAddress(*ip)).collect();
         params.not_before = OffsetDateTime::now_utc() - NODE_BACKDATE;
-        params.not_after = params.not_before + NODE_BACKDATE + STORE_EXPIRY;
+        params.not_after = params.not_before + NODE_BACKDATE + expiry;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages =
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];

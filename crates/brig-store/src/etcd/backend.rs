@@ -6,16 +6,14 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use brig_proto::etcd::{
-    KeyValue, RangeRequest, RequestOp, TxnRequest, TxnResponse, request_op, response_op,
-};
+use brig_proto::etcd::{KeyValue, RangeRequest, RequestOp, TxnRequest, TxnResponse, response_op};
 use tokio::runtime::Handle;
 use tokio::sync::watch as flag;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::{EtcdClient, EtcdError};
-use super::layout::{self, Head, Layout, Place};
+use super::layout::{self, Head, Layout, Mark, Nonce, Place};
 use super::turns::{Turns, Writer};
 use super::watch;
 use crate::backend::{
@@ -36,11 +34,15 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(50);
 const WRITE_PATIENCE: Duration = Duration::from_secs(6);
 /// How long the news that say what became of a write may take.
 const NEWS_PATIENCE: Duration = Duration::from_secs(3);
-const UNKNOWN: &str = "a write was not answered, and whether it was made is not known";
-/// Requests of others that one commit clears away.
+pub(super) const UNKNOWN: &str = "a write was not answered, and whether it was made is not known";
+/// Requests and marks of others that one commit clears away, of either.
 const CLEARED: usize = 4;
-/// Heads that are remembered to find an own one among them.
-const HEADS: usize = 4096;
+/// Age at which a writer's mark is taken for left behind.
+const STALE: Duration = Duration::from_secs(60);
+/// Commits that are remembered to find an own one among them.
+const REMEMBERED: usize = 4096;
+/// How often a commit of the row is sent again because of marks behind which nothing stands.
+const ROW_ATTEMPTS: usize = 3;
 
 /// What etcd takes in one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl Limits {
     /// Room for the head, for requests to be let go first, and for what surrounds the values.
     const fn usable(self) -> Self {
         Self {
-            operations: self.operations.saturating_sub(3 + CLEARED),
+            operations: self.operations.saturating_sub(3 + 2 * CLEARED),
             bytes: self.bytes.saturating_sub(16 << 10),
         }
     }
@@ -87,15 +89,36 @@ pub(super) struct Shared {
 /// What is stored, without the values.
 pub(super) struct Known {
     pub(super) head: Head,
-    /// etcd's revision of the last head that was read or heard of.
+    /// The last commit, of the row or apart from it.
+    pub(super) revision: Revision,
+    /// etcd's revision of the last commit that was read or heard of.
     pub(super) heard: i64,
+    done: VecDeque<Done>,
+    /// etcd's revision from which on no commit was missed.
+    done_from: i64,
     /// With etcd's revision of each.
-    heads: VecDeque<(i64, Head)>,
-    /// etcd's revision from which on no head was missed.
-    row_from: i64,
-    objects: BTreeMap<(Kind, String), Revision>,
-    names: BTreeMap<BlindName, String>,
+    pub(super) objects: BTreeMap<(Kind, String), (Revision, i64)>,
+    pub(super) names: BTreeMap<BlindName, (String, i64)>,
+    marks: BTreeMap<Writer, KnownMark>,
     pub(super) turns: Turns,
+    /// Until when nothing is tried apart from the row.
+    pub(super) row_until: Option<Instant>,
+}
+
+/// A commit that was made.
+#[derive(Clone, Copy)]
+struct Done {
+    /// etcd's revision.
+    at: i64,
+    nonce: Nonce,
+    first: Revision,
+}
+
+struct KnownMark {
+    total: u64,
+    /// etcd's revision of it.
+    at: i64,
+    heard: Instant,
 }
 
 /// What was read at one moment.
@@ -103,9 +126,17 @@ pub(super) struct Known {
 pub(super) struct Fresh {
     head: Head,
     pub(super) heard: i64,
-    objects: BTreeMap<(Kind, String), Revision>,
-    names: BTreeMap<BlindName, String>,
+    objects: BTreeMap<(Kind, String), (Revision, i64)>,
+    names: BTreeMap<BlindName, (String, i64)>,
+    marks: BTreeMap<Writer, (Mark, i64)>,
     waiting: Vec<Writer>,
+}
+
+impl Fresh {
+    fn revision(&self) -> Revision {
+        let apart = self.marks.values().map(|(mark, _)| mark.total).sum::<u64>();
+        self.head.last + apart.saturating_sub(self.head.apart)
+    }
 }
 
 impl Shared {
@@ -122,51 +153,110 @@ impl Known {
     fn new() -> Self {
         Self {
             head: Head::default(),
+            revision: 0,
             heard: 0,
-            heads: VecDeque::new(),
-            row_from: 0,
+            done: VecDeque::new(),
+            done_from: 0,
             objects: BTreeMap::new(),
             names: BTreeMap::new(),
+            marks: BTreeMap::new(),
             turns: Turns::new(),
+            row_until: None,
         }
     }
 
-    pub(super) fn remember(&mut self, at: i64, head: Head) {
-        if self.heads.len() >= HEADS
-            && let Some((oldest, _)) = self.heads.pop_front()
+    pub(super) fn remember(&mut self, at: i64, nonce: Nonce, first: Revision) {
+        if self.done.len() >= REMEMBERED
+            && let Some(oldest) = self.done.pop_front()
         {
-            self.row_from = self.row_from.max(oldest);
+            self.done_from = self.done_from.max(oldest.at);
         }
-        self.heads.push_back((at, head));
+        self.done.push_back(Done { at, nonce, first });
     }
 
-    /// Knows what was read, and the heads from before.
+    /// Knows what was read, and the commits from before.
     pub(super) fn replace(&mut self, fresh: Fresh) {
-        let Fresh { head, heard, objects, names, waiting } = fresh;
-        (self.head, self.heard, self.row_from) = (head, heard, heard);
+        let revision = fresh.revision();
+        let Fresh { head, heard, objects, names, marks, waiting } = fresh;
+        (self.head, self.revision, self.heard, self.done_from) = (head, revision, heard, heard);
         (self.objects, self.names) = (objects, names);
+        let now = Instant::now();
+        let known = |(mark, at): (Mark, i64)| KnownMark { total: mark.total, at, heard: now };
+        self.marks = marks.into_iter().map(|(writer, mark)| (writer, known(mark))).collect();
         for writer in waiting {
-            self.turns.asks(writer, Instant::now());
+            self.turns.asks(writer, now);
         }
-        self.remember(heard, head);
+        self.remember(heard, head.nonce, head.first);
     }
 
-    pub(super) fn take(&mut self, head: Head, changes: &[Foreign], names: Names) {
-        self.head = head;
+    /// A commit of the row.
+    pub(super) fn take(&mut self, head: Head, at: i64, changes: &[Foreign], names: Names) {
+        (self.head, self.revision) = (head, head.last);
         self.turns.wrote(&head.nonce, Instant::now());
+        self.follow(at, changes, names);
+    }
+
+    /// A commit apart from the row; answers the revision of its first transaction.
+    pub(super) fn take_apart(
+        &mut self,
+        (writer, mark): (Writer, Mark),
+        at: i64,
+        changes: &[Foreign],
+        names: Names,
+    ) -> Revision {
+        let known = KnownMark { total: mark.total, at, heard: Instant::now() };
+        self.marks.insert(writer, known);
+        let first = self.revision + 1;
+        self.revision += mark.count;
+        self.remember(at, mark.nonce, first);
+        self.follow(at, changes, names);
+        first
+    }
+
+    fn follow(&mut self, at: i64, changes: &[Foreign], names: Names) {
         for change in changes {
             let key = (change.kind, change.id.clone());
             match &change.value {
-                Some((revision, _)) => self.objects.insert(key, *revision),
+                Some((revision, _)) => self.objects.insert(key, (*revision, at)),
                 None => self.objects.remove(&key),
             };
         }
         for (name, holder) in names {
             match holder {
-                Some(id) => self.names.insert(name, id),
+                Some(id) => self.names.insert(name, (id, at)),
                 None => self.names.remove(&name),
             };
         }
+    }
+
+    /// Records were sealed anew.
+    pub(super) fn resealed(&mut self, at: i64, changes: &[Foreign]) {
+        for change in changes {
+            let known = self.objects.get_mut(&(change.kind, change.id.clone()));
+            if let (Some(known), Some((revision, _))) = (known, &change.value)
+                && known.0 == *revision
+            {
+                known.1 = at;
+            }
+        }
+    }
+
+    pub(super) fn forget_mark(&mut self, writer: Writer) {
+        self.marks.remove(&writer);
+    }
+
+    /// The own mark: its total, and etcd's revision of it.
+    pub(super) fn own_mark(&self) -> (u64, i64) {
+        self.marks.get(&self.turns.own()).map_or((0, 0), |mark| (mark.total, mark.at))
+    }
+
+    /// Marks of writers that have not been heard of for long, and the sum of all others.
+    fn stale_marks(&self, now: Instant) -> (Vec<Writer>, u64) {
+        let is_stale = |mark: &KnownMark| now.saturating_duration_since(mark.heard) > STALE;
+        let stale = self.marks.iter().filter(|(_, mark)| is_stale(mark)).take(CLEARED);
+        let stale: Vec<Writer> = stale.map(|(writer, _)| *writer).collect();
+        let rest = self.marks.iter().filter(|(writer, _)| !stale.contains(writer));
+        (stale.clone(), rest.map(|(_, mark)| mark.total).sum())
     }
 }
 
@@ -198,6 +288,14 @@ impl EtcdBackend {
     #[must_use]
     pub const fn client(&self) -> &EtcdClient {
         &self.client
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     pub(super) fn layout(&self) -> &Layout {
@@ -256,7 +354,12 @@ impl EtcdBackend {
             success.push(op);
         }
         self.write_blindly(success)?;
-        let head = Head { first: loaded.revision + 1, last: loaded.revision, nonce: self.nonce()? };
+        let head = Head {
+            first: loaded.revision + 1,
+            last: loaded.revision,
+            nonce: self.nonce()?,
+            apart: 0,
+        };
         let request = TxnRequest {
             compare: vec![layout::is_absent(layout.head())],
             success: vec![layout::put(layout.head(), head.to_bytes(), 0)],
@@ -295,47 +398,111 @@ impl EtcdBackend {
 
     /// Commits transactions that fit into one request.
     fn commit_part(&self, first: Revision, group: &[Batch]) -> Result<(), BackendError> {
+        for _ in 0..ROW_ATTEMPTS {
+            if self.commit_to_row(first, group)? {
+                return Ok(());
+            }
+        }
+        Err(BackendError::Conflict)
+    }
+
+    /// Answers `false` when there was something new to know that has nothing to do with the state.
+    fn commit_to_row(&self, first: Revision, group: &[Batch]) -> Result<bool, BackendError> {
         let layout = &self.shared.layout;
-        let (base, since, mut success, next, waiting) = {
+        let (base, since, mut success, next, cleared, waiting) = {
             let known = self.shared.lock();
-            if known.head.last.checked_add(1) != Some(first) {
+            if known.revision.checked_add(1) != Some(first) {
                 return Err(BackendError::Conflict);
             }
-            let (mut success, next) = self.request(&known, first, group)?;
-            let cleared = known.turns.stale(Instant::now()).into_iter().take(CLEARED);
+            let (mut success, changes) = self.request(&known, first, group)?;
+            let now = Instant::now();
+            let asked = known.turns.stale(now).into_iter().take(CLEARED);
             let own = known.turns.own();
-            let cleared = cleared.chain(known.turns.asked.then_some(own));
-            success.extend(cleared.map(|writer| layout::delete(layout.waiting(writer))));
-            (known.head, known.heard, success, next, layout.waiting(own))
+            let asked = asked.chain(known.turns.asked.then_some(own));
+            success.extend(asked.map(|writer| layout::delete(layout.waiting(writer))));
+            let (cleared, apart) = known.stale_marks(now);
+            success.extend(cleared.iter().map(|writer| layout::delete(layout.mark(*writer))));
+            let last = first.wrapping_sub(1).wrapping_add(group.len() as u64);
+            let head = Head { first, last, nonce: known.turns.nonce()?, apart };
+            (known.head, known.heard, success, (head, changes), cleared, layout.waiting(own))
         };
+        let (head, changes) = next;
         let head_key = layout.head();
-        success.push(layout::put(head_key.clone(), next.head.to_bytes(), 0));
-        let read = RangeRequest { key: head_key.clone(), ..RangeRequest::default() };
-        let read = RequestOp { request: Some(request_op::Request::RequestRange(read)) };
+        success.push(layout::put(head_key.clone(), head.to_bytes(), 0));
         let request = TxnRequest {
             // The first commit of all has nothing to compare with.
-            compare: vec![if base == Head::default() {
-                layout::is_absent(head_key)
-            } else {
-                layout::value_is(head_key, base.to_bytes())
-            }],
+            compare: vec![
+                if base == Head::default() {
+                    layout::is_absent(head_key.clone())
+                } else {
+                    layout::value_is(head_key.clone(), base.to_bytes())
+                },
+                layout::is_calm_since(layout.marks(), since),
+            ],
             success,
             // Whoever is overtaken asks to be let go first.
-            failure: vec![read, layout::put(waiting, Vec::new(), 0)],
+            failure: vec![layout::get(head_key), layout::put(waiting, Vec::new(), 0)],
         };
         let began = Instant::now();
-        let outcome = self.send(&request, next.head, since);
+        let Sent { answer, unsure } = self.send(&request)?;
+        let mut at = revision_of(&answer);
+        let found = if answer.succeeded { None } else { head_of(&answer) };
+        let was = match found {
+            _ if answer.succeeded => Was::Done,
+            Some((found, done_at)) if found == head => {
+                at = done_at;
+                Was::Done
+            }
+            Some((_, heard)) if unsure => self.is_in_the_row(&head.nonce, since, heard),
+            Some(_) | None => Was::NotDone,
+        };
         let mut known = self.shared.lock();
-        known.turns.asked = outcome.asked;
-        outcome.result?;
+        known.turns.asked = !answer.succeeded;
+        match was {
+            Was::Done => {}
+            Was::Unknown => return Err(BackendError::Unavailable(UNKNOWN.to_owned())),
+            Was::NotDone if found.map(|(found, _)| found).unwrap_or_default() == base => {
+                // Something was committed apart, or only a mark is another one.
+                drop(known);
+                self.wait_until_heard(at);
+                let is_same = self.shared.lock().revision.checked_add(1) == Some(first);
+                return if is_same { Ok(false) } else { Err(BackendError::Conflict) };
+            }
+            Was::NotDone => return Err(BackendError::Conflict),
+        }
         known.turns.took(began.elapsed());
         // The watch may have told of it already, and of what came after.
         if known.head == base {
-            known.take(next.head, &next.changes, next.names);
+            known.take(head, at, &changes.objects, changes.names);
+            for writer in cleared {
+                known.forget_mark(writer);
+            }
         }
         drop(known);
         self.shared.notify();
-        Ok(())
+        Ok(true)
+    }
+
+    /// Waits until the watch has told of everything up to this revision of etcd; answers whether
+    /// it did.
+    pub(super) fn wait_until_heard(&self, at: i64) -> bool {
+        let known = self.shared.lock();
+        let is_behind = |known: &mut Known| known.heard < at;
+        let waited = self.shared.moved.wait_timeout_while(known, NEWS_PATIENCE, is_behind);
+        let (known, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        known.heard >= at
+    }
+
+    /// The revision that a commit got which is surely made, once the watch has told of it.
+    pub(super) fn place_of(&self, nonce: &Nonce, at: i64) -> Option<Revision> {
+        // It is done: better late than not known.
+        for _ in 0..2 {
+            if self.wait_until_heard(at) {
+                break;
+            }
+        }
+        let known = self.shared.lock();
+        known.done.iter().rev().find(|done| done.nonce == *nonce).map(|done| done.first)
     }
 
     fn nonce(&self) -> Result<[u8; 16], BackendError> {
@@ -343,12 +510,12 @@ impl EtcdBackend {
     }
 
     /// The operations of a group, after its expectations were found to hold.
-    fn request(
+    pub(super) fn request(
         &self,
         known: &Known,
         first: Revision,
         group: &[Batch],
-    ) -> Result<(Vec<RequestOp>, Next), BackendError> {
+    ) -> Result<(Vec<RequestOp>, Changes), BackendError> {
         type Staged<'a> = Option<(Revision, &'a [u8])>;
         let mut objects: BTreeMap<(Kind, &str), Staged<'_>> = BTreeMap::new();
         let mut names: BTreeMap<BlindName, Option<&str>> = BTreeMap::new();
@@ -359,7 +526,10 @@ impl EtcdBackend {
             for write in &batch.writes {
                 let current = match objects.get(&(write.kind, write.id.as_str())) {
                     Some(staged) => staged.map(|(revision, _)| revision),
-                    None => known.objects.get(&(write.kind, write.id.clone())).copied(),
+                    None => {
+                        let known = known.objects.get(&(write.kind, write.id.clone()));
+                        known.map(|(revision, _)| *revision)
+                    }
                 };
                 if current != write.expected {
                     return Err(BackendError::Conflict);
@@ -370,7 +540,7 @@ impl EtcdBackend {
             for claim in &batch.names {
                 let current = match names.get(&claim.name) {
                     Some(staged) => *staged,
-                    None => known.names.get(&claim.name).map(String::as_str),
+                    None => known.names.get(&claim.name).map(|(id, _)| id.as_str()),
                 };
                 if current != claim.from.as_deref() {
                     return Err(BackendError::Conflict);
@@ -398,61 +568,44 @@ impl EtcdBackend {
             });
         }
         let names = names.into_iter().map(|(name, id)| (name, id.map(str::to_owned))).collect();
-        let head = Head { first, last: revision, nonce: known.turns.nonce()? };
-        Ok((ops, Next { head, changes, names }))
+        Ok((ops, Changes { objects: changes, names }))
     }
 
-    /// Sends a transaction until it is known what became of it.
-    fn send(&self, request: &TxnRequest, own: Head, since: i64) -> Sent {
+    /// Sends a transaction until it is answered.
+    pub(super) fn send(&self, request: &TxnRequest) -> Result<Sent, BackendError> {
         let until = Instant::now() + WRITE_PATIENCE;
-        // Whether an earlier attempt may have worked without our hearing of it.
         let mut unsure = false;
         loop {
             let attempt = self.client.txn_once(request, ATTEMPT_PATIENCE);
             let error = match self.runtime.block_on(attempt) {
-                Ok(answer) if answer.succeeded => return Sent { asked: false, result: Ok(()) },
-                Ok(answer) => {
-                    let was = match head_of(&answer) {
-                        Some((head, _)) if head == own => Was::Done,
-                        Some((_, heard)) if unsure => self.is_in_the_row(own, since, heard),
-                        Some(_) | None => Was::NotDone,
-                    };
-                    let result = match was {
-                        Was::Done => Ok(()),
-                        Was::NotDone => Err(BackendError::Conflict),
-                        Was::Unknown => Err(BackendError::Unavailable(UNKNOWN.to_owned())),
-                    };
-                    return Sent { asked: true, result };
-                }
+                Ok(answer) => return Ok(Sent { answer, unsure }),
                 Err(error) => error,
             };
-            let asked = self.shared.lock().turns.asked;
             if !error.may_pass() {
                 // That says nothing about the attempts before.
-                let error = if unsure { unavailable(&error) } else { translate(error) };
-                return Sent { asked, result: Err(error) };
+                return Err(if unsure { unavailable(&error) } else { translate(error) });
             }
             unsure = true;
             if self.stop.is_cancelled() || Instant::now() + ATTEMPT_PAUSE >= until {
                 self.shared.current.send_replace(false);
-                return Sent { asked, result: Err(unavailable(&error)) };
+                return Err(unavailable(&error));
             }
             std::thread::sleep(ATTEMPT_PAUSE);
         }
     }
 
-    /// Whether a head was the last one at some time after `since`, once the watch has told of
-    /// everything up to `heard`. Taking one for not done that was done would do it twice: the
-    /// second time it finds what the first one left, and is refused because of that.
-    fn is_in_the_row(&self, head: Head, since: i64, heard: i64) -> Was {
+    /// Whether a commit was made at some time after `since`, once the watch has told of everything
+    /// up to `heard`. Taking one for not done that was done would do it twice: the second time it
+    /// finds what the first one left, and is refused because of that.
+    pub(super) fn is_in_the_row(&self, nonce: &Nonce, since: i64, heard: i64) -> Was {
         let until = Instant::now() + NEWS_PATIENCE;
         let mut known = self.shared.lock();
         loop {
-            if known.heads.iter().any(|(_, other)| *other == head) {
+            if known.done.iter().any(|done| done.nonce == *nonce) {
                 return Was::Done;
             }
             if known.heard >= heard {
-                return if known.row_from <= since { Was::NotDone } else { Was::Unknown };
+                return if known.done_from <= since { Was::NotDone } else { Was::Unknown };
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -466,24 +619,24 @@ impl EtcdBackend {
 }
 
 /// Whether something was done.
-enum Was {
+pub(super) enum Was {
     Done,
     NotDone,
     /// Nobody told of it in time.
     Unknown,
 }
 
-/// What became of a transaction.
-struct Sent {
-    /// Whether this writer asks to be let go first now.
-    asked: bool,
-    result: Result<(), BackendError>,
+/// A transaction that was answered.
+pub(super) struct Sent {
+    pub(super) answer: TxnResponse,
+    /// Whether an earlier attempt may have worked without our hearing of it.
+    pub(super) unsure: bool,
 }
 
-struct Next {
-    head: Head,
-    changes: Vec<Foreign>,
-    names: Names,
+/// What a group leaves.
+pub(super) struct Changes {
+    pub(super) objects: Vec<Foreign>,
+    pub(super) names: Names,
 }
 
 impl Backend for EtcdBackend {
@@ -509,22 +662,22 @@ impl Backend for EtcdBackend {
             return Err(BackendError::Fatal("the store is closed".into()));
         }
         let limits = self.limits.usable();
-        let (mut operations, mut bytes) = (0, 0);
-        for batch in group {
-            let (more, size) = layout::weight(batch);
-            if more > limits.operations || size > limits.bytes {
-                return Err(BackendError::TooLarge(format!(
-                    "{more} changes of {size} bytes, etcd takes {} of {} (--max-txn-ops, --max-request-bytes)",
-                    limits.operations, limits.bytes
-                )));
-            }
-            operations += more;
-            bytes += size;
-        }
-        if operations <= limits.operations && bytes <= limits.bytes {
+        if self.fits(group) >= group.len() {
             return self.commit_part(first, group);
         }
-        Err(BackendError::TooLarge(format!("{operations} changes of {bytes} bytes at a time")))
+        let (operations, bytes) = layout::weight(group);
+        Err(BackendError::TooLarge(format!(
+            "{operations} changes of {bytes} bytes, etcd takes {} of {} (--max-txn-ops, --max-request-bytes)",
+            limits.operations, limits.bytes
+        )))
+    }
+
+    fn commit_apart(
+        &self,
+        first: Revision,
+        group: &[Batch],
+    ) -> Result<Option<Revision>, BackendError> {
+        self.commit_group_apart(first, group)
     }
 
     fn page(
@@ -542,8 +695,13 @@ impl Backend for EtcdBackend {
         self.reseal_all(records)
     }
 
-    fn turn(&self) -> Option<Instant> {
-        self.shared.lock().turns.turn(Instant::now())
+    fn turn(&self, apart: bool) -> Option<Instant> {
+        let (known, now) = (self.shared.lock(), Instant::now());
+        if apart && !known.is_row_time(now) {
+            known.turns.pause(now)
+        } else {
+            known.turns.turn(now)
+        }
     }
 
     fn room(&self) -> Room {
@@ -556,12 +714,12 @@ impl Backend for EtcdBackend {
         let limits = self.limits.usable();
         let (mut operations, mut bytes) = (0, 0);
         let fitting = group.iter().take_while(|batch| {
-            let (more, size) = layout::weight(batch);
+            let (more, size) = layout::weight(std::slice::from_ref(batch));
             operations += more;
             bytes += size;
             operations <= limits.operations && bytes <= limits.bytes
         });
-        fitting.count().max(1)
+        fitting.count()
     }
 
     fn follow(&self, sink: NewsSink) {
@@ -632,13 +790,17 @@ pub(super) async fn read(
                     known.head = Head::parse(&kv.value).ok_or_else(|| wrong("its head"))?;
                 }
                 Some(Place::Waiting(writer)) => known.waiting.push(writer),
+                Some(Place::Apart(writer)) => {
+                    let mark = Mark::parse(&kv.value).ok_or_else(|| wrong("a writer's mark"))?;
+                    known.marks.insert(writer, (mark, kv.mod_revision));
+                }
                 Some(Place::Name(name)) => {
-                    known.names.insert(name, layout::text(&kv));
+                    known.names.insert(name, (layout::text(&kv), kv.mod_revision));
                 }
                 Some(Place::Object(kind, id)) => {
                     let (revision, value) = layout::parse_record(&kv.value)
                         .ok_or_else(|| wrong("a record is too short"))?;
-                    known.objects.insert((kind, id.clone()), revision);
+                    known.objects.insert((kind, id.clone()), (revision, kv.mod_revision));
                     loaded.records.push(SealedRecord { kind, id, revision, value });
                 }
                 None => return Err(wrong("a key of an unknown kind")),
@@ -649,18 +811,26 @@ pub(super) async fn read(
         }
     }
     known.heard = at;
-    loaded.revision = known.head.last;
+    loaded.revision = known.revision();
     Ok((loaded, known))
 }
 
 fn head_of(answer: &TxnResponse) -> Option<(Head, i64)> {
-    let Some(response_op::Response::ResponseRange(range)) =
-        answer.responses.first()?.response.as_ref()
-    else {
-        return None;
-    };
-    let kv: &KeyValue = range.kvs.first()?;
+    let kv = found(answer)?;
     Some((Head::parse(&kv.value)?, kv.mod_revision))
+}
+
+/// The key that the first operation asked for.
+pub(super) fn found(answer: &TxnResponse) -> Option<&KeyValue> {
+    match answer.responses.first()?.response.as_ref()? {
+        response_op::Response::ResponseRange(range) => range.kvs.first(),
+        _ => None,
+    }
+}
+
+/// etcd's revision when it answered; that of the transaction where it wrote something.
+pub(super) fn revision_of(answer: &TxnResponse) -> i64 {
+    answer.header.as_ref().map_or(0, |header| header.revision)
 }
 
 pub(super) fn unavailable(error: &EtcdError) -> BackendError {
@@ -674,5 +844,38 @@ pub(super) fn translate(error: EtcdError) -> BackendError {
         BackendError::TooLarge(brig_types::error::chain(&error))
     } else {
         unavailable(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_and_marks_count_the_transactions() {
+        let mut known = Known::new();
+        let head = Head { first: 1, last: 7, nonce: [1; 16], apart: 0 };
+        known.take(head, 10, &[], Names::new());
+        let mark = |total, count| Mark { total, count, nonce: [2; 16] };
+        assert_eq!(known.take_apart((1, mark(3, 3)), 11, &[], Names::new()), 8);
+        assert_eq!(known.take_apart((2, mark(2, 2)), 12, &[], Names::new()), 11);
+        assert_eq!(known.take_apart((1, mark(4, 1)), 13, &[], Names::new()), 13);
+        known.take_apart((1, mark(4, 0)), 14, &[], Names::new());
+        assert_eq!(known.revision, 13);
+        // Whoever reads everything counts the same.
+        let marks = BTreeMap::from([(1, (mark(4, 0), 14)), (2, (mark(2, 2), 12))]);
+        let fresh = Fresh { head, heard: 14, marks, ..Fresh::default() };
+        assert_eq!(fresh.revision(), known.revision);
+
+        // A mark that was left behind goes with the next commit of the row.
+        let now = Instant::now();
+        assert_eq!(known.stale_marks(now), (Vec::new(), 6));
+        known.marks.get_mut(&1).unwrap().heard = now + STALE * 2;
+        let (cleared, apart) = known.stale_marks(now + STALE + Duration::from_secs(1));
+        assert_eq!((cleared.as_slice(), apart), ([2].as_slice(), 4));
+        let head = Head { first: 14, last: 14, nonce: [3; 16], apart };
+        let marks = BTreeMap::from([(1, (mark(4, 0), 14))]);
+        let fresh = Fresh { head, heard: 15, marks, ..Fresh::default() };
+        assert_eq!(fresh.revision(), 14);
     }
 }

@@ -22,6 +22,7 @@
 //! Sealing a record anew compares the record alone and leaves the head and the revision as they
 //! are, so it stands in no row and overtakes nobody.
 
+mod apart;
 mod backend;
 mod client;
 mod layout;

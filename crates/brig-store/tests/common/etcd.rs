@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use brig_pki::ca::{RootCa, STORE_MEMBER_NAME};
+use brig_pki::ca::{RootCa, STORE_EXPIRY, STORE_MEMBER_NAME};
 use brig_pki::csr::NodeKey;
 use brig_store::etcd::{EtcdClient, EtcdTls};
 
@@ -32,8 +32,10 @@ impl Etcd {
         let ca = RootCa::generate_for_store().unwrap();
         std::fs::write(dir.path().join("ca.pem"), ca.cert_pem()).unwrap();
         let local = [Ipv4Addr::LOCALHOST.into()];
-        write_pair(dir.path(), "member", |csr| ca.issue_store_member(csr, &local).unwrap());
-        write_pair(dir.path(), "client", |csr| ca.issue_store_client(csr).unwrap());
+        write_pair(dir.path(), "member", |csr| {
+            ca.issue_store_member(csr, &local, STORE_EXPIRY).unwrap()
+        });
+        write_pair(dir.path(), "client", |csr| ca.issue_store_client(csr, STORE_EXPIRY).unwrap());
         let mut etcd = Self { dir, child: None, client_port: free_port(), peer_port: free_port() };
         etcd.boot();
         etcd

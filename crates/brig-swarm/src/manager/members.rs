@@ -67,9 +67,11 @@ impl Members {
             let authority = self.replica.authority(&self.store).map_err(failed)?;
             let authority = authority
                 .ok_or_else(|| Status::internal("the store's authority is not in the cluster"))?;
-            let issued =
-                replica::issue(&authority, &request.member_csr, &request.client_csr, peer.ip())
-                    .map_err(failed)?;
+            let issued = self
+                .replica
+                .settings()
+                .issue(&authority, (&request.member_csr, &request.client_csr), peer.ip())
+                .map_err(failed)?;
             let is_former = |other: &str| {
                 let manager = self.store.view().get::<Node>(other).filter(|it| is_manager(it));
                 let is_there = self.replica.live.get(&manager_claim(other)).is_some();

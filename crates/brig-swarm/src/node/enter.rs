@@ -15,7 +15,7 @@ use brig_proto::swarm::Peer;
 
 use super::files::{self, Addresses, Layout};
 use super::keys::NodeKeys;
-use super::running::{pki, read};
+use super::running::{Own, pki, read};
 use super::{SwarmConfig, address, blocking};
 use crate::error::SwarmError;
 use crate::grpc::client::{self, MANAGER_NAME};
@@ -36,15 +36,7 @@ pub(crate) async fn enter(
         // Before anybody counts on this node's member.
         Child::check_program()?;
     }
-    let (mut addresses, managers, stored) = blocking({
-        let layout = layout.clone();
-        move || read(&layout, unlock.as_ref())
-    })
-    .await?;
-    let credentials =
-        TlsCredentials::new(&stored.roots_pem, &stored.chain_pem, &stored.key.node_key)
-            .map_err(pki("use the node's certificate"))?;
-    let credentials = Arc::new(credentials);
+    let Own { mut addresses, managers, stored, credentials } = Own::read(&layout, unlock).await?;
     let node = credentials.identity().node.to_string();
     let advertised = own_address(&addresses)?;
     let (client_port, peer_port) = config.store.ports();

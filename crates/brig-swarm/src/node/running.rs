@@ -240,15 +240,7 @@ impl Running {
         unlock: Option<KeyEncryptionKey>,
     ) -> Result<Self, SwarmError> {
         let layout = Layout(config.state_dir.clone());
-        let (addresses, managers, stored) = blocking({
-            let layout = layout.clone();
-            move || read(&layout, unlock.as_ref())
-        })
-        .await?;
-        let credentials =
-            TlsCredentials::new(&stored.roots_pem, &stored.chain_pem, &stored.key.node_key)
-                .map_err(pki("use the node's certificate"))?;
-        let credentials = Arc::new(credentials);
+        let Own { addresses, managers, stored, credentials } = Own::read(&layout, unlock).await?;
         let identity = credentials.identity();
         let keys = Arc::new(NodeKeys::new(CertificateDir::new(layout.certificates()), stored.key));
         let mut local_manager = None;
@@ -544,6 +536,29 @@ pub(crate) fn read(
         .map_err(pki("read the node's certificate"))?
         .ok_or_else(|| layout.damaged("the node's certificate or its key is missing".to_owned()))?;
     Ok((addresses, managers, stored))
+}
+
+/// What a node's files say, and what they make of it for others.
+pub(super) struct Own {
+    pub(super) addresses: Addresses,
+    pub(super) managers: Vec<Peer>,
+    pub(super) stored: StoredIdentity,
+    pub(super) credentials: Arc<TlsCredentials>,
+}
+
+impl Own {
+    pub(super) async fn read(
+        layout: &Layout,
+        unlock: Option<KeyEncryptionKey>,
+    ) -> Result<Self, SwarmError> {
+        let layout = layout.clone();
+        let (addresses, managers, stored) =
+            blocking(move || read(&layout, unlock.as_ref())).await?;
+        let credentials =
+            TlsCredentials::new(&stored.roots_pem, &stored.chain_pem, &stored.key.node_key)
+                .map_err(pki("use the node's certificate"))?;
+        Ok(Self { addresses, managers, stored, credentials: Arc::new(credentials) })
+    }
 }
 
 /// The data keys of what this node's agent remembers.

@@ -20,12 +20,16 @@ use std::path::Path;
 
 use brig_pki::ca::{self, RootCa};
 use brig_pki::hash;
+use brig_pki::identity::CertInfo;
 use brig_proto::swarm::{Cluster, EncryptionKey, NodeRole};
 use brig_store::etcd::EtcdClient;
 use brig_store::{State, Store, StoreError};
 use brig_types::secret::SecretBytes;
+use time::OffsetDateTime;
 
-use super::{AUTHORITY, CA, CALL, ISSUER, Replica, Request, TRUSTED, endpoint};
+use super::{
+    AUTHORITY, CA, CALL, CLIENT_CERT, ISSUER, MEMBER_CERT, Replica, Request, TRUSTED, endpoint,
+};
 use crate::error::SwarmError;
 use crate::node::{blocking, files, pki};
 
@@ -70,13 +74,13 @@ fn claim_of(node: &str) -> String {
 }
 
 /// The authorities as the cluster keeps them.
-struct Authorities {
-    present: RootCa,
+pub(super) struct Authorities {
+    pub(super) present: RootCa,
     next: Option<RootCa>,
 }
 
 impl Authorities {
-    fn of(cluster: &Cluster) -> Result<Option<Self>, SwarmError> {
+    pub(super) fn of(cluster: &Cluster) -> Result<Option<Self>, SwarmError> {
         let find = |subsystem: &str| -> Result<Option<RootCa>, SwarmError> {
             let kept = cluster.unlock_keys.iter().find(|kept| kept.subsystem == subsystem);
             let read =
@@ -97,6 +101,17 @@ impl Authorities {
     }
 }
 
+/// Whether half of the time is gone of a certificate that the member or its clients use here, or
+/// it is not valid yet: a clock was wrong when it was made.
+fn are_due(dir: &Path, now: OffsetDateTime) -> bool {
+    [MEMBER_CERT, CLIENT_CERT].iter().any(|name| {
+        let read = fs::read(dir.join(name)).ok();
+        // One that cannot be read is no use to anybody.
+        let Some(info) = read.and_then(|pem| CertInfo::from_pem(&pem).ok()) else { return true };
+        now < info.not_before || now - info.not_before >= (info.not_after - info.not_before) / 2
+    })
+}
+
 /// The managers that are in the store. Whoever is on the way in waits for the change to end.
 fn managers(state: &State) -> Vec<String> {
     let managers = state.managers().filter(|node| node.role() == NodeRole::Manager);
@@ -113,13 +128,9 @@ impl Replica {
         entries.iter().filter_map(standing).collect()
     }
 
-    /// One manager's part. Makes its certificates anew as well if they are to be. Answers whether
-    /// nothing is on the way.
-    pub(crate) async fn follow_authority(
-        &self,
-        store: &Store,
-        renew: bool,
-    ) -> Result<bool, SwarmError> {
+    /// One manager's part. Makes its certificates anew as well when half of their time is gone.
+    /// Answers whether nothing is on the way.
+    pub(crate) async fn follow_authority(&self, store: &Store) -> Result<bool, SwarmError> {
         let cluster = store.view().get::<Cluster>(&self.cluster);
         let Some(cluster) = cluster.filter(|_| self.has_members()) else { return Ok(true) };
         let Some(authorities) = Authorities::of(&cluster)? else { return Ok(true) };
@@ -127,7 +138,7 @@ impl Replica {
         let present = id(authorities.present.cert_pem())?;
         let trusted = authorities.trusted();
         let wanted = id(&trusted)?;
-        let mut own = blocking({
+        let (mut own, are_due) = blocking({
             let (dir, wanted, present) = (dir.clone(), wanted.clone(), present.clone());
             move || {
                 let path = dir.join(CA);
@@ -135,7 +146,8 @@ impl Replica {
                 if id(&found).ok().as_deref() != Some(wanted.as_str()) {
                     files::write_private(&path, &trusted)?;
                 }
-                Ok(Standing::read(&dir, &present))
+                let are_due = are_due(&dir, OffsetDateTime::now_utc());
+                Ok((Standing::read(&dir, &present), are_due))
             }
         })
         .await?;
@@ -154,17 +166,16 @@ impl Replica {
             return Ok(false);
         }
         let issuer = match &authorities.next {
-            Some(next) if managers.iter().all(trusts) => Some(next),
-            // Theirs come first.
-            Some(_) => None,
-            None => Some(&authorities.present),
+            Some(next) if managers.iter().all(trusts) => next,
+            // The others trust the next one first, which may take as long as one of them is away.
+            Some(next) if id(next.cert_pem())? == own.issuer => next,
+            Some(_) | None => &authorities.present,
         };
-        if let Some(issuer) = issuer {
-            let name = id(issuer.cert_pem())?;
-            if renew || own.issuer != name {
-                self.renew_certificates(issuer).await?;
-                own.issuer = name;
-            }
+        let name = id(issuer.cert_pem())?;
+        if are_due || own.issuer != name {
+            self.renew_certificates(issuer).await?;
+            tracing::info!("this manager's certificates of the store were renewed");
+            own.issuer = name;
         }
         self.say(&own);
         Ok(authorities.next.is_none())
@@ -195,7 +206,7 @@ impl Replica {
     /// Makes the certificates anew.
     async fn renew_certificates(&self, authority: &RootCa) -> Result<(), SwarmError> {
         let own = Request::new()?;
-        let issued = own.issue(authority, self.ip)?;
+        let issued = own.issue(self.settings(), authority, self.ip)?;
         let (dir, ca) = (self.layout.replica(), authority.cert_pem().to_vec());
         blocking(move || own.write_certificates(&dir, &ca, &issued)).await
     }
@@ -271,7 +282,7 @@ impl Replica {
     }
 
     /// Changes the cluster object, if it is to be; answers whether it was.
-    async fn change(
+    pub(super) async fn change(
         &self,
         store: &Store,
         change: impl Fn(&State, &mut Cluster) -> bool,

@@ -18,22 +18,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use brig_pki::ca::RootCa;
+use brig_pki::ca::{RootCa, STORE_EXPIRY};
 use brig_pki::csr::NodeKey;
 use brig_proto::swarm::{Cluster, EncryptionKey};
-use brig_store::etcd::{EtcdBackend, EtcdClient, EtcdTls, Limits, Live, MemberInfo};
+use brig_store::etcd::{EtcdBackend, EtcdClient, EtcdError, EtcdTls, Limits, Live, MemberInfo};
 use brig_store::{Backend, BackendError, Store, StoreError};
-use brig_types::secret::SecretBytes;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use self::authority::Authorities;
 pub(crate) use self::authority::NEXT as NEXT_AUTHORITY;
 pub(crate) use self::child::Child;
 pub(crate) use self::record::{Member, Place};
 use crate::error::SwarmError;
-use crate::node::blocking;
 use crate::node::files::{self, Layout};
+use crate::node::{blocking, pki};
 
 /// Ports of the members: of the one for clients, and of the one for each other.
 pub(crate) const CLIENT_PORT: u16 = 2379;
@@ -76,6 +76,9 @@ pub struct StoreSettings {
     /// Directories of the control groups that an own member is put into, so that it goes on
     /// without the daemon, beside it.
     pub groups: Vec<PathBuf>,
+    /// How long the certificates of an own store are good for that this manager issues; a year
+    /// without it.
+    pub certificate_expiry: Option<Duration>,
 }
 
 impl StoreSettings {
@@ -83,6 +86,24 @@ impl StoreSettings {
         let client = if self.client_port == 0 { CLIENT_PORT } else { self.client_port };
         let peer = if self.peer_port == 0 { PEER_PORT } else { self.peer_port };
         (client, peer)
+    }
+
+    /// Certifies the keys of a manager whose member is at this address.
+    pub(crate) fn issue(
+        &self,
+        authority: &RootCa,
+        (member_csr, client_csr): (&[u8], &[u8]),
+        ip: IpAddr,
+    ) -> Result<Issued, SwarmError> {
+        let addresses = [ip, Ipv4Addr::LOCALHOST.into()];
+        let expiry = self.certificate_expiry.unwrap_or(STORE_EXPIRY);
+        let failed = pki("issue a certificate of the store");
+        Ok(Issued {
+            member: authority
+                .issue_store_member(member_csr, &addresses, expiry)
+                .map_err(&failed)?,
+            client: authority.issue_store_client(client_csr, expiry).map_err(&failed)?,
+        })
     }
 }
 
@@ -126,6 +147,10 @@ impl Replica {
             missing: AtomicU32::new(0),
             changing: Mutex::new(()),
         }
+    }
+
+    pub(crate) const fn settings(&self) -> &StoreSettings {
+        &self.settings
     }
 
     /// The connection to etcd; `None` while the store is one file.
@@ -302,12 +327,12 @@ impl Replica {
         let ip = self.ip;
         Child::end_leftover(&dir).await?;
         blocking({
-            let dir = dir.clone();
+            let (dir, settings) = (dir.clone(), self.settings.clone());
             move || {
                 // What an attempt that was broken off left: nobody relied on it.
                 files::remove_dir(&dir)?;
                 let own = Request::new()?;
-                let issued = own.issue(&authority, ip)?;
+                let issued = own.issue(&settings, &authority, ip)?;
                 own.write(&dir, authority.cert_pem(), &issued)
             }
         })
@@ -360,23 +385,18 @@ impl Replica {
         }
         let made = RootCa::generate_for_store().map_err(pki("make the store's authority"))?;
         let key = bundle(&made);
-        let cluster = self.cluster.clone();
-        store
-            .update(|tx| {
-                let Some(current) = tx.get::<Cluster>(&cluster) else {
-                    return Err(StoreError::Closed);
-                };
-                let mut next = (*current).clone();
-                next.unlock_keys.retain(|kept| kept.subsystem != AUTHORITY);
-                next.unlock_keys.push(EncryptionKey {
-                    subsystem: AUTHORITY.to_owned(),
-                    key,
-                    ..EncryptionKey::default()
-                });
-                tx.update(next).map(drop)
-            })
-            .await
-            .map_err(SwarmError::Store)?;
+        let put = |_: &brig_store::State, cluster: &mut Cluster| {
+            cluster.unlock_keys.retain(|kept| kept.subsystem != AUTHORITY);
+            cluster.unlock_keys.push(EncryptionKey {
+                subsystem: AUTHORITY.to_owned(),
+                key: key.clone(),
+                ..EncryptionKey::default()
+            });
+            true
+        };
+        if !self.change(store, put).await? {
+            return Err(SwarmError::Store(StoreError::Closed));
+        }
         Ok(made)
     }
 
@@ -385,11 +405,7 @@ impl Replica {
         let Some(cluster) = store.view().get::<Cluster>(&self.cluster) else {
             return Ok(None);
         };
-        let Some(kept) = cluster.unlock_keys.iter().find(|kept| kept.subsystem == AUTHORITY) else {
-            return Ok(None);
-        };
-        let pem = SecretBytes::new(kept.key.clone());
-        RootCa::from_bundle(&pem).map(Some).map_err(pki("read the store's authority"))
+        Ok(Authorities::of(&cluster)?.map(|authorities| authorities.present))
     }
 
     /// Adds a member that only listens, for a manager whose member has this address. One that is
@@ -401,63 +417,39 @@ impl Replica {
         peer_url: &str,
         is_former: impl Fn(&str) -> bool,
     ) -> Result<(MemberInfo, Vec<MemberInfo>), SwarmError> {
-        let client = self.client().ok_or(SwarmError::NotManager)?;
-        let until = Instant::now() + CHANGE_PATIENCE;
-        loop {
-            let is_late = Instant::now() + CHANGE_PATIENCE / 2 > until;
-            let attempt = async {
-                let members = client.members(CALL).await?;
-                let earlier = members.iter().find(|member| {
-                    let is_same =
-                        member.name == node || member.peer_urls.iter().any(|url| url == peer_url);
-                    // There is room for one learner, and this one's manager never started it.
-                    let is_former = !member.name.is_empty()
-                        && member.name != self.node
-                        && is_former(&member.name);
-                    is_same || is_former || (is_late && member.is_learner && member.name.is_empty())
-                });
-                if let Some(earlier) = earlier {
-                    client.remove(earlier.id, CALL).await?;
-                }
-                client.add_learner(peer_url, CALL).await
-            };
-            match attempt.await {
-                Ok(added) => return Ok(added),
-                Err(error)
-                    if (error.may_pass() || error.is_not_ready()) && Instant::now() < until =>
-                {
-                    tracing::debug!(error = %brig_types::error::chain(&error), "the store takes no new member yet");
-                    tokio::time::sleep(RETRY).await;
-                }
-                Err(error) => return Err(etcd(error)),
+        let client = &self.client().ok_or(SwarmError::NotManager)?;
+        let is_former = &is_former;
+        let add = |is_late| async move {
+            let members = client.members(CALL).await?;
+            let earlier = members.iter().find(|member| {
+                let is_same =
+                    member.name == node || member.peer_urls.iter().any(|url| url == peer_url);
+                // There is room for one learner, and this one's manager never started it.
+                let is_former =
+                    !member.name.is_empty() && member.name != self.node && is_former(&member.name);
+                is_same || is_former || (is_late && member.is_learner && member.name.is_empty())
+            });
+            if let Some(earlier) = earlier {
+                client.remove(earlier.id, CALL).await?;
             }
-        }
+            client.add_learner(peer_url, CALL).await
+        };
+        change_members(add).await
     }
 
     /// Takes a manager's member out; fine if there is none.
     pub(crate) async fn remove(&self, node: &str) -> Result<(), SwarmError> {
-        let Some(client) = self.client().filter(|_| self.has_members()) else {
+        let Some(client) = &self.client().filter(|_| self.has_members()) else {
             return Ok(());
         };
-        let until = Instant::now() + CHANGE_PATIENCE;
-        loop {
-            let attempt = async {
-                let members = client.members(CALL).await?;
-                match members.iter().find(|member| member.name == node) {
-                    Some(member) if members.len() > 1 => client.remove(member.id, CALL).await,
-                    Some(_) | None => Ok(()),
-                }
-            };
-            match attempt.await {
-                Ok(()) => return Ok(()),
-                Err(error)
-                    if (error.may_pass() || error.is_not_ready()) && Instant::now() < until =>
-                {
-                    tokio::time::sleep(RETRY).await;
-                }
-                Err(error) => return Err(etcd(error)),
+        let remove = |_| async move {
+            let members = client.members(CALL).await?;
+            match members.iter().find(|member| member.name == node) {
+                Some(member) if members.len() > 1 => client.remove(member.id, CALL).await,
+                Some(_) | None => Ok(()),
             }
-        }
+        };
+        change_members(remove).await
     }
 
     /// Ends what this manager claims; its member goes on.
@@ -471,6 +463,27 @@ impl Replica {
         self.live.stop();
         if let Some(child) = self.state().child {
             child.end().await;
+        }
+    }
+}
+
+/// Tries a change of the members until they take it; it is told when half of the time is gone.
+async fn change_members<T, F>(attempt: impl Fn(bool) -> F) -> Result<T, SwarmError>
+where
+    F: Future<Output = Result<T, EtcdError>>,
+{
+    let began = Instant::now();
+    loop {
+        match attempt(began.elapsed() > CHANGE_PATIENCE / 2).await {
+            Ok(done) => return Ok(done),
+            Err(error)
+                if (error.may_pass() || error.is_not_ready())
+                    && began.elapsed() < CHANGE_PATIENCE =>
+            {
+                tracing::debug!(error = %brig_types::error::chain(&error), "the store's members do not change yet");
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => return Err(etcd(error)),
         }
     }
 }
@@ -533,9 +546,14 @@ impl Request {
         Ok((csr(&self.member)?, csr(&self.client)?))
     }
 
-    fn issue(&self, authority: &RootCa, ip: IpAddr) -> Result<Issued, SwarmError> {
+    fn issue(
+        &self,
+        settings: &StoreSettings,
+        authority: &RootCa,
+        ip: IpAddr,
+    ) -> Result<Issued, SwarmError> {
         let (member, client) = self.csrs()?;
-        issue(authority, &member, &client, ip)
+        settings.issue(authority, (&member, &client), ip)
     }
 
     /// Writes keys and certificates where the member and its clients look for them.
@@ -554,21 +572,6 @@ impl Request {
         put(CLIENT_KEY, self.client.key_pem().expose_secret())?;
         put(CLIENT_CERT, &issued.client)
     }
-}
-
-/// Certifies the keys of a manager whose member is at this address.
-pub(crate) fn issue(
-    authority: &RootCa,
-    member_csr: &[u8],
-    client_csr: &[u8],
-    ip: IpAddr,
-) -> Result<Issued, SwarmError> {
-    let addresses = [ip, Ipv4Addr::LOCALHOST.into()];
-    let failed = pki("issue a certificate of the store");
-    Ok(Issued {
-        member: authority.issue_store_member(member_csr, &addresses).map_err(&failed)?,
-        client: authority.issue_store_client(client_csr).map_err(&failed)?,
-    })
 }
 
 const CA: &str = "ca.pem";
@@ -590,8 +593,6 @@ pub(crate) fn endpoint(url: &str) -> Option<String> {
     url.strip_prefix("https://").map(|address| address.trim_end_matches('/').to_owned())
 }
 
-pub(crate) fn etcd(error: brig_store::etcd::EtcdError) -> SwarmError {
+pub(crate) fn etcd(error: EtcdError) -> SwarmError {
     SwarmError::Etcd(brig_types::error::chain(&error))
 }
-
-use crate::node::pki;

@@ -25,8 +25,6 @@ const DEFRAGMENT: Duration = Duration::from_secs(120);
 const COMPACT: Duration = Duration::from_secs(60);
 /// A database is worth it from this size on, when less than half of it is used.
 const WORTH_IT: i64 = 64 << 20;
-/// How often a manager makes its certificates anew; they last a year.
-const CERTIFICATES_EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often one looks whether it is its turn while the store's authority changes.
 const AUTHORITY_EVERY: Duration = Duration::from_millis(500);
 /// How long a former manager that is there may take to go.
@@ -36,7 +34,6 @@ const LEARNER_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Keeps this manager's list of members; runs until it is dropped.
 pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
-    let mut certificates = Instant::now() + CERTIFICATES_EVERY;
     let mut looked: Option<Instant> = None;
     let mut was_full = false;
     loop {
@@ -76,11 +73,7 @@ pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
         {
             client.prefer_first();
         }
-        let renew = Instant::now() >= certificates;
-        if renew {
-            certificates = Instant::now() + CERTIFICATES_EVERY;
-        }
-        let is_settled = replica.follow_authority(&store, renew).await.unwrap_or_else(|error| {
+        let is_settled = replica.follow_authority(&store).await.unwrap_or_else(|error| {
             tracing::error!(error = %brig_types::error::chain(&error), "the store's certificates were not renewed");
             true
         });

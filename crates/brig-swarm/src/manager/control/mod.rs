@@ -13,6 +13,7 @@ mod nodes;
 mod secrets;
 mod services;
 mod tasks;
+mod trust;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use self::behind::{BehindReason, NodeBehind};
 pub use self::cluster::TokenRotation;
 pub use self::logs::LogStream;
 pub use self::services::{RegistryAuthFrom, UpdateOptions};
+pub use self::trust::TrustRecords;
 use super::keys::KeyManager;
 use super::logbroker::LogBroker;
 use super::other_logs::OtherLogs;
@@ -152,6 +154,7 @@ impl From<StoreError> for ControlError {
                 Self::NotFound { kind: kind.as_str(), reference: id }
             }
             none @ StoreError::NoQuorum(_) => Self::NoQuorum(none),
+            StoreError::Closed => Self::NotManagerAnyMore,
             other => Self::Store(other),
         }
     }
