@@ -50,6 +50,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "brig-swarm",
             "brig-trust",
             "brig-trust-server",
+            "brig-scan",
         ],
     ),
     ("brig-trust-server", &["brig-pki", "brig-trust"]),

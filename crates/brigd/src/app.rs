@@ -28,6 +28,7 @@ use crate::cli::Flags;
 use crate::config::{Config, Host};
 use crate::host::HostFacts;
 use crate::instance::{Instance, Roots};
+use crate::inventory::Inventories;
 use crate::logging::LogControl;
 use crate::programs::Programs;
 use crate::server::listener::{ListenError, Listener};
@@ -70,6 +71,7 @@ pub async fn run(
     state.tasks.spawn(state.gate.audit().clone().keep_sealed(state.stop.clone()));
     swarm::expiring::follow(&state);
     state.tasks.spawn(admission::follow(Arc::clone(&state.admission), state.stop.clone()));
+    state.tasks.spawn(state.inventories.clone().keep());
 
     let service = ApiService::new(Arc::clone(&state), Arc::new(routes::router()));
     let (local_places, remote_places) = (connection::pool(), connection::pool());
@@ -137,8 +139,11 @@ async fn build(
         ..parts::engine_config(&config, instance, &tools)?
     };
     let engine = Engine::start(engine_config, images).await.context("cannot start the engine")?;
+    let stop = CancellationToken::new();
+    let inventories = Inventories::open(&config.data_root, engine.images().clone(), stop.clone())
+        .context("cannot open the inventories of images")?;
     let host = HostFacts::read();
-    let executor = executor::new(engine.clone(), host.clone(), &config);
+    let executor = executor::new(engine.clone(), host.clone(), inventories.clone(), &config);
     let swarm = Swarm::open(parts::swarm_config(&config, instance, executor))
         .await
         .context("cannot open the cluster's state")?;
@@ -174,12 +179,13 @@ async fn build(
         ssh,
         host,
         engine,
+        inventories,
         programs: Programs::new(vec![tools.runtime.clone(), tools.conmon.clone()]),
         builder,
         swarm,
         open: Arc::default(),
         tasks: TaskTracker::new(),
-        stop: CancellationToken::new(),
+        stop,
     }))
 }
 

@@ -4,6 +4,7 @@ mod db;
 mod feeds;
 mod fetch;
 mod kept;
+mod ls;
 mod source;
 
 use std::collections::BTreeSet;
@@ -25,7 +26,7 @@ leaf!(
     SCAN,
     "scan",
     "[OPTIONS] IMAGE | --input FILE|DIRECTORY",
-    "Look for vulnerabilities in an image (also: scan diff, scan explain, scan db)",
+    "Look for vulnerabilities in an image (also: scan ls, scan diff, scan explain, scan db)",
     ScanArgs,
     scan
 );
@@ -50,6 +51,7 @@ leaf!(
 pub(crate) const BELOW: &[(&[&str], &Leaf)] = &[
     (&["diff"], &DIFF),
     (&["explain"], &EXPLAIN),
+    (&["ls"], &ls::LS),
     (&["db"], &db::STATUS),
     (&["db", "status"], &db::STATUS),
     (&["db", "update"], &db::UPDATE),
