@@ -12,7 +12,7 @@ NEXTEST_PROFILE ?= default
 CHAOS ?= 600
 # Where cargo puts optimised programs.
 RELEASE ?= $(or $(CARGO_TARGET_DIR),target)/release
-# Of brig-bench: engine join loss rotation certificates sessions store, store:PART with the parts write
+# Of brig-bench: engine join loss rotation certificates sessions remote trust store, store:PART with the parts write
 # write3 failover restore start, and engine:PART with the parts run
 # swarm pull load exec logs parallel ps; none: all.
 SUITES ?=

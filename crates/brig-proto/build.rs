@@ -31,9 +31,10 @@ const REDACTED: [&str; 11] = [
 ];
 
 /// What is ours beside it, in a package of its own.
-const OWN_FILES: [&str; 2] = ["brig/v1/access.proto", "brig/v1/managers.proto"];
-const OWN_REDACTED: [&str; 3] =
-    [".brig.v1.Access", ".brig.v1.AdoptKeysRequest", ".brig.v1.JoinResponse"];
+const OWN_FILES: [&str; 3] =
+    ["brig/v1/access.proto", "brig/v1/managers.proto", "brig/v1/trust.proto"];
+const OWN_REDACTED: [&str; 4] =
+    [".brig.v1.Access", ".brig.v1.AdoptKeysRequest", ".brig.v1.JoinResponse", ".brig.v1.TrustKey"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -48,6 +48,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "brig-network",
             "brig-engine",
             "brig-swarm",
+            "brig-trust",
+            "brig-trust-server",
         ],
     ),
     ("brig-trust-server", &["brig-pki", "brig-trust"]),

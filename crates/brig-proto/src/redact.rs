@@ -44,6 +44,13 @@ redacted! {
     brig::Access { id, meta, identities ; ca_certificate, ca_key }
     brig::AdoptKeysRequest { ; data_keys }
     brig::JoinResponse { member, initial_cluster, endpoints, name ; store_ca, member_certificate, client_certificate, data_keys }
+    brig::TrustKey { role, id, made, named ; private }
+}
+
+impl Drop for brig::TrustKey {
+    fn drop(&mut self) {
+        self.private.zeroize();
+    }
 }
 
 impl Drop for brig::Access {

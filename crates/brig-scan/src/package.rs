@@ -297,4 +297,4 @@ impl Inventory {
 
 /// Grows whenever the readers find something else in the same bytes: what was stored by an earlier
 /// version is made anew.
-pub const DETECTOR_VERSION: u32 = 1;
+pub const DETECTOR_VERSION: u32 = 2;

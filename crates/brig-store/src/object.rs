@@ -1,9 +1,9 @@
-//! The eight kinds of objects and what the store needs to know of each.
+//! The kinds of objects and what the store needs to know of each.
 
 use std::fmt;
 use std::sync::Arc;
 
-use brig_proto::brig::Access;
+use brig_proto::brig::{Access, Trust};
 use brig_proto::swarm::{
     Annotations, Cluster, Config, Meta, Network, Node, Secret, Service, Task, TaskSpec, task_spec,
 };
@@ -31,11 +31,13 @@ pub enum Kind {
     Cluster,
     /// Who may reach it from elsewhere.
     Access,
+    /// What the trust server keeps.
+    Trust,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Node,
         Self::Service,
         Self::Task,
@@ -44,6 +46,7 @@ impl Kind {
         Self::Network,
         Self::Cluster,
         Self::Access,
+        Self::Trust,
     ];
 
     /// The kind's word in paths and messages.
@@ -58,6 +61,7 @@ impl Kind {
             Self::Network => "network",
             Self::Cluster => "cluster",
             Self::Access => "access",
+            Self::Trust => "trust",
         }
     }
 
@@ -93,6 +97,8 @@ pub enum Object {
     Cluster(Arc<Cluster>),
     /// Who may reach it from elsewhere.
     Access(Arc<Access>),
+    /// What the trust server keeps.
+    Trust(Arc<Trust>),
 }
 
 /// What an object can be found by, besides id and name.
@@ -110,6 +116,8 @@ pub enum Index {
     Network,
     /// Nodes that are managers, all under the empty key.
     Manager,
+    /// What the trust server keeps together.
+    Group,
 }
 
 pub(crate) mod sealed {
@@ -369,6 +377,7 @@ objects! {
         |_| Vec::new();
     // There is one.
     Access, access, |_| "access", |_| Vec::new();
+    Trust, trust, |o| &o.name, |o| vec![(Index::Group, o.group.as_str())];
 }
 
 fn service_indexes(service: &Service) -> Vec<(Index, &str)> {

@@ -35,7 +35,8 @@ pub use grpc::clock::ClockOffset;
 #[cfg(fuzzing)]
 pub use manager::ca::external::fuzz_answer;
 pub use manager::control::{
-    BehindReason, Control, LogStream, NodeBehind, RegistryAuthFrom, TokenRotation, UpdateOptions,
+    BehindReason, Control, LogStream, NodeBehind, RegistryAuthFrom, TokenRotation, TrustRecords,
+    UpdateOptions,
 };
 pub use manager::join_tokens::TokenLimit;
 pub use manager::keys::DataKeyStatus;

@@ -6,6 +6,7 @@
 //! reading, and health and metrics always are.
 
 mod basic;
+mod settings;
 mod token;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use time::OffsetDateTime;
 use crate::route::Access;
 
 pub use basic::Passwords;
+pub use settings::AuthSettings;
 pub use token::{TokenSettings, Tokens};
 
 /// Longest `Authorization` header.
@@ -58,6 +60,14 @@ pub enum AuthError {
         #[source]
         source: PkiError,
     },
+    /// Passwords and tokens.
+    #[error("passwords or tokens, not both: auth-htpasswd or auth-token-…")]
+    Both,
+    /// Some of the settings of tokens.
+    #[error(
+        "tokens need auth-token-realm, auth-token-service, auth-token-issuer and auth-token-bundle"
+    )]
+    Incomplete,
     /// A text that cannot be part of a header.
     #[error(
         "{0:?} cannot be used: a realm, service or issuer has no quotes and no control characters"

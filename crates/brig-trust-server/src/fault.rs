@@ -119,6 +119,18 @@ impl Fault {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
     }
 
+    /// The trust data is somewhere else, or nowhere, at the moment.
+    pub(crate) fn unavailable(reason: &str) -> Self {
+        let message = "The server cannot serve trust data at the moment.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message).with(reason.into())
+    }
+
+    /// More than is kept.
+    pub(crate) fn too_large(reason: &str) -> Self {
+        let message = "The metadata is larger than the server keeps.";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", message).with(reason.into())
+    }
+
     #[cfg(test)]
     pub(crate) fn code(&self) -> &'static str {
         self.code

@@ -1,7 +1,10 @@
 //! All repositories: which files are the newest, publishing, keys, renewal.
 //!
 //! What is read often is held in memory. An entry is put there only by whoever holds the
-//! repository's lock, so that no reader who was slow brings back what a writer has replaced.
+//! repository's lock, so that no reader who was slow brings back what a writer has replaced. Where
+//! other servers write to the same storage, it counts as long as the storage's generation does.
+
+mod adopt;
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -10,13 +13,10 @@ use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use brig_pki::PkiError;
 use brig_trust::remote::ServerRole;
-use brig_trust::root::{Pinning, accept_root};
-use brig_trust::{
-    Document as _, Gun, Key, KeyId, Role, Root, Signed, Snapshot, Targets, Timestamp,
-};
+use brig_trust::{Gun, Key, KeyId, Role, Root, Signed, Snapshot, Timestamp};
 use brig_types::error::chain;
-use bytes::Bytes;
 use time::{Duration, OffsetDateTime};
 
 use crate::fault::{Fault, Invalid};
@@ -25,12 +25,14 @@ use crate::repository::Repository;
 use crate::storage::{Publication, Storage, StorageError, StoredFile};
 use crate::vault::{ServerKey, Vault};
 
+pub(crate) use adopt::Adoption;
+
 /// Bytes of files that are held in memory.
 const CACHE_BYTES: usize = 128 << 20;
 /// Repositories share locks: two that happen to have the same one wait for each other.
 const LOCKS: usize = 64;
-/// How often an upload is tried when another server was faster.
-const ATTEMPTS: usize = 3;
+/// How often something is tried when another server was faster.
+const ATTEMPTS: usize = 16;
 /// Repositories that one step of the background renewal looks up.
 pub(crate) const RENEWAL_STEP: usize = 64;
 
@@ -51,6 +53,8 @@ struct Cache {
 
 struct Entry {
     repository: Arc<Repository>,
+    /// Of what it was read from.
+    generation: u64,
     used: AtomicU64,
 }
 
@@ -93,6 +97,15 @@ pub enum ImportError {
         /// What is missing.
         role: Role,
     },
+    /// A key of the server's does not open.
+    #[error("a key of the server's for {gun} cannot be opened")]
+    Key {
+        /// The repository.
+        gun: Gun,
+        /// Why.
+        #[source]
+        source: PkiError,
+    },
     /// It cannot be stored.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -107,6 +120,8 @@ fn internal(error: &(dyn std::error::Error + 'static)) -> Fault {
 fn storage_fault(error: StorageError) -> Fault {
     match error {
         StorageError::Version => Fault::version(),
+        StorageError::Unavailable(reason) => Fault::unavailable(&reason),
+        error @ StorageError::TooLarge { .. } => Fault::too_large(&error.to_string()),
         error => internal(&error),
     }
 }
@@ -146,10 +161,12 @@ impl Repositories {
 
     /// A repository from memory, if it is there and needs no signature. Never blocks for long.
     pub(crate) fn at_hand(&self, gun: &Gun, now: OffsetDateTime) -> Option<Arc<Repository>> {
+        let generation = self.storage.generation(gun).ok()?;
         let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
         let entry = cache.entries.get(gun)?;
         entry.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        (entry.repository.due > now).then(|| Arc::clone(&entry.repository))
+        let is_it = entry.generation == generation && entry.repository.due > now;
+        is_it.then(|| Arc::clone(&entry.repository))
     }
 
     /// A repository, signed anew where its time is over. Blocks.
@@ -175,9 +192,10 @@ impl Repositories {
 
     /// From memory or else from storage. The lock must be held.
     fn load(&self, gun: &Gun) -> Result<Option<Arc<Repository>>, Fault> {
+        let generation = self.storage.generation(gun).map_err(storage_fault)?;
         {
             let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(entry) = cache.entries.get(gun) {
+            if let Some(entry) = cache.entries.get(gun).filter(|one| one.generation == generation) {
                 return Ok(Some(Arc::clone(&entry.repository)));
             }
         }
@@ -185,20 +203,34 @@ impl Repositories {
     }
 
     fn load_stored(&self, gun: &Gun) -> Result<Option<Arc<Repository>>, Fault> {
-        let loaded = Repository::load(self.storage.as_ref(), gun).map_err(storage_fault)?;
-        let loaded = loaded.map(Arc::new);
-        self.remember(gun, loaded.clone());
+        let (loaded, generation) = self.read_stored(gun).map_err(storage_fault)?;
+        self.remember(gun, loaded.clone().map(|loaded| (loaded, generation)));
         Ok(loaded)
     }
 
+    /// What is stored, all of it of one moment.
+    fn read_stored(&self, gun: &Gun) -> Result<(Option<Arc<Repository>>, u64), StorageError> {
+        let mut generation = self.storage.generation(gun)?;
+        for _ in 1..ATTEMPTS {
+            let loaded = Repository::load(self.storage.as_ref(), gun);
+            let after = self.storage.generation(gun)?;
+            if after == generation {
+                return Ok((loaded?.map(Arc::new), generation));
+            }
+            // Another server wrote meanwhile.
+            generation = after;
+        }
+        Ok((Repository::load(self.storage.as_ref(), gun)?.map(Arc::new), generation))
+    }
+
     /// Replaces what is in memory. The lock must be held.
-    fn remember(&self, gun: &Gun, repository: Option<Arc<Repository>>) {
+    fn remember(&self, gun: &Gun, read: Option<(Arc<Repository>, u64)>) {
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
         cache.remove(gun);
-        let Some(repository) = repository else { return };
+        let Some((repository, generation)) = read else { return };
         let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::Relaxed));
         cache.bytes += repository.size();
-        cache.entries.insert(gun.clone(), Entry { repository, used });
+        cache.entries.insert(gun.clone(), Entry { repository, generation, used });
         while cache.bytes > CACHE_BYTES && cache.entries.len() > 1 {
             let used = |entry: &Entry| entry.used.load(Ordering::Relaxed);
             let oldest = cache.entries.iter().min_by_key(|(_, entry)| used(entry));
@@ -237,17 +269,17 @@ impl Repositories {
         publication: Publication,
     ) -> Result<Arc<Repository>, StorageError> {
         let next = advance(current, &publication);
-        self.storage.publish(publication)?;
-        let next = match next {
-            Some(next) => Arc::new(next),
+        let generation = self.storage.publish(publication)?;
+        let (next, generation) = match next {
+            Some(next) => (Arc::new(next), generation),
             // Not everything that the snapshot names is at hand.
             None => {
                 self.remember(gun, None);
-                let loaded = Repository::load(self.storage.as_ref(), gun)?;
-                Arc::new(loaded.ok_or(StorageError::Overtaken)?)
+                let (loaded, generation) = self.read_stored(gun)?;
+                (loaded.ok_or(StorageError::Overtaken)?, generation)
             }
         };
-        self.remember(gun, Some(Arc::clone(&next)));
+        self.remember(gun, Some((Arc::clone(&next), generation)));
         Ok(next)
     }
 
@@ -355,23 +387,6 @@ impl Repositories {
             Err(error) => Err(storage_fault(error)),
         }
     }
-
-    /// Takes files over that other keys than ours have signed. Blocks.
-    pub(crate) fn import(
-        &self,
-        gun: &Gun,
-        files: Vec<(Role, Bytes)>,
-        now: OffsetDateTime,
-    ) -> Result<Imported, ImportError> {
-        let _lock = self.lock(gun);
-        if self.storage.newest(gun, &Role::Timestamp)?.is_some() {
-            return Err(ImportError::Exists(gun.clone()));
-        }
-        let (publication, timestamp_end) = taken_over(gun, files, now)?;
-        let count = publication.files.len();
-        self.commit(gun, None, publication)?;
-        Ok(Imported { files: count, timestamp_end })
-    }
 }
 
 /// What a step of the renewal did.
@@ -413,78 +428,6 @@ fn advance(current: Option<&Repository>, publication: &Publication) -> Option<Re
         return None;
     }
     Some(Repository { timestamp, snapshot, files, due: publication.due })
-}
-
-/// Checks files as a client would, and makes a first publication of them.
-fn taken_over(
-    gun: &Gun,
-    files: Vec<(Role, Bytes)>,
-    now: OffsetDateTime,
-) -> Result<(Publication, OffsetDateTime), ImportError> {
-    let invalid = |source| ImportError::Invalid { gun: gun.clone(), source };
-    let missing = |role: Role| ImportError::Missing { gun: gun.clone(), role };
-    let mut roots = Vec::new();
-    let mut stored = Vec::with_capacity(files.len());
-    let mut keep = |role: Role, version, bytes: &Bytes| {
-        let digest = brig_pki::hash::sha256(bytes);
-        stored.push(StoredFile { role, version, digest, bytes: bytes.clone(), stored: now });
-    };
-    for (_, bytes) in files.iter().filter(|(role, _)| *role == Role::Root) {
-        roots.push((Signed::<Root>::parse(bytes, &Role::Root).map_err(invalid)?, bytes));
-    }
-    roots.sort_by_key(|(root, _)| root.document.version());
-    roots.dedup_by_key(|(root, _)| root.document.version());
-    for (at, (root, bytes)) in roots.iter().enumerate() {
-        let previous = at.checked_sub(1).and_then(|at| roots.get(at)).map(|(root, _)| root);
-        if at + 1 == roots.len() {
-            let previous = previous.map(|root| &root.document);
-            accept_root(root, previous, gun, &Pinning::default(), now).map_err(invalid)?;
-        } else if let Some(keys) = previous.and_then(|one| one.document.role_keys(&Role::Root)) {
-            // Older ones are a chain of signatures; their certificates may have run out.
-            root.verify(&keys).map_err(invalid)?;
-        }
-        keep(Role::Root, root.document.version(), bytes);
-    }
-    let (root, _) = roots.pop().ok_or_else(|| missing(Role::Root))?;
-    let find = |role: &Role| files.iter().find(|(found, _)| found == role).map(|(_, bytes)| bytes);
-    let verify = |role: &Role| root.document.role_keys(role).ok_or_else(|| missing(role.clone()));
-    let bytes = find(&Role::Timestamp).ok_or_else(|| missing(Role::Timestamp))?;
-    let timestamp = Signed::<Timestamp>::parse(bytes, &Role::Timestamp).map_err(invalid)?;
-    timestamp.verify(&verify(&Role::Timestamp)?).map_err(invalid)?;
-    keep(Role::Timestamp, timestamp.document.version(), bytes);
-    let bytes = find(&Role::Snapshot).ok_or_else(|| missing(Role::Snapshot))?;
-    let snapshot = Signed::<Snapshot>::parse(bytes, &Role::Snapshot).map_err(invalid)?;
-    snapshot.verify(&verify(&Role::Snapshot)?).map_err(invalid)?;
-    if let Some(meta) = timestamp.document.snapshot() {
-        meta.check("snapshot", bytes).map_err(invalid)?;
-    }
-    keep(Role::Snapshot, snapshot.document.version(), bytes);
-    let mut names: Vec<_> = snapshot.document.meta.iter().collect();
-    names.sort_by_key(|(role, _)| role.depth());
-    for (role, meta) in names {
-        let bytes = find(role);
-        match (role, bytes) {
-            (Role::Root, _) => meta.check("root", root.raw()).map_err(invalid)?,
-            (Role::Targets, None) => return Err(missing(Role::Targets)),
-            // Named once, and gone.
-            (_, None) => {}
-            (role, Some(bytes)) => {
-                meta.check(role.as_str(), bytes).map_err(invalid)?;
-                let signed = Signed::<Targets>::parse(bytes, role).map_err(invalid)?;
-                if *role == Role::Targets {
-                    signed.verify(&verify(role)?).map_err(invalid)?;
-                }
-                // Whether a delegation's signers still count is for readers to say: one whose
-                // keys were taken away stays listed, and does no harm.
-                keep(role.clone(), signed.document.version(), bytes);
-            }
-        }
-    }
-    let end = timestamp.document.expires();
-    let due = end.min(snapshot.document.expires());
-    let publication =
-        Publication { gun: gun.clone(), after: None, files: stored, named_keys: Vec::new(), due };
-    Ok((publication, end))
 }
 
 impl From<StorageError> for Fault {

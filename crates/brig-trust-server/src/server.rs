@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{AuthError, Authentication};
+use crate::place::Place;
 use crate::repositories::{ImportError, Imported, Repositories};
 use crate::service::Service;
 use crate::storage::{EmbeddedStorage, Storage, StorageError};
 use crate::vault::{Vault, VaultError};
 
-const DATABASE: &str = "trust.redb";
+pub(crate) const DATABASE: &str = "trust.redb";
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 2048;
 /// Time from the connection to the end of the handshake.
@@ -62,13 +63,9 @@ impl Default for CacheAges {
     }
 }
 
-/// What the server is made of.
+/// What the server is made of, besides what it serves.
 #[derive(Debug)]
 pub struct Config {
-    /// Where everything is kept.
-    pub data_root: PathBuf,
-    /// The file that unseals the server's keys, where it is not in the data root.
-    pub seal_key: Option<PathBuf>,
     /// Certificate and key of HTTPS.
     pub tls: EngineFiles,
     /// Who may do what.
@@ -121,7 +118,7 @@ pub enum ServerError {
     },
 }
 
-/// A trust server whose files are open.
+/// A trust server that is ready to listen.
 #[derive(Debug)]
 pub struct TrustServer {
     tls: PublicServer,
@@ -129,11 +126,12 @@ pub struct TrustServer {
 }
 
 impl TrustServer {
-    /// Opens everything. Blocks.
+    /// Reads the files that the configuration names. Blocks. Nothing is served before
+    /// [`TrustServer::place`] is told what.
     ///
     /// # Errors
     /// [`ServerError`].
-    pub fn open(config: Config) -> Result<Self, ServerError> {
+    pub fn new(config: Config) -> Result<Self, ServerError> {
         for prefix in &config.gun_prefixes {
             if !prefix.ends_with('/') {
                 return Err(ServerError::Prefix(prefix.clone()));
@@ -145,14 +143,19 @@ impl TrustServer {
             }
         }
         let tls = PublicServer::load(config.tls)?;
-        let repositories = open_repositories(&config.data_root, config.seal_key.as_deref())?;
         let service = Service::new(
-            Arc::new(repositories),
+            Place::default(),
             config.authentication,
             config.gun_prefixes,
             config.cache,
         );
         Ok(Self { tls, service: Arc::new(service) })
+    }
+
+    /// Where what is served is kept.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.service.place
     }
 
     /// The end of the server's certificate.
@@ -273,7 +276,7 @@ pub enum ImportFailure {
     Import(#[from] ImportError),
 }
 
-fn open_repositories(
+pub(crate) fn open_repositories(
     data_root: &Path,
     seal_key: Option<&Path>,
 ) -> Result<Repositories, ServerError> {
@@ -338,7 +341,7 @@ async fn renew(server: Arc<TrustServer>) {
     loop {
         let mut after = None;
         loop {
-            let repositories = Arc::clone(&server.service.repositories);
+            let Ok(repositories) = server.service.place.repositories() else { break };
             let step = tokio::task::spawn_blocking(move || {
                 repositories.renew_some(after.as_ref(), OffsetDateTime::now_utc())
             });

@@ -25,6 +25,7 @@ use crate::fault::Fault;
 use crate::feed;
 use crate::metrics::Metrics;
 use crate::multipart::{self, MAX_UPLOAD};
+use crate::place::Place;
 use crate::publish::Upload;
 use crate::repositories::{Repositories, refused};
 use crate::repository::Repository;
@@ -45,7 +46,7 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 
 #[derive(Debug)]
 pub(crate) struct Service {
-    pub(crate) repositories: Arc<Repositories>,
+    pub(crate) place: Place,
     pub(crate) authentication: Authentication,
     pub(crate) prefixes: Vec<String>,
     pub(crate) ages: CacheAges,
@@ -56,13 +57,13 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn new(
-        repositories: Arc<Repositories>,
+        place: Place,
         authentication: Authentication,
         prefixes: Vec<String>,
         ages: CacheAges,
     ) -> Self {
         Self {
-            repositories,
+            place,
             authentication,
             prefixes,
             ages,
@@ -129,7 +130,7 @@ impl Service {
             }
             Route::Hash { gun, digest } => {
                 let digest = digest.ok_or_else(Fault::not_found)?;
-                let repository = self.repositories.at_hand(&gun, now);
+                let repository = self.place.repositories()?.at_hand(&gun, now);
                 if let Some(file) = repository.as_ref().and_then(|one| one.by_digest(&digest)) {
                     return Ok(self.file(file, self.ages.fixed, request.headers()));
                 }
@@ -179,7 +180,7 @@ impl Service {
         gun: &Gun,
         now: OffsetDateTime,
     ) -> Result<Option<Arc<Repository>>, Fault> {
-        if let Some(repository) = self.repositories.at_hand(gun, now) {
+        if let Some(repository) = self.place.repositories()?.at_hand(gun, now) {
             return Ok(Some(repository));
         }
         let gun = gun.clone();
@@ -191,7 +192,7 @@ impl Service {
         self: &Arc<Self>,
         work: impl FnOnce(&Repositories) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
-        let repositories = Arc::clone(&self.repositories);
+        let repositories = self.place.repositories()?;
         tokio::task::spawn_blocking(move || work(&repositories))
             .await
             .unwrap_or_else(|_| Err(Fault::internal()))

@@ -8,7 +8,7 @@ mod embedded;
 mod group;
 mod records;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::path::PathBuf;
 
 use brig_pki::hash::SHA256_LEN;
@@ -34,19 +34,30 @@ pub struct StoredFile {
     pub stored: OffsetDateTime,
 }
 
-/// One of the server's private keys, sealed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One of the server's private keys.
+#[derive(Clone, PartialEq, Eq)]
 pub struct StoredKey {
     /// What it signs.
     pub role: ServerRole,
     /// The id of its public half.
     pub id: KeyId,
-    /// The private key, sealed for this repository, role and id.
+    /// The private key, sealed for this repository, role and id; as it is where the storage seals
+    /// everything itself.
     pub sealed: Vec<u8>,
     /// When it was made.
     pub made: OffsetDateTime,
     /// Whether a published root named it.
     pub named: bool,
+}
+
+impl Debug for StoredKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredKey")
+            .field("role", &self.role)
+            .field("id", &self.id)
+            .field("named", &self.named)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Files that become visible together.
@@ -109,6 +120,21 @@ pub enum StorageError {
     /// Somebody else published meanwhile.
     #[error("the repository was changed meanwhile")]
     Overtaken,
+    /// There is nothing to read from or to write to at the moment.
+    #[error("no trust data can be had here now: {0}")]
+    Unavailable(String),
+    /// More than this storage keeps.
+    #[error(
+        "{role} has {size} bytes, more than the {limit} that the cluster's store takes: spread its tags over several repositories"
+    )]
+    TooLarge {
+        /// The file.
+        role: Role,
+        /// Its size.
+        size: usize,
+        /// What fits.
+        limit: usize,
+    },
     /// Another process has the file open.
     #[error("{} is in use by another process: stop the trust server that serves it", .0.display())]
     InUse(PathBuf),
@@ -158,11 +184,20 @@ pub trait Storage: Debug + Send + Sync {
         digest: &[u8; SHA256_LEN],
     ) -> Result<Option<StoredFile>, StorageError>;
 
-    /// Makes files visible, all or none.
+    /// A number that is another one whenever something was published or deleted. Where nobody else
+    /// writes it is always the same: who writes knows.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    fn generation(&self, _gun: &Gun) -> Result<u64, StorageError> {
+        Ok(0)
+    }
+
+    /// Makes files visible, all or none; the generation that they are.
     ///
     /// # Errors
     /// [`StorageError::Version`], [`StorageError::Overtaken`] and the others.
-    fn publish(&self, publication: Publication) -> Result<(), StorageError>;
+    fn publish(&self, publication: Publication) -> Result<u64, StorageError>;
 
     /// Forgets a repository's files; its keys stay. Says whether there was one.
     ///

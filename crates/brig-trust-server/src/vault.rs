@@ -79,7 +79,8 @@ pub enum VaultError {
 /// Seals and opens private keys.
 #[derive(Debug)]
 pub struct Vault {
-    ring: KeyRing,
+    /// `None` where the storage seals everything itself.
+    ring: Option<KeyRing>,
 }
 
 /// A key of the server, ready to sign.
@@ -121,7 +122,13 @@ impl Vault {
                 ring
             }
         };
-        Ok(Self { ring })
+        Ok(Self { ring: Some(ring) })
+    }
+
+    /// For a storage that seals everything itself.
+    #[must_use]
+    pub const fn of_storage() -> Self {
+        Self { ring: None }
     }
 
     /// A new key.
@@ -136,18 +143,27 @@ impl Vault {
         let id = public.id();
         let plain = private.to_pkcs8()?;
         let place = place(gun, role, &id);
-        let sealed = self.ring.seal(Place { kind: SEALED, id: &place }, plain.expose_secret())?;
+        let sealed = match &self.ring {
+            Some(ring) => ring.seal(Place { kind: SEALED, id: &place }, plain.expose_secret())?,
+            None => plain.expose_secret().to_vec(),
+        };
         let stored = StoredKey { role, id: id.clone(), sealed, made: now, named: false };
         Ok((stored, ServerKey { id, public, private }))
     }
 
     /// Opens a key that was stored for this repository.
     pub(crate) fn unseal(&self, gun: &Gun, key: &StoredKey) -> Result<ServerKey, PkiError> {
-        let place = place(gun, key.role, &key.id);
-        let plain = self.ring.open(Place { kind: SEALED, id: &place }, &key.sealed)?;
-        let private = SigningKey::from_der(&SecretBytes::new(plain.to_vec()))?;
+        let private = SigningKey::from_der(&self.plain(gun, key)?)?;
         let public = Key::of(&private)?;
         Ok(ServerKey { id: key.id.clone(), public, private })
+    }
+
+    /// The private key as it is, for a storage that seals everything itself.
+    pub(crate) fn plain(&self, gun: &Gun, key: &StoredKey) -> Result<SecretBytes, PkiError> {
+        let Some(ring) = &self.ring else { return Ok(SecretBytes::new(key.sealed.clone())) };
+        let place = place(gun, key.role, &key.id);
+        let plain = ring.open(Place { kind: SEALED, id: &place }, &key.sealed)?;
+        Ok(SecretBytes::new(plain.to_vec()))
     }
 }
 

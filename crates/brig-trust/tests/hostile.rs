@@ -603,3 +603,36 @@ async fn a_signer_who_is_removed_has_nothing_to_say() {
     assert!(read.released("1").is_err());
     assert_eq!(read.targets[&role].document.version, 2);
 }
+
+#[tokio::test]
+async fn a_threshold_of_two_is_met_by_two_keys_and_not_by_one_twice() {
+    let stage = Stage::new().await;
+    let other = SigningKey::generate(Curve::P256).unwrap();
+    let public = Key::of(&other).unwrap();
+    let (releases, second) = (Role::releases(), public.id());
+    let mut targets = stage.server.read::<Targets>(&Role::Targets).document;
+    targets.version += 1;
+    targets.delegations.keys.insert(second.clone(), public);
+    for delegation in &mut targets.delegations.roles {
+        if delegation.name == releases {
+            delegation.key_ids.push(second.clone());
+            delegation.threshold = 2;
+        }
+    }
+    let id =
+        stage.server.read::<Root>(&Role::Root).document.roles[&Role::Targets].key_ids[0].clone();
+    let targets = stage.by(targets, &Role::Targets, &id);
+    stage.server.put(&Role::Targets, &targets);
+    let own = (&stage.signer, stage.keys.opened(&stage.signer).unwrap());
+    for (signers, counts) in
+        [(vec![own], false), (vec![own, own], false), (vec![own, (&second, &other)], true)]
+    {
+        let mut document = stage.server.read::<Targets>(&releases).document;
+        document.version += 1;
+        let file = Signed::sign(document, &releases, &signers).unwrap();
+        stage.server.put(&releases, &file);
+        stage.server.seal();
+        let read = stage.read().await.unwrap();
+        assert_eq!(read.released("1").is_ok(), counts, "{} signatures", signers.len());
+    }
+}

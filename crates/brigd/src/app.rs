@@ -33,7 +33,7 @@ use crate::server::{connection, lent, open};
 use crate::signals::{Request, Signals};
 use crate::state::{AppState, State};
 use crate::tools::Tools;
-use crate::{engine_id, executor, notify, parts, routes, swarm};
+use crate::{engine_id, executor, notify, parts, routes, swarm, trust_server};
 
 /// Time for the cluster's part and the engine to write down what they must.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -61,6 +61,7 @@ pub async fn run(
     };
     let listeners = listen(&state.config, sockets)?;
     let ports = ports(&state.config, remote.as_ref()).await?;
+    trust_server::start(&state).await.context("cannot start the trust server")?;
     swarm::events::follow(&state);
     state.tasks.spawn(state.gate.audit().clone().keep_sealed(state.stop.clone()));
     swarm::expiring::follow(&state);

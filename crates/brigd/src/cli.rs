@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+mod trust_server;
+
 use crate::config::{AddressPoolDirective, Directives, RuntimeDirective, UlimitDirective};
+use trust_server::TrustServerFlags;
 
 /// The container engine and swarm daemon.
 #[derive(Debug, Default, clap::Parser)]
@@ -157,6 +160,8 @@ pub struct Flags {
     /// Key of that certificate
     #[arg(long, value_name = "FILE")]
     store_key: Option<PathBuf>,
+    #[command(flatten)]
+    trust_server: TrustServerFlags,
 }
 
 impl Flags {
@@ -213,6 +218,7 @@ impl Flags {
             store_cacert: self.store_cacert.clone(),
             store_cert: self.store_cert.clone(),
             store_key: self.store_key.clone(),
+            trust_server: self.trust_server.directives(),
         }
     }
 }

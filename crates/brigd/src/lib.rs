@@ -34,3 +34,4 @@ pub mod signals;
 pub mod state;
 pub mod swarm;
 pub mod tools;
+pub mod trust_server;

@@ -180,12 +180,27 @@ impl Hosts {
     /// When it does not start.
     #[must_use]
     pub fn start_with(&self, host: usize, kind: Kind, environment: &[String]) -> HostNode {
+        self.start_configured(host, kind, environment, "{}")
+    }
+
+    /// Starts a daemon with this configuration file.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_configured(
+        &self,
+        host: usize,
+        kind: Kind,
+        environment: &[String],
+        configuration: &str,
+    ) -> HostNode {
         let folder = self.folder.join(host.to_string());
         let node =
             HostNode { host, kind, address: format!("{NETWORK}.{host}"), folder: folder.clone() };
         let data = folder.join("data").display().to_string();
         let config = folder.join("daemon.json").display().to_string();
-        std::fs::write(&config, "{}").expect("an empty configuration");
+        std::fs::write(&config, configuration).expect("the configuration file");
         let cgroups = format!("/{}", self.name);
         let common = ["-H", "unix:///run/d.sock", "--data-root", &data, "--config-file", &config];
         let brigd;

@@ -12,7 +12,7 @@ use crate::{Output, eventually};
 /// A running trust server.
 #[derive(Debug)]
 pub struct Notary {
-    child: Child,
+    child: Option<Child>,
     folder: tempfile::TempDir,
     /// `127.0.0.1:PORT`.
     pub address: String,
@@ -50,28 +50,70 @@ impl Notary {
     /// When it does not come up.
     #[must_use]
     pub fn brig() -> Self {
-        Self::run(|folder, address| {
-            let mut command = Command::new(crate::daemon::built("brig"));
-            command.args(["trust", "serve", "--listen", address]);
-            for (flag, name) in
-                [("--tlscert", "cert.pem"), ("--tlskey", "key.pem"), ("--data-root", "data")]
-            {
-                command.arg(flag).arg(folder.join(name));
-            }
-            command
-        })
+        let mut server = Self::reserved();
+        server.start_brig(None);
+        server
     }
 
-    fn run(command: impl FnOnce(&Path, &str) -> Command) -> Self {
+    /// Starts brig's own trust server as it was `ago` (of faketime's) before now.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn brig_before(ago: &str) -> Self {
+        let mut server = Self::reserved();
+        server.start_brig(Some(ago));
+        server
+    }
+
+    /// Starts, or starts again, brig's own trust server; with `ago` its clock is so much behind.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_brig(&mut self, ago: Option<&str>) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let mut command = Command::new(crate::daemon::built("brig"));
+        if let Some(ago) = ago {
+            command.env("LD_PRELOAD", crate::faults::clock_shifter()).env("FAKETIME", ago);
+        }
+        command.args(["trust", "serve", "--listen", &self.address]);
+        for (flag, name) in
+            [("--tlscert", "cert.pem"), ("--tlskey", "key.pem"), ("--data-root", "data")]
+        {
+            command.arg(flag).arg(self.folder.path().join(name));
+        }
+        self.spawn(command);
+    }
+
+    /// Certificate and address for a server that somebody else runs.
+    ///
+    /// # Panics
+    /// When they cannot be had.
+    #[must_use]
+    pub fn reserved() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("brig-notary-")
             .tempdir_in("/var/tmp")
             .expect("a folder for the trust server");
         let at = |name: &str| folder.path().join(name);
         let address = format!("127.0.0.1:{}", crate::daemon::free_port());
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
-            .args(["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"])
+        // Valid for servers whose clock is behind.
+        let made = Command::new("faketime")
+            .args([
+                "-f",
+                "-40d",
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+            ])
+            .args(["-nodes", "-days", "199", "-subj", "/CN=127.0.0.1"])
             .args(["-addext", "subjectAltName=IP:127.0.0.1"])
             .arg("-keyout")
             .arg(at("key.pem"))
@@ -80,17 +122,39 @@ impl Notary {
             .output()
             .expect("openssl starts");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let child = command(folder.path(), &address)
+        Self { child: None, folder, address }
+    }
+
+    /// What a brigd is told to be this server.
+    #[must_use]
+    pub fn daemon_flags(&self) -> Vec<String> {
+        let at = |name: &str| self.folder.path().join(name).display().to_string();
+        let flags = [
+            ("--trust-listen", self.address.clone()),
+            ("--trust-tlscert", at("cert.pem")),
+            ("--trust-tlskey", at("key.pem")),
+        ];
+        flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+    }
+
+    fn run(command: impl FnOnce(&Path, &str) -> Command) -> Self {
+        let mut server = Self::reserved();
+        let command = command(server.folder.path(), &server.address);
+        server.spawn(command);
+        server
+    }
+
+    fn spawn(&mut self, mut command: Command) {
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("notary is missing: apt-get install notary");
-        let server = Self { child, folder, address };
-        eventually("notary-server answers", Duration::from_secs(30), || {
-            TcpStream::connect(&server.address).is_ok()
+            .expect("the trust server is missing: apt-get install notary");
+        self.child = Some(child);
+        eventually("the trust server answers", Duration::from_secs(30), || {
+            TcpStream::connect(&self.address).is_ok()
         });
-        server
     }
 
     /// Its URL.
@@ -135,7 +199,9 @@ pub const PASSPHRASE: &str = "other passphrase";
 
 impl Drop for Notary {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }

@@ -18,6 +18,9 @@ use crate::{PkiError, random};
 const ROUNDS: u32 = 2048;
 /// More is not computed for a file from elsewhere.
 const MAX_ROUNDS: u32 = 10_000_000;
+/// Nor more memory taken (OpenSSL asks for 16 MiB), nor that memory gone through more often.
+const MAX_SCRYPT_BYTES: u64 = 256 << 20;
+const MAX_SCRYPT_LANES: u16 = 16;
 const SALT_LEN: usize = 8;
 const IV_LEN: usize = 16;
 
@@ -59,9 +62,15 @@ pub fn decrypt_pkcs8(der: &[u8], passphrase: &[u8]) -> Result<SecretBytes, PkiEr
     let EncryptionScheme::Pbes2(parameters) = &info.encryption_algorithm else {
         return Err(refused("encrypted in an old way (PBES1)"));
     };
-    if let Kdf::Pbkdf2(kdf) = &parameters.kdf
-        && kdf.iteration_count > MAX_ROUNDS
-    {
+    let bounded = match &parameters.kdf {
+        Kdf::Pbkdf2(kdf) => kdf.iteration_count <= MAX_ROUNDS,
+        Kdf::Scrypt(kdf) => {
+            let bytes = kdf.cost_parameter.saturating_mul(128 * u64::from(kdf.block_size));
+            bytes <= MAX_SCRYPT_BYTES && kdf.parallelization <= MAX_SCRYPT_LANES
+        }
+        _ => false,
+    };
+    if !bounded {
         return Err(refused("encrypted with too many rounds"));
     }
     match parameters.decrypt(passphrase, info.encrypted_data) {
@@ -75,6 +84,32 @@ pub fn decrypt_pkcs8(der: &[u8], passphrase: &[u8]) -> Result<SecretBytes, PkiEr
 mod tests {
     use super::*;
     use crate::signing::{Curve, SigningKey};
+
+    #[test]
+    fn a_file_cannot_ask_for_all_memory() {
+        let asking = |cost_parameter, block_size, parallelization| {
+            let kdf = Kdf::Scrypt(pkcs5::pbes2::ScryptParams {
+                salt: b"salt",
+                cost_parameter,
+                block_size,
+                parallelization,
+                key_length: None,
+            });
+            let parameters = Parameters { kdf, encryption: Cipher::Aes256Cbc { iv: &[0; IV_LEN] } };
+            let der = EncryptedPrivateKeyInfo {
+                encryption_algorithm: EncryptionScheme::from(parameters),
+                encrypted_data: &[0; 32],
+            };
+            decrypt_pkcs8(&der.to_der().unwrap(), b"secret").unwrap_err().to_string()
+        };
+        for (cost, block, lanes) in [(1 << 40, 8, 1), (1 << 20, 8, 1), (16, u16::MAX, 1000)] {
+            assert!(
+                asking(cost, block, lanes).contains("too many rounds"),
+                "{cost} {block} {lanes}"
+            );
+        }
+        assert!(!asking(1 << 14, 8, 1).contains("too many rounds"));
+    }
 
     #[test]
     fn what_is_encrypted_is_read_with_the_passphrase_alone() {

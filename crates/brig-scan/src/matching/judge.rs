@@ -183,14 +183,18 @@ impl<'a> Run<'a> {
                     .push(Doubt::NoData { ecosystem: name.to_owned(), packages: asked.len() });
                 continue;
             };
-            asked.retain(|asked| {
-                let comparable = space.scheme.is_comparable(asked.version);
-                if !comparable {
+            // A version that says nothing is a doubt where any version has a flaw.
+            let (comparable, vague): (Vec<_>, Vec<_>) =
+                asked.into_iter().partition(|asked| space.scheme.is_comparable(asked.version));
+            for asked in vague {
+                if space.rows(asked.name, &mut 0)?.is_empty() {
+                    self.judged += 1;
+                } else {
                     self.without_version.push(asked.name.to_owned());
                     self.unjudged += 1;
                 }
-                comparable
-            });
+            }
+            asked = comparable;
             self.judged += asked.len();
             let findings = self.join(&space, &mut asked)?;
             self.findings.extend(findings);
@@ -487,6 +491,9 @@ fn unsigned(source: &str) -> &str {
 /// Whether an rpm was built by somebody else than the distribution: its advisories compare versions
 /// that have nothing to do with it.
 fn is_foreign(package: &Package, distribution: &str) -> bool {
+    if package.ecosystem == Ecosystem::Deb {
+        return has_foreign_mark(&package.version);
+    }
     let (Ecosystem::Rpm, Some(vendor)) = (package.ecosystem, &package.vendor) else { return false };
     let own: &[&str] = match distribution {
         "rhel" => &["red hat"],
@@ -503,6 +510,20 @@ fn is_foreign(package: &Package, distribution: &str) -> bool {
     };
     let vendor = vendor.to_ascii_lowercase();
     !own.iter().any(|word| vendor.contains(word))
+}
+
+/// Whether a deb's version has the mark of one of the repositories that people add to Debian and
+/// Ubuntu: their names, or the release that it was built for (`1.25.3-1~bookworm`), which the
+/// distributions themselves write as a number. Names and maintainers tell nothing.
+fn has_foreign_mark(version: &str) -> bool {
+    const NAMES: [&str; 6] = ["nodesource", ".pgdg", "sury.org", "dotdeb", "~ppa", ".gbp"];
+    const RELEASES: [&str; 13] = [
+        "stretch", "buster", "bullseye", "bookworm", "trixie", "forky", "xenial", "bionic",
+        "focal", "jammy", "noble", "plucky", "questing",
+    ];
+    let last = version.rsplit('~').next().unwrap_or_default();
+    let word = last.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    NAMES.iter().any(|name| version.contains(name)) || RELEASES.contains(&word)
 }
 
 /// Modular rpms are compared within their stream only.

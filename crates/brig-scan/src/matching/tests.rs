@@ -146,19 +146,46 @@ fn what_the_distribution_owns_is_not_judged_by_upstreams_advisories() {
 }
 
 #[test]
+fn debs_of_other_repositories_are_a_doubt() {
+    let index = index(&[(
+        "a.json",
+        &osv("DSA-1", "Debian:12", "nginx", r#"{"introduced":"0"},{"fixed":"1.22.1-9"}"#, ""),
+    )]);
+    let judged = |version: &str| {
+        let debian = Some(("debian", "12"));
+        let packages = vec![package(Ecosystem::Deb, "nginx", version)];
+        let report = judge(&index, &inventory(debian, packages), &options()).unwrap();
+        report.doubts.iter().any(|doubt| matches!(doubt, Doubt::ThirdParty { .. }))
+    };
+    for version in [
+        "1.25.3-1~bookworm",
+        "5:24.0.7-1~debian.12~bookworm",
+        "20.9.0-1nodesource1",
+        "16.1-1.pgdg120+1",
+        "8.2.13-1+0~20231126.42+debian12~1.gbpd6c3c4",
+    ] {
+        assert!(judged(version), "{version}");
+    }
+    for version in
+        ["1.22.1-9+deb12u1", "1.22.1-9~deb11u1", "1.0~rc1-1", "1.18.0-6ubuntu14.4", "2.4-1~bpo12+1"]
+    {
+        assert!(!judged(version), "{version}");
+    }
+}
+
+#[test]
 fn versions_that_say_nothing_are_a_doubt() {
     let index = index(&[(
         "a.json",
         &osv("GO-1", "Go", "example.org/m", r#"{"introduced":"0"},{"fixed":"1.2.0"}"#, ""),
     )]);
-    let report = judge(
-        &index,
-        &inventory(None, vec![package(Ecosystem::Go, "example.org/m", "(devel)")]),
-        &options(),
-    )
-    .unwrap();
+    let unknown = package(Ecosystem::Go, "example.org/m", "(devel)");
+    let own = package(Ecosystem::Go, "example.org/own", "(devel)");
+    let report = judge(&index, &inventory(None, vec![unknown, own.clone()]), &options()).unwrap();
     assert_eq!(report.doubts, [Doubt::NoVersion { packages: vec!["example.org/m".to_owned()] }]);
     assert_eq!((report.verdict, report.unjudged), (Verdict::Unknown, 1));
+    let report = judge(&index, &inventory(None, vec![own]), &options()).unwrap();
+    assert!(report.doubts.is_empty(), "of no version of it is anything known");
 }
 
 #[test]

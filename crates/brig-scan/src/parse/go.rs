@@ -189,7 +189,7 @@ pub fn packages(info: &BuildInfo, path: &str) -> Result<Parsed, ParseError> {
         // A main module that was built from a working copy says its version in the linker's flags
         // or nowhere; a replacement by a folder has none.
         let version = match version {
-            "(devel)" => flags.and_then(linked_version).unwrap_or_default(),
+            DEVEL => flags.and_then(|flags| linked_version(flags, name)).unwrap_or(DEVEL),
             version => version,
         };
         if version.is_empty() {
@@ -200,10 +200,14 @@ pub fn packages(info: &BuildInfo, path: &str) -> Result<Parsed, ParseError> {
     Ok(parsed)
 }
 
-/// The version that a release sets in a variable: `-X main.version=1.2.3`.
-fn linked_version(flags: &str) -> Option<&str> {
+/// What a main module's version is when it was built from a working copy.
+const DEVEL: &str = "(devel)";
+
+/// The version that a release sets in a variable: `-X main.version=1.2.3`. The program's own variable
+/// comes before one of its module, and that before others: they may be of a library.
+fn linked_version<'a>(flags: &'a str, module: &str) -> Option<&'a str> {
     let mut words = flags.split([' ', '"', '\'', '\\']).filter(|word| !word.is_empty());
-    let mut found = None;
+    let mut found: Option<(u8, &str)> = None;
     while let Some(word) = words.next() {
         let setting = match word {
             "-X" => words.next(),
@@ -216,15 +220,20 @@ fn linked_version(flags: &str) -> Option<&str> {
         let digits = value.strip_prefix('v').unwrap_or(value);
         let like_a_version =
             digits.starts_with(|c: char| c.is_ascii_digit()) && digits.contains('.');
-        if !name.eq_ignore_ascii_case("version") || !like_a_version {
+        if !matches!(&*name.to_ascii_lowercase(), "version" | "ver") || !like_a_version {
             continue;
         }
-        if package == "main" {
-            return Some(value);
+        let below = package.strip_prefix(module);
+        let rank = match below {
+            _ if package == "main" => 0,
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => 1,
+            _ => 2,
+        };
+        if found.is_none_or(|(best, _)| rank < best) {
+            found = Some((rank, value));
         }
-        found = found.or(Some(value));
     }
-    found
+    found.map(|(_, value)| value)
 }
 
 /// `go1.21rc2` as semantic versioning writes it: `1.21.0-rc.2`. None for a compiler between
@@ -287,7 +296,12 @@ mod tests {
     fn expected(parsed: &Parsed) {
         assert_eq!(
             names(parsed),
-            ["stdlib 1.22.1", "golang.org/x/net v0.1.0", "example.com/new v1.2.0"]
+            [
+                "stdlib 1.22.1",
+                "example.com/app (devel)",
+                "golang.org/x/net v0.1.0",
+                "example.com/new v1.2.0"
+            ]
         );
     }
 
@@ -352,12 +366,14 @@ mod tests {
                 Some("1.18.1"),
             ),
             ("\"-X=a.b/c.Version=v1.0.0\"", Some("v1.0.0")),
+            ("\"-X a.b/c.Version=v1.0.0 -X a.b/app/pkg/about.ver=0.59.1\"", Some("0.59.1")),
+            ("\"-X a.b/application.Version=1.0.0 -X a.b/app.Version=2.0.0\"", Some("2.0.0")),
             ("\"-X 'main.version=1.0.0' -s\"", Some("1.0.0")),
             ("\"-X main.version=dev\"", None),
             ("\"-X main.goversion=1.2\"", None),
             ("-X", None),
         ] {
-            assert_eq!(linked_version(flags), version, "{flags}");
+            assert_eq!(linked_version(flags, "a.b/app"), version, "{flags}");
         }
     }
 

@@ -143,8 +143,8 @@ impl Storage for EmbeddedStorage {
         })?)
     }
 
-    fn publish(&self, publication: Publication) -> Result<(), StorageError> {
-        self.writer.submit(Request::Publish(publication)).map(drop)
+    fn publish(&self, publication: Publication) -> Result<u64, StorageError> {
+        self.writer.submit(Request::Publish(publication)).map(|_| 0)
     }
 
     fn delete(&self, gun: &Gun, at: OffsetDateTime) -> Result<bool, StorageError> {

@@ -33,9 +33,9 @@ fn open(folder: &tempfile::TempDir) -> EmbeddedStorage {
     EmbeddedStorage::open(&folder.path().join("db")).unwrap()
 }
 
-fn kind(result: Result<(), StorageError>) -> &'static str {
+fn kind(result: Result<u64, StorageError>) -> &'static str {
     match result {
-        Ok(()) => "done",
+        Ok(_) => "done",
         Err(StorageError::Version) => "version",
         Err(StorageError::Overtaken) => "overtaken",
         Err(_) => "failed",
@@ -171,7 +171,7 @@ fn writers_at_the_same_time_are_all_answered() {
                     let version = known.unwrap_or(0) + 1;
                     let files = vec![file("timestamp", version, &format!("{writer} {version}"))];
                     match storage.publish(publication(&name, known, files.clone())) {
-                        Ok(()) => {
+                        Ok(_) => {
                             let stored = storage.version(&gun(&name), &Role::Timestamp, version);
                             assert_eq!(stored.unwrap().as_ref(), files.first());
                         }

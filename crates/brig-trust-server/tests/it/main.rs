@@ -35,15 +35,14 @@ fn server_process() {
         key: folder.join("server.key"),
         revoked: None,
     };
-    let server = TrustServer::open(Config {
-        data_root: folder.join("data"),
-        seal_key: None,
+    let server = TrustServer::new(Config {
         tls,
         authentication,
         gun_prefixes: std::env::var(support::PREFIX).into_iter().collect(),
         cache: CacheAges::default(),
     })
     .unwrap();
+    server.place().folder(&folder.join("data"), None).unwrap();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {

@@ -82,6 +82,7 @@ impl Categorized for FindError {
 pub async fn find<S: Source>(source: &S, image: &Digest) -> Result<Vec<Attached>, FindError> {
     let mut found = Found { source, image, attached: Vec::new() };
     if let Some(manifest) = found.manifest(&signature_tag(image)).await? {
+        let manifest = SignatureManifest::parse(&manifest).map_err(|e| found.odd(e))?;
         found.add(&manifest).await?;
     }
     let listed = match source.referrers(image).await.map_err(|e| found.failed(e))? {
@@ -96,7 +97,14 @@ pub async fn find<S: Source>(source: &S, image: &Digest) -> Result<Vec<Attached>
             if !matches!(kind, None | Some(ARTIFACT | bundle::MEDIA_TYPE | OCI_EMPTY)) {
                 continue;
             }
-            if let Some(manifest) = found.manifest(descriptor.digest.as_str()).await? {
+            let Some(manifest) = found.manifest(descriptor.digest.as_str()).await? else {
+                continue;
+            };
+            // Anything may refer to an image. What cannot be read holds no signature.
+            let Ok(manifest) = SignatureManifest::parse(&manifest) else {
+                continue;
+            };
+            if manifest.predicate_type().is_none_or(|kind| kind == bundle::SIGN) {
                 found.add(&manifest).await?;
             }
         }
@@ -123,8 +131,7 @@ impl<S: Source> Found<'_, S> {
         self.source.manifest(reference).await.map_err(|e| self.failed(e))
     }
 
-    async fn add(&mut self, manifest: &[u8]) -> Result<(), FindError> {
-        let manifest = SignatureManifest::parse(manifest).map_err(|e| self.odd(e))?;
+    async fn add(&mut self, manifest: &SignatureManifest) -> Result<(), FindError> {
         for layer in &manifest.layers {
             let signature = layer.signature();
             let is_bundle = layer.media_type == bundle::MEDIA_TYPE;
@@ -134,6 +141,10 @@ impl<S: Source> Found<'_, S> {
             }
             if self.attached.len() == MAX_FOUND {
                 return Err(self.odd(CosignError::TooMany(MAX_FOUND)));
+            }
+            // A bill of materials in a bundle may be of any size; a signature is small.
+            if is_bundle && layer.size > MAX_PAYLOAD as u64 {
+                continue;
             }
             if layer.size > MAX_PAYLOAD as u64 {
                 let what = "what was signed";

@@ -23,6 +23,8 @@ pub(super) const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 pub(super) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// What a referrer with signatures is.
 pub(super) const ARTIFACT: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
+/// Where it is written what a bundle says.
+const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
 /// Where a layer's signature is.
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 
@@ -87,6 +89,8 @@ pub struct SignatureManifest {
     pub(super) layers: Vec<Descriptor>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     subject: Option<Descriptor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    annotations: Option<BTreeMap<String, String>>,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -101,8 +105,14 @@ impl SignatureManifest {
             config: Descriptor::new(OCI_CONFIG, Digest::from_sha256([0; 32]), 0),
             layers: Vec::new(),
             subject: None,
+            annotations: None,
             other: Map::new(),
         }
+    }
+
+    /// What its bundle says, by its own account: saves fetching what is no signature.
+    pub(super) fn predicate_type(&self) -> Option<&str> {
+        self.annotations.as_ref()?.get(PREDICATE_TYPE).map(String::as_str)
     }
 
     /// Reads a manifest from a registry.

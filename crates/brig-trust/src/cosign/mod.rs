@@ -22,7 +22,7 @@ mod manifest;
 mod payload;
 mod verify;
 
-pub use attach::{Attaching, Placement, attach};
+pub use attach::{AttachError, Attaching, Placement, attach};
 pub use error::{CosignError, KeyFileError};
 pub use find::{FindError, MAX_FOUND, Source, find};
 pub use key::{KeyPair, MAX_KEY_FILE, PrivateKeyFile, PublicKey, public_keys};

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::{MAX_SMALL, RegistryError, RegistrySettings};
 use crate::files;
 use crate::remote::connection::{Answer, Connection, ServerAddress};
-use crate::remote::{Action, Credentials, RemoteError, login};
+use crate::remote::{Action, Credentials, Proxies, RemoteError, login};
 
 /// The host behind `docker.io`.
 const HUB: &str = "registry-1.docker.io";
@@ -151,9 +151,15 @@ impl Client {
             .flat_map(Challenge::parse_all)
             .collect();
         // The scope of a token is the one that the registry names.
-        let header = login::answer(&challenges, &self.credentials, &self.tls, None, Action::Pull)
-            .await
-            .map_err(|e| self.failed(e))?;
+        let header = login::answer(
+            &challenges,
+            &self.credentials,
+            (&self.tls, &Proxies::default()),
+            None,
+            Action::Pull,
+        )
+        .await
+        .map_err(|e| self.failed(e))?;
         let mut second = request(method, path, &content)?;
         second.headers_mut().insert(AUTHORIZATION, header.clone());
         let answer = self.exchange(&self.connection, second, limit).await?;

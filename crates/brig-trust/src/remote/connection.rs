@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::RemoteError;
+use super::{Proxies, RemoteError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,6 +112,7 @@ pub(crate) struct Connection {
     address: ServerAddress,
     /// `None`: plain HTTP.
     tls: Option<WebConnector>,
+    proxies: Proxies,
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
     /// What drives connections; ends with this.
     drivers: Mutex<JoinSet<()>>,
@@ -119,12 +120,23 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn new(address: ServerAddress, tls: WebConnector) -> Self {
-        Self { address, tls: Some(tls), idle: Mutex::default(), drivers: Mutex::default() }
+        Self { tls: Some(tls), ..Self::plain(address) }
     }
 
     /// Without TLS.
     pub(crate) fn plain(address: ServerAddress) -> Self {
-        Self { address, tls: None, idle: Mutex::default(), drivers: Mutex::default() }
+        Self {
+            address,
+            tls: None,
+            proxies: Proxies::default(),
+            idle: Mutex::default(),
+            drivers: Mutex::default(),
+        }
+    }
+
+    /// The same, reached through these proxies.
+    pub(crate) fn through(self, proxies: Proxies) -> Self {
+        Self { proxies, ..self }
     }
 
     pub(crate) const fn address(&self) -> &ServerAddress {
@@ -188,11 +200,25 @@ impl Connection {
     }
 
     async fn open(&self) -> Result<SendRequest<Full<Bytes>>, RemoteError> {
-        let target = (self.address.host.as_str(), self.address.port);
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(target))
-            .await
-            .unwrap_or_else(|_| Err(timed_out()))
-            .map_err(self.failed("connect to"))?;
+        let (host, port) = (self.address.host.as_str(), self.address.port);
+        let proxy = self.proxies.of(host, port);
+        let connect = async {
+            match proxy {
+                Some(proxy) => proxy.connect(host, port).await,
+                None => TcpStream::connect((host, port)).await,
+            }
+        };
+        let connected =
+            timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| Err(timed_out()));
+        let stream = match (connected, proxy) {
+            (Ok(stream), _) => stream,
+            (Err(error), None) => return Err(self.failed("connect to")(error)),
+            (Err(source), Some(proxy)) => {
+                let host =
+                    format!("{} through the proxy {}", self.address.authority, proxy.address());
+                return Err(RemoteError::Connect { what: "connect to", host, source });
+            }
+        };
         stream.set_nodelay(true).map_err(self.failed("connect to"))?;
         let stream: Box<dyn Stream> = match &self.tls {
             Some(tls) => {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::connection::{Answer, Connection, ServerAddress};
 use super::login::{self, Action, Credentials};
-use super::{Remote, RemoteError, RemoteFile, ServerRole, upload};
+use super::{Proxies, Remote, RemoteError, RemoteFile, ServerRole, upload};
 use crate::key::Key;
 use crate::name::{Gun, Role};
 
@@ -29,6 +29,7 @@ const MAX_DETAIL: usize = 1000;
 pub struct HttpRemote {
     connection: Connection,
     tls: WebConnector,
+    proxies: Proxies,
     credentials: Credentials,
     action: Action,
     /// What the server accepted last, and for what.
@@ -63,10 +64,19 @@ impl HttpRemote {
         Self {
             connection: Connection::new(address, tls.clone()),
             tls,
+            proxies: Proxies::default(),
             credentials,
             action,
             authorization: Mutex::default(),
         }
+    }
+
+    /// The same, reached through these proxies; its token server too.
+    #[must_use]
+    pub fn through(self, proxies: Proxies) -> Self {
+        let address = self.connection.address().clone();
+        let connection = Connection::new(address, self.tls.clone()).through(proxies.clone());
+        Self { connection, proxies, ..self }
     }
 
     async fn send(
@@ -113,8 +123,14 @@ impl HttpRemote {
             .filter_map(|value| value.to_str().ok())
             .flat_map(Challenge::parse_all)
             .collect();
-        let header =
-            login::answer(&challenges, &self.credentials, &self.tls, Some(gun), action).await?;
+        let header = login::answer(
+            &challenges,
+            &self.credentials,
+            (&self.tls, &self.proxies),
+            Some(gun),
+            action,
+        )
+        .await?;
         let second = request(Some(header.clone()))?;
         let second = self.connection.exchange(second, limit.max(MAX_SMALL)).await?;
         if second.status == StatusCode::UNAUTHORIZED {

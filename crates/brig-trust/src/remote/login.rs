@@ -10,8 +10,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
 
-use super::RemoteError;
 use super::connection::{Connection, ServerAddress};
+use super::{Proxies, RemoteError};
 use crate::name::Gun;
 
 /// Largest answer of a token server.
@@ -70,13 +70,13 @@ struct Token {
 pub(crate) async fn answer(
     challenges: &[Challenge],
     credentials: &Credentials,
-    tls: &WebConnector,
+    way: (&WebConnector, &Proxies),
     gun: Option<&Gun>,
     action: Action,
 ) -> Result<HeaderValue, RemoteError> {
     for challenge in challenges {
         match challenge.scheme.as_str() {
-            "bearer" => return bearer(challenge, credentials, tls, gun, action).await,
+            "bearer" => return bearer(challenge, credentials, way, gun, action).await,
             "basic" if !credentials.username.is_empty() => return basic(credentials),
             _ => {}
         }
@@ -102,7 +102,7 @@ fn secret_header(text: &str) -> Result<HeaderValue, RemoteError> {
 async fn bearer(
     challenge: &Challenge,
     credentials: &Credentials,
-    tls: &WebConnector,
+    (tls, proxies): (&WebConnector, &Proxies),
     gun: Option<&Gun>,
     action: Action,
 ) -> Result<HeaderValue, RemoteError> {
@@ -142,7 +142,8 @@ async fn bearer(
             .insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         *request.body_mut() = form(&pairs).into();
     }
-    let answer = Connection::new(address, tls.clone()).exchange(request, MAX_TOKEN).await?;
+    let connection = Connection::new(address, tls.clone()).through(proxies.clone());
+    let answer = connection.exchange(request, MAX_TOKEN).await?;
     match answer.status {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(RemoteError::Credentials),

@@ -10,11 +10,13 @@ use crate::name::{Gun, Role};
 pub(crate) mod connection;
 mod http;
 pub(crate) mod login;
+mod proxy;
 mod upload;
 
 pub use connection::ServerAddress;
 pub use http::HttpRemote;
 pub use login::{Action, Credentials};
+pub use proxy::Proxies;
 
 /// One file on the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +123,9 @@ pub enum RemoteError {
     /// An address that is not one.
     #[error("valid https URL required for trust server, got {0}")]
     Address(String),
+    /// An address of a proxy that is not one.
+    #[error("HTTPS_PROXY is no address of a proxy: http://[USER:PASSWORD@]HOST:PORT is needed")]
+    Proxy,
     /// TLS cannot be set up.
     #[error("cannot prepare the connection to the trust server")]
     Tls(#[source] brig_pki::PkiError),

@@ -31,6 +31,10 @@ fn commands_have_two_names() {
     assert_eq!(runs("-H unix:///x image inspect a").0, "brig image inspect");
     assert_eq!(runs("trust key generate a").0, "brig trust key generate");
     assert_eq!(runs("trust sign a:1").0, "brig trust sign");
+    assert_eq!(runs("trust sign --key k -a tag=1 a:1").0, "brig trust sign");
+    assert_eq!(runs("trust verify --key k --key l a:1 b:1").0, "brig trust verify");
+    assert_eq!(runs("trust migrate --dry-run --key k a").0, "brig trust migrate");
+    assert_eq!(runs("trust cosign generate-key-pair").0, "brig trust cosign generate-key-pair");
     let (text, _) = fails("trust key bogus");
     assert!(text.contains("brig trust key"), "{text}");
 }

@@ -7,8 +7,10 @@ use brig_api::container::{HealthConfig, Ulimit};
 use brig_api::mount::Driver;
 use brig_api::swarm::{
     ConfigReference, ContainerSpec, DnsConfig, EndpointSpec, FileTarget, NetworkAttachmentConfig,
-    PortConfig, SecretReference, ServiceSpec, TaskSpec,
+    PortConfig, Privileges, SecretReference, ServiceSpec, TaskSpec,
 };
+
+use brig_types::reference::Reference;
 
 use super::deploy::deploy;
 use super::mounts::mounts;
@@ -93,7 +95,10 @@ pub(super) fn service(
     let deploy = deploy(&mut section)?;
     let (networks, attachments) = attachments(name, &mut section, defined)?;
     let ports = ports(&mut section, notes)?;
-    let container = container(&mut section, image.clone(), defined, surroundings)?;
+    let reference = Reference::parse(&image)
+        .map_err(|e| message(format!("{}.image: {e}: {image}", section.path())))?
+        .with_default_tag();
+    let container = container(&mut section, reference.familiar(), defined, surroundings)?;
     let logging = logging(section.section("logging")?)?;
     section.finish()?;
     let mut labels = surroundings.labels(&deploy.labels);
@@ -164,6 +169,7 @@ fn container(
         dir: section.text_or_empty("working_dir")?,
         user: section.text_or_empty("user")?,
         groups: section.texts("group_add")?,
+        privileges: Some(Privileges::default()),
         init: section.flag("init")?,
         stop_signal: section.text_or_empty("stop_signal")?,
         tty: section.flag("tty")?.unwrap_or_default(),
@@ -182,7 +188,6 @@ fn container(
         capability_drop: cap_drop,
         ulimits: ulimits(section.section("ulimits")?)?,
         oom_score_adj: section.number("oom_score_adj")?.unwrap_or_default(),
-        ..ContainerSpec::default()
     })
 }
 
@@ -405,7 +410,7 @@ fn grants(
         let content =
             contents.get(&source).ok_or_else(|| message(format!("undefined {kind} {source:?}")))?;
         if file.name.is_empty() {
-            file.name = if kind == "config" { format!("/{source}") } else { source };
+            file.name = source;
         }
         grants.push((content.cluster_name.clone(), file));
     }

@@ -91,6 +91,7 @@ configs: {conf: {file: /etc/conf, name: conf-v2}}
                 "ContainerSpec": {
                     "Image": "registry:5000/web:1.2", "Labels": {"com.docker.stack.namespace": "st"},
                     "Command": ["/bin/entry", "-x"], "Args": ["serve", "--port", "80", "a b"],
+                    "Privileges": {"CredentialSpec": null, "SELinuxContext": null},
                     "Env": ["A=x=y", "B=2", "FROM_CALLER=yes", "GONE"],
                     "Mounts": [
                         {"Type": "volume", "Source": "st_data", "Target": "/data", "ReadOnly": true, "VolumeOptions": {
@@ -101,7 +102,7 @@ configs: {conf: {file: /etc/conf, name: conf-v2}}
                     "Secrets": [
                         {"File": {"Name": "o", "UID": "5", "GID": "0", "Mode": 0o400}, "SecretID": "", "SecretName": "other"},
                         {"File": {"Name": "key", "UID": "0", "GID": "0", "Mode": 0o444}, "SecretID": "", "SecretName": "st_key"}],
-                    "Configs": [{"File": {"Name": "/conf", "UID": "0", "GID": "0", "Mode": 0o444}, "ConfigID": "", "ConfigName": "conf-v2"}]},
+                    "Configs": [{"File": {"Name": "conf", "UID": "0", "GID": "0", "Mode": 0o444}, "ConfigID": "", "ConfigName": "conf-v2"}]},
                 "Resources": {"Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 67_108_864, "Pids": 100}, "Reservations": {"MemoryBytes": 8_388_608}},
                 "RestartPolicy": {"Condition": "on-failure", "Delay": 5_000_000_000_i64, "MaxAttempts": 3, "Window": 120_000_000_000_i64},
                 "Placement": {"Constraints": ["node.role == worker"], "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}], "MaxReplicas": 2},
@@ -160,6 +161,7 @@ fn mistakes_name_their_place() {
             "services: {web: {image: x, bogus: 1}}",
             "services.web Additional property bogus is not allowed",
         ),
+        ("services: {web: {image: 'Bad Name'}}", "services.web.image"),
         ("bogus: 1", "(root) Additional property bogus is not allowed"),
         ("services: {web: {command: x}}", "no image specified"),
         ("services: {web: {image: x, networks: [n]}}", "undefined network \"n\""),

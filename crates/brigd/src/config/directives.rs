@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::trust_server::TrustServerDirectives;
+
 /// Everything that can be configured, as written by the operator; nothing is checked yet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -146,6 +148,9 @@ pub struct Directives {
     /// The key of that certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_key: Option<PathBuf>,
+    /// A trust server in the daemon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_server: Option<TrustServerDirectives>,
 }
 
 /// One pool: networks of `/size` are cut from `base`.

@@ -3,6 +3,7 @@
 mod directives;
 mod file;
 mod host;
+mod trust_server;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub use directives::{AddressPoolDirective, Directives, RuntimeDirective, UlimitDirective};
 pub use file::{DEFAULT_CONFIG_FILE, FileError};
 pub use host::{Host, HostError};
+pub use trust_server::{TrustServerConfig, TrustServerDirectives};
 
 use brig_pki::engine::EngineFiles;
 use brig_store::etcd::EtcdTls;
@@ -84,6 +86,8 @@ pub struct Config {
     pub socket_mounts_allowed: bool,
     /// The etcd of somebody else that keeps the swarm's store.
     pub store: Option<ExternalStore>,
+    /// The trust server in the daemon.
+    pub trust_server: Option<TrustServerConfig>,
 }
 
 /// Networks of this node.
@@ -289,7 +293,9 @@ impl Config {
             let access = EngineAccess::parse(&text);
             access.map_err(|error| value("lend-for-socket-binds", error.to_string()))
         });
+        let trust_server = d.trust_server.map(|server| server.resolve(&data_root)).transpose()?;
         Ok(Self {
+            trust_server,
             socket_binds: SocketBinds { lend: lend.transpose()?, sockets },
             socket_mounts_allowed: socket_mounts(d.engine_socket_mounts.as_deref())?,
             data_root,
@@ -370,6 +376,7 @@ impl Config {
             ("lend-for-socket-binds", self.socket_binds.lend != other.socket_binds.lend),
             ("engine-socket-mounts", self.socket_mounts_allowed != other.socket_mounts_allowed),
             ("store, store-cacert, store-cert, store-key", self.store != other.store),
+            ("trust-server", self.trust_server != other.trust_server),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))

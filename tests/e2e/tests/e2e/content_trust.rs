@@ -1,8 +1,9 @@
 //! Content trust: brig's client, docker's and notary's on one trust server and one trust folder,
-//! each going on with what another one began; on notary-server and on brig's own.
+//! each going on with what another one began; on notary-server, on brig's own and on the one in
+//! the daemon.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use brig_e2e::notary::{Notary, PASSPHRASE, ROOT_PASSPHRASE};
 use brig_e2e::registry::Registry;
@@ -24,8 +25,20 @@ struct Person<'a> {
 
 impl Stage {
     fn with(notary: Notary) -> Self {
+        Self::beside(Brigd::start(), notary)
+    }
+
+    /// With the trust server in the daemon.
+    fn in_the_daemon() -> Self {
+        let notary = Notary::reserved();
+        let flags = notary.daemon_flags();
+        let daemon = Brigd::start_with(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+        Self::beside(daemon, notary)
+    }
+
+    fn beside(daemon: Brigd, notary: Notary) -> Self {
         let stage = Self {
-            daemon: Brigd::start(),
+            daemon,
             registry: Registry::start(None),
             notary,
             folder: tempfile::tempdir_in("/var/tmp").unwrap(),
@@ -72,6 +85,34 @@ impl Person<'_> {
             .unwrap();
         Output {
             command: format!("{}: {}", client.name, args.join(" ")),
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// brig's CLI with trust, whose clock is so far from the true time (in faketime's words).
+    fn at(&self, offset: &str, args: &[&str]) -> Output {
+        let (brig, _) = self.clients();
+        let real = brig.command(args);
+        let mut command = Command::new("faketime");
+        command.args(["-f", offset]).arg(real.get_program()).args(real.get_args());
+        for (name, value) in real.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let output = command
+            .env("DOCKER_CONTENT_TRUST", "1")
+            .env("DOCKER_CONTENT_TRUST_SERVER", self.stage.notary.url())
+            .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", ROOT_PASSPHRASE)
+            .env("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", PASSPHRASE)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        Output {
+            command: format!("brig at {offset}: {}", args.join(" ")),
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -247,6 +288,98 @@ fn a_tag_that_was_moved_is_pulled_as_it_was_signed(stage: &Stage) {
     }
 }
 
+/// Two people on machines of their own, with docker's CLI and brig's: each signs, neither loses what
+/// the other one signed, and one of them is removed.
+fn a_second_signer_signs_beside_the_first(stage: &Stage) {
+    let (nigel, lucy) = (stage.person("nigel"), stage.person("lucy"));
+    let (brig, dockers) = nigel.clients();
+    let docker = &dockers[0];
+    let (_, lucys) = lucy.clients();
+    for (at, (first, second)) in
+        [(&brig, &lucys[0]), (docker, &lucy.clients().0)].iter().enumerate()
+    {
+        let name = stage.name(&format!("team/both{at}"));
+        let tagged = |tag: &str| format!("{name}:{tag}");
+        for tag in ["1", "2", "3"] {
+            nigel.tag(&tagged(tag));
+        }
+        if at == 0 {
+            nigel.with(first, false, &["trust", "key", "generate", "nigel"]).ok();
+            lucy.with(second, false, &["trust", "key", "generate", "lucy"]).ok();
+        }
+        let (own, other) = (key_of(&nigel), lucy.config.join("lucy.pub"));
+        for (key, signer) in [(&own, "nigel"), (&other, "lucy")] {
+            let args = ["trust", "signer", "add", "--key", text(key), signer, &name];
+            nigel.with(first, false, &args).ok();
+        }
+        nigel.with(first, false, &["trust", "sign", &tagged("1")]).ok();
+        lucy.with(second, false, &["trust", "sign", &tagged("1")]).ok();
+        lucy.with(second, false, &["trust", "sign", &tagged("2")]).ok();
+        let shown = nigel.brig(&["trust", "inspect", "--pretty", &name]);
+        let line = |tag: &str| {
+            let mut lines = shown.stdout.lines();
+            lines.find(|line| line.trim().starts_with(tag)).unwrap_or_default().to_owned()
+        };
+        assert!(line("1 ").ends_with("lucy, nigel"), "{shown:?}");
+        assert!(line("2 ").trim_end().ends_with("lucy"), "{shown:?}");
+        let theirs = nigel.with(docker, false, &["trust", "inspect", "--pretty", &name]);
+        assert_eq!(shown.ok(), theirs.ok());
+        // Lucy takes hers back: what nigel signed stays nigel's, and is released no more.
+        lucy.with(second, false, &["trust", "revoke", &tagged("1")]).ok();
+        let listed = nigel.notary(&["list", &name, "-r", "targets/nigel"]);
+        assert!(listed.ok().lines().any(|line| line.starts_with("1 ")), "{listed:?}");
+        let refused = lucy.trusting(&["pull", &tagged("1")]);
+        assert!(refused.fails(1).contains("trust data for 1"), "{refused:?}");
+        nigel.with(first, false, &["trust", "sign", &tagged("1")]).ok();
+        // Without lucy, whose tags go with her.
+        nigel.brig(&["trust", "signer", "remove", "-f", "lucy", &name]).ok();
+        let refused = lucy.with(second, false, &["trust", "sign", &tagged("3")]);
+        assert_ne!(refused.code, 0, "{refused:?}");
+        for client in dockers.iter().chain([&brig]) {
+            nigel.with(client, true, &["pull", &tagged("1")]).ok();
+        }
+    }
+}
+
+/// Two weeks later, and the server has not been asked since by anybody whom it could have told.
+fn what_has_run_out_is_refused(stage: &Stage) {
+    let person = stage.person("nigel");
+    let tagged = stage.name("team/old:1");
+    person.tag(&tagged);
+    person.brig(&["trust", "sign", &tagged]).ok();
+    person.at("+0d", &["pull", &tagged]).ok();
+    let refused = person.at("+15d", &["pull", &tagged]);
+    assert!(refused.fails(1).contains("out-of-date: timestamp expired at"), "{refused:?}");
+    // Nothing was remembered of it.
+    person.trusting(&["pull", &tagged]).ok();
+}
+
+/// A server whose clock has stood still for twenty days: to docker's clients and brig's.
+#[test]
+fn a_server_of_the_past_is_refused_until_it_signs_anew() {
+    let mut stage = Stage::with(Notary::brig_before("-20d"));
+    let name = stage.name("team/app");
+    let tagged = format!("{name}:1");
+    {
+        let person = stage.person("nigel");
+        person.tag(&tagged);
+        person.at("-20d", &["trust", "sign", &tagged]).ok();
+        let reader = stage.person("reader");
+        let (brig, dockers) = reader.clients();
+        let expected = format!("Error: remote repository {name} out-of-date: ");
+        for client in dockers.iter().chain([&brig]) {
+            let refused = reader.with(client, true, &["pull", &tagged]);
+            assert!(refused.fails(1).contains(&expected), "{refused:?}");
+        }
+    }
+    stage.notary.start_brig(None);
+    let reader = stage.person("another");
+    let (brig, dockers) = reader.clients();
+    for client in dockers.iter().chain([&brig]) {
+        reader.with(client, true, &["pull", &tagged]).ok();
+    }
+}
+
 fn a_stack_is_deployed_as_it_was_signed(stage: &Stage) {
     stage.daemon.init_swarm();
     let person = stage.person("nigel");
@@ -257,7 +390,9 @@ fn a_stack_is_deployed_as_it_was_signed(stage: &Stage) {
         person.with(&person.clients().0, trust, &["push", &tagged]).ok();
     }
     let file = |services: &str| {
-        std::fs::write(person.config.join("stack.yml"), format!("services:\n{services}")).unwrap();
+        let networks = "networks: {default: {external: true, name: bridge}}";
+        let text = format!("services:\n{services}{networks}\n");
+        std::fs::write(person.config.join("stack.yml"), text).unwrap();
     };
     let service =
         |tag: &str| format!("  web{tag}: {{image: '{name}:{tag}', deploy: {{replicas: 0}}}}\n");
@@ -282,12 +417,12 @@ fn a_stack_is_deployed_as_it_was_signed(stage: &Stage) {
 macro_rules! on {
     ($server:ident, $start:expr, $($test:ident),+) => {
         mod $server {
-            use super::{Notary, Stage};
+            use super::*;
 
             $(
                 #[test]
                 fn $test() {
-                    super::$test(&Stage::with($start));
+                    super::$test(&$start);
                 }
             )+
         }
@@ -296,16 +431,29 @@ macro_rules! on {
 
 on!(
     notary_server,
-    Notary::start(),
-    each_goes_on_with_what_another_began,
-    the_notary_cli_reads_rotates_and_goes_on,
-    a_tag_that_was_moved_is_pulled_as_it_was_signed
-);
-on!(
-    own_server,
-    Notary::brig(),
+    Stage::with(Notary::start()),
     each_goes_on_with_what_another_began,
     the_notary_cli_reads_rotates_and_goes_on,
     a_tag_that_was_moved_is_pulled_as_it_was_signed,
+    a_second_signer_signs_beside_the_first,
+    what_has_run_out_is_refused
+);
+on!(
+    own_server,
+    Stage::with(Notary::brig()),
+    each_goes_on_with_what_another_began,
+    the_notary_cli_reads_rotates_and_goes_on,
+    a_tag_that_was_moved_is_pulled_as_it_was_signed,
+    a_second_signer_signs_beside_the_first,
+    what_has_run_out_is_refused,
     a_stack_is_deployed_as_it_was_signed
+);
+on!(
+    in_the_daemon,
+    Stage::in_the_daemon(),
+    each_goes_on_with_what_another_began,
+    the_notary_cli_reads_rotates_and_goes_on,
+    a_tag_that_was_moved_is_pulled_as_it_was_signed,
+    a_second_signer_signs_beside_the_first,
+    what_has_run_out_is_refused
 );

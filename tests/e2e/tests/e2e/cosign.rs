@@ -179,7 +179,7 @@ fn brig_and_cosign_take_each_others_keys_and_signatures() {
     };
     attest("https://example.com/something-else");
     let refused = desk.brig_verifies(their_public, &[], &bundled);
-    assert!(refused.fails(1).contains("something-else"), "{refused:?}");
+    assert!(refused.fails(1).contains("there are no signatures"), "{refused:?}");
     attest("https://sigstore.dev/cosign/sign/v1");
     desk.brig_verifies(their_public, &[], &bundled).ok();
     assert_eq!(desk.brig_verifies(&own_public, &[], &bundled).code, 1);
@@ -333,7 +333,7 @@ fn content_trust_is_left_for_cosign(notary: &Notary) {
     let digest_of = |tag: &str| {
         let shown: serde_json::Value =
             serde_json::from_str(brig(&["trust", "inspect", &tagged(tag)]).ok()).unwrap();
-        shown[0]["SignedTags"][0]["Digest"].as_str().unwrap().to_owned()
+        format!("sha256:{}", shown[0]["SignedTags"][0]["Digest"].as_str().unwrap())
     };
     let (one, two) = (digest_of("1.0"), digest_of("2.0"));
     assert_ne!(one, two);

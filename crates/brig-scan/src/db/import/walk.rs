@@ -13,6 +13,9 @@ pub const MAX_DOCUMENT: u64 = 512 << 20;
 /// Largest feed after decompression, in bytes.
 pub const MAX_FEED: u64 = 32 << 30;
 
+/// Largest zip: it is read from its end, and held for that.
+const MAX_ZIP: u64 = 2 << 30;
+
 /// Deepest folder below a feed's own.
 const MAX_DEPTH: u32 = 16;
 
@@ -104,7 +107,10 @@ fn plain(into: &mut Collector, name: &str, reader: impl BufRead) -> io::Result<(
     }
     if reader.fill_buf()?.starts_with(b"PK\x03\x04") {
         let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes)?;
+        reader.take(MAX_ZIP + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_ZIP {
+            return Err(io::Error::other(format!("a zip of more than {MAX_ZIP} bytes")));
+        }
         return zip(into, &bytes);
     }
     whole(into, name, reader)

@@ -123,6 +123,7 @@ impl Concern {
             Object::Node(node) => self.rotating || is_straggler(node, &self.issuer),
             Object::Service(_) | Object::Task(_) | Object::Secret(_) => false,
             Object::Config(_) | Object::Network(_) | Object::Access(_) => false,
+            Object::Trust(_) => false,
         }
     }
 }

@@ -13,6 +13,7 @@ mod nodes;
 mod secrets;
 mod services;
 mod tasks;
+mod trust;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use self::behind::{BehindReason, NodeBehind};
 pub use self::cluster::TokenRotation;
 pub use self::logs::LogStream;
 pub use self::services::{RegistryAuthFrom, UpdateOptions};
+pub use self::trust::TrustRecords;
 use super::keys::KeyManager;
 use super::logbroker::LogBroker;
 use super::other_logs::OtherLogs;

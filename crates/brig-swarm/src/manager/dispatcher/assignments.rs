@@ -146,7 +146,8 @@ impl AssignmentSet {
             | (
                 _,
                 Object::Config(_) | Object::Network(_) | Object::Cluster(_) | Object::Access(_),
-            ) => {}
+            )
+            | (_, Object::Trust(_)) => {}
         }
     }
 

@@ -10,6 +10,8 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::feeds::{FeedSource, defaults, name_of};
+use super::fetch::Fetched;
+use super::kept::Kept;
 use super::{failed, fetch};
 use crate::cli::leaf;
 use crate::context::Context;
@@ -186,17 +188,15 @@ async fn update(_: &Context, args: UpdateArgs) -> Result<()> {
     } else {
         args.feed.iter().map(|text| FeedSource::parse(text)).collect()
     };
+    let database = path(args.db.as_deref());
+    let kept = Kept::open(&database)
+        .map_err(|source| Error::io(format!("{}.feeds", database.display()), source))?;
     let mut into = Collector::new();
     let mut missing = Vec::new();
+    kept.keep_only(feeds.iter().map(|feed| feed.address.as_str()));
     for feed in feeds {
         let read = if feed.is_remote() {
-            match fetch::fetch(&feed.address).await {
-                Ok(file) => {
-                    let last = feed.address.rsplit('/').next().unwrap_or_default().to_owned();
-                    import::import_reader(&mut into, described(&feed), &last, file).map_err(failed)
-                }
-                Err(error) => Err(error),
-            }
+            fetched(&mut into, &feed, &kept).await
         } else {
             import::import_path(&mut into, described(&feed), Path::new(&feed.address))
                 .map_err(failed)
@@ -215,7 +215,20 @@ async fn update(_: &Context, args: UpdateArgs) -> Result<()> {
             missing.join(", ")
         )));
     }
-    write(into, &path(args.db.as_deref()))
+    write(into, &database)
+}
+
+/// Fetches a feed and reads it.
+async fn fetched(into: &mut Collector, feed: &FeedSource, kept: &Kept) -> Result<Feed> {
+    let Fetched { file, unchanged } = fetch::fetch(&feed.address, kept).await?;
+    if unchanged {
+        crate::output::warn(&format!("{}: not changed", feed.name));
+    }
+    let last = feed.address.rsplit('/').next().unwrap_or_default();
+    let last = last.split(['?', '#']).next().unwrap_or_default();
+    let read = import::import_reader(into, described(feed), last, file);
+    // A page that is no feed must not be taken for one the next time because it is still the same.
+    read.inspect_err(|_| kept.forget(&feed.address)).map_err(failed)
 }
 
 async fn build(_: &Context, args: BuildArgs) -> Result<()> {

@@ -1,17 +1,23 @@
-//! Feeds from the web: HTTPS only, the system's authorities, a few redirections, a bound on time.
+//! Feeds from the web: HTTPS only, the system's authorities, a few redirections, bounds on time and
+//! size; what did not change is not fetched, and what broke off goes on.
 
 use std::fs::File;
-use std::io::{Seek as _, Write as _};
+use std::io::Write as _;
 use std::time::Duration;
 
 use brig_pki::tls::Connector;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, HOST, LOCATION, USER_AGENT};
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    LAST_MODIFIED, LOCATION, RANGE, USER_AGENT,
+};
 use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Body as _;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::kept::{Kept, Version};
 use crate::error::{Error, Result, message};
 
 /// Redirections that are followed.
@@ -23,12 +29,23 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a feed is asked for.
 const ATTEMPTS: u32 = 3;
 
-/// Fetches an address into a file without a name, and rewinds it.
-pub(super) async fn fetch(address: &str) -> Result<File> {
+/// What came of asking.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    /// The feed, from its beginning.
+    pub(super) file: File,
+    /// It is what was fetched before.
+    pub(super) unchanged: bool,
+}
+
+/// Fetches an address, or what of it is not kept yet.
+pub(super) async fn fetch(address: &str, kept: &Kept) -> Result<Fetched> {
     let mut attempt = 1;
     loop {
-        match once(address).await {
-            Ok(file) => return Ok(file),
+        match once(address, kept).await {
+            Ok(fetched) => return Ok(fetched),
+            // What a server says in so many words does not change in a second.
+            Err(error @ Error::Message(_)) => return Err(error),
             Err(error) if attempt == ATTEMPTS => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_secs(u64::from(attempt))).await,
         }
@@ -36,15 +53,13 @@ pub(super) async fn fetch(address: &str) -> Result<File> {
     }
 }
 
-async fn once(address: &str) -> Result<File> {
+async fn once(address: &str, kept: &Kept) -> Result<Fetched> {
     let mut uri: Uri =
         address.parse().map_err(|_| message(format!("{address:?} is no address")))?;
     for _ in 0..=MAX_REDIRECTS {
-        let (status, location, file) = get(&uri).await?;
-        match (status.as_u16(), location) {
-            (200, _) => return Ok(file),
-            (301 | 302 | 303 | 307 | 308, Some(location)) => uri = joined(&uri, &location)?,
-            (status, _) => return Err(message(format!("{uri} answers with status {status}"))),
+        match get(&uri, address, kept, MAX_DOWNLOAD).await? {
+            Answer::Feed(fetched) => return Ok(fetched),
+            Answer::Elsewhere(location) => uri = joined(&uri, &location)?,
         }
     }
     Err(message(format!("{address} redirects more than {MAX_REDIRECTS} times")))
@@ -60,7 +75,13 @@ fn joined(uri: &Uri, location: &str) -> Result<Uri> {
     location.parse().map_err(|_| bad())
 }
 
-async fn get(uri: &Uri) -> Result<(http::StatusCode, Option<String>, File)> {
+enum Answer {
+    Feed(Fetched),
+    Elsewhere(String),
+}
+
+/// Asks one server. What is kept goes by the feed's own address, wherever that leads.
+async fn get(uri: &Uri, address: &str, kept: &Kept, limit: u64) -> Result<Answer> {
     if uri.scheme_str() != Some("https") {
         return Err(message(format!(
             "{uri} is not https: fetch it by other means and name the file"
@@ -84,45 +105,100 @@ async fn get(uri: &Uri) -> Result<(http::StatusCode, Option<String>, File)> {
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
     let mut driver = tokio::task::JoinSet::new();
     driver.spawn(connection);
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::get(path)
-        .header(HOST, uri.authority().map_or(host, |authority| authority.as_str()))
-        .header(USER_AGENT, concat!("brig/", env!("CARGO_PKG_VERSION")))
-        .header(ACCEPT_ENCODING, "identity")
-        .body(Empty::<Bytes>::new())
-        .map_err(|_| message(format!("{uri} cannot be asked for")))?;
+    let part = kept.part(address);
+    let whole = if part.is_none() { kept.whole(address) } else { None };
+    let request = request(uri, host, &part, &whole)?;
     let result = async {
         let mut answer = tokio::time::timeout(PATIENCE, sender.send_request(request))
             .await
             .map_err(|_| late())?
             .map_err(http)?;
-        let location =
-            answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let keep = |source| Error::io("keeping a feed", source);
-        let mut file = super::source::unnamed().map_err(keep)?;
-        let status = answer.status();
-        let mut size = 0_u64;
-        let wanted = status == 200;
-        loop {
-            if !wanted {
-                break;
+        let text = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let new = Version {
+            etag: text(ETAG).map(str::to_owned),
+            modified: text(LAST_MODIFIED).map(str::to_owned),
+        };
+        let status = answer.status().as_u16();
+        let larger = || message(format!("{uri} is larger than {limit} bytes"));
+        if answer.body().size_hint().lower() > limit {
+            return Err(larger());
+        }
+        let (mut file, mut size, version) = match (status, part, whole) {
+            (200, ..) => (kept.begin(address, &new).map_err(keep)?, 0, new),
+            (206, Some((file, size, version)), _) if continues(text(CONTENT_RANGE), size) => {
+                (file, size, version)
             }
-            let frame = tokio::time::timeout(PATIENCE, answer.frame()).await.map_err(|_| late())?;
-            let Some(frame) = frame else { break };
+            (304, None, Some((file, _))) => {
+                return Ok(Answer::Feed(Fetched { file, unchanged: true }));
+            }
+            (206 | 416, ..) => {
+                kept.forget_part(address);
+                let what = format!("{uri} does not go on where it broke off");
+                return Err(Error::io(what, std::io::ErrorKind::InvalidData.into()));
+            }
+            (301 | 302 | 303 | 307 | 308, ..) if text(LOCATION).is_some() => {
+                return Ok(Answer::Elsewhere(text(LOCATION).unwrap_or_default().to_owned()));
+            }
+            (500.., ..) => {
+                let what = format!("{uri} answers with status {status}");
+                return Err(Error::io(what, std::io::Error::other("the server is in trouble")));
+            }
+            _ => return Err(message(format!("{uri} answers with status {status}"))),
+        };
+        while let Some(frame) =
+            tokio::time::timeout(PATIENCE, answer.frame()).await.map_err(|_| late())?
+        {
             if let Ok(data) = frame.map_err(http)?.into_data() {
                 size += u64::try_from(data.len()).unwrap_or(u64::MAX);
-                if size > MAX_DOWNLOAD {
-                    return Err(message(format!("{uri} is larger than {MAX_DOWNLOAD} bytes")));
+                if size > limit {
+                    kept.forget_part(address);
+                    return Err(larger());
                 }
                 file.write_all(&data).map_err(keep)?;
             }
         }
-        file.rewind().map_err(keep)?;
-        Ok((status, location, file))
+        let file = kept.finish(address, file, version).map_err(keep)?;
+        Ok(Answer::Feed(Fetched { file, unchanged: false }))
     }
     .await;
     driver.shutdown().await;
     result
+}
+
+/// Asks for the rest of what broke off, or for what is newer than what is kept.
+fn request(
+    uri: &Uri,
+    host: &str,
+    part: &Option<(File, u64, Version)>,
+    whole: &Option<(File, Version)>,
+) -> Result<Request<Empty<Bytes>>> {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = Request::get(path)
+        .header(HOST, uri.authority().map_or(host, |authority| authority.as_str()))
+        .header(USER_AGENT, concat!("brig/", env!("CARGO_PKG_VERSION")))
+        .header(ACCEPT_ENCODING, "identity");
+    if let Some((_, size, version)) = part {
+        request = request
+            .header(RANGE, format!("bytes={size}-"))
+            .header(IF_RANGE, version.strong().unwrap_or_default());
+    }
+    if let Some((_, version)) = whole {
+        if let Some(etag) = &version.etag {
+            request = request.header(IF_NONE_MATCH, etag);
+        } else if let Some(modified) = &version.modified {
+            request = request.header(IF_MODIFIED_SINCE, modified);
+        }
+    }
+    request.body(Empty::<Bytes>::new()).map_err(|_| message(format!("{uri} cannot be asked for")))
+}
+
+/// Whether a part begins behind what is there: `bytes FIRST-LAST/SIZE`.
+fn continues(range: Option<&str>, size: u64) -> bool {
+    let first = range
+        .and_then(|range| range.trim().strip_prefix("bytes "))
+        .and_then(|range| range.split('-').next());
+    first.and_then(|first| first.trim().parse().ok()) == Some(size)
 }
 
 #[cfg(test)]
@@ -131,8 +207,19 @@ mod tests {
 
     #[tokio::test]
     async fn plain_http_is_refused() {
-        let uri: Uri = "http://127.0.0.1:1/feed.json".parse().unwrap();
-        assert!(get(&uri).await.unwrap_err().text().contains("is not https"));
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::open(&folder.path().join("a.db")).unwrap();
+        let address = "http://127.0.0.1:1/feed.json";
+        let error = get(&address.parse().unwrap(), address, &kept, 1).await.err().unwrap();
+        assert!(error.text().contains("is not https"));
+    }
+
+    #[test]
+    fn parts_are_put_together_where_they_belong() {
+        assert!(continues(Some("bytes 5-9/10"), 5));
+        assert!(!continues(Some("bytes 0-9/10"), 5));
+        assert!(!continues(Some("bytes */10"), 5));
+        assert!(!continues(None, 0));
     }
 
     #[test]

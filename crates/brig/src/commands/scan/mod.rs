@@ -3,12 +3,14 @@
 mod db;
 mod feeds;
 mod fetch;
+mod kept;
 mod source;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use brig_scan::db::Index;
+use brig_scan::inventory::Verify;
 use brig_scan::matching::{IgnoreFile, Options, Report, Verdict, Vex, judge};
 use brig_scan::package::Inventory;
 use brig_scan::report::{self, Filter, Format, Subject};
@@ -97,6 +99,9 @@ struct ScanArgs {
     /// Scan an archive, an OCI layout, a bill of materials or a directory instead of an image
     #[arg(long, short = 'i')]
     input: Option<PathBuf>,
+    /// Do not compare an --input's layers with their digests: for archives that were just made here
+    #[arg(long, requires = "input")]
+    no_verify: bool,
     /// Exit with this status when something is found or the verdict is "unknown"
     #[arg(long, default_value_t = 0)]
     exit_code: u8,
@@ -145,7 +150,8 @@ async fn scan(context: &Context, args: ScanArgs) -> Result<()> {
     let (name, inventory) = match (&args.input, &args.image) {
         (Some(path), None) => {
             let platform = args.judge.platform.clone();
-            (path.display().to_string(), source::file(path.clone(), platform).await?)
+            let verify = if args.no_verify { Verify::AlreadyDone } else { Verify::DiffIds };
+            (path.display().to_string(), source::file(path.clone(), platform, verify).await?)
         }
         (None, Some(image)) => {
             (image.clone(), source::image(context, image, args.judge.platform.clone()).await?)

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use brig_scan::inventory::Options;
+use brig_scan::inventory::{Options, Verify};
 use brig_scan::package::Inventory;
 use brig_scan::sandbox::Sandbox;
 
@@ -22,14 +22,18 @@ pub(super) async fn any(
 ) -> Result<Inventory> {
     // An image's name has no leading `.` or `/`, and a tag in it is no part of a file's name.
     if Path::new(name).exists() {
-        return file(PathBuf::from(name), platform).await;
+        return file(PathBuf::from(name), platform, Verify::DiffIds).await;
     }
     image(context, name, platform).await
 }
 
 /// An archive, an OCI layout, a bill of materials or a directory.
-pub(super) async fn file(path: PathBuf, platform: Option<String>) -> Result<Inventory> {
-    let options = Options { platform, ..Options::default() };
+pub(super) async fn file(
+    path: PathBuf,
+    platform: Option<String>,
+    verify: Verify,
+) -> Result<Inventory> {
+    let options = Options { platform, verify, ..Options::default() };
     blocking(move || Sandbox::default().read_path(&path, &options).map_err(failed)).await
 }
 

@@ -102,6 +102,8 @@ async fn deploy(context: &Context, args: DeployArgs) -> Result<()> {
             *self::image(spec) = trusted_for_service(context, &image).await?;
         }
     }
+    let secrets = loaded(&stack.secrets, secret::MAX_SECRET, "secret")?;
+    let configs = loaded(&stack.configs, config::MAX_CONFIG, "config")?;
     let existing: BTreeMap<String, Service> = services_of(context, &args.stack)
         .await?
         .into_iter()
@@ -111,11 +113,11 @@ async fn deploy(context: &Context, args: DeployArgs) -> Result<()> {
         prune(context, &existing, &stack.services).await?;
     }
     make_networks(context, &args.stack, &stack.networks).await?;
-    for secret in own(&stack.secrets) {
-        store_secret(context, secret).await?;
+    for (secret, data) in secrets {
+        store_secret(context, secret, data).await?;
     }
-    for config in own(&stack.configs) {
-        store_config(context, config).await?;
+    for (config, data) in configs {
+        store_config(context, config, data).await?;
     }
     let mut ids = Vec::new();
     for spec in stack.services {
@@ -212,27 +214,34 @@ async fn make_networks(context: &Context, stack: &str, networks: &[Network]) -> 
     Ok(())
 }
 
-fn own(contents: &[Content]) -> impl Iterator<Item = &Content> {
-    contents.iter().filter(|content| matches!(content.name, Name::Own(_)))
-}
-
 fn templating(content: &Content) -> Option<brig_api::mount::Driver> {
     let name = content.template_driver.clone()?;
     Some(brig_api::mount::Driver { name, ..brig_api::mount::Driver::default() })
 }
 
-/// Its file's content; nothing where a driver makes it.
-fn data(content: &Content, max: usize, kind: &str) -> Result<SecretBytes> {
-    match &content.file {
-        Some(file) => secret::read(&file.to_string_lossy(), max, kind),
-        None => Ok(SecretBytes::default()),
-    }
+/// What the stack makes itself, with its file's content; nothing where a driver makes that.
+fn loaded<'a>(
+    contents: &'a [Content],
+    max: usize,
+    kind: &str,
+) -> Result<Vec<(&'a Content, SecretBytes)>> {
+    // Secrets must not end up in a core dump of this process.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    contents
+        .iter()
+        .filter(|content| matches!(content.name, Name::Own(_)))
+        .map(|content| {
+            let data = match &content.file {
+                Some(file) => secret::read(&file.to_string_lossy(), max, kind)?,
+                None => SecretBytes::default(),
+            };
+            Ok((content, data))
+        })
+        .collect()
 }
 
 /// Makes a secret; one that is there keeps its content, and gets the labels.
-async fn store_secret(context: &Context, content: &Content) -> Result<()> {
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    let data = data(content, secret::MAX_SECRET, "secret")?;
+async fn store_secret(context: &Context, content: &Content, data: SecretBytes) -> Result<()> {
     let len = data.len();
     let spec = SecretSpec {
         name: content.cluster_name.clone(),
@@ -259,12 +268,12 @@ async fn store_secret(context: &Context, content: &Content) -> Result<()> {
 }
 
 /// Makes a config; one that is there keeps its content, and gets the labels.
-async fn store_config(context: &Context, content: &Content) -> Result<()> {
+async fn store_config(context: &Context, content: &Content, data: SecretBytes) -> Result<()> {
     let name = &content.cluster_name;
     let spec = ConfigSpec {
         name: name.clone(),
         labels: content.labels.clone(),
-        data: Base64(data(content, config::MAX_CONFIG, "config")?.expose_secret().to_vec()),
+        data: Base64(data.expose_secret().to_vec()),
         templating: templating(content),
     };
     match context.client.json::<Config>(Call::get(format!("/configs/{name}"))).await {
@@ -311,7 +320,7 @@ async fn deploy_service(
         service::pin_image(context, &mut spec).await?;
     } else if let Some(running) =
         same.and_then(|old| old.spec.task_template.container_spec.as_ref())
-        && image(&mut spec) == &written
+        && !image(&mut spec).contains('@')
     {
         image(&mut spec).clone_from(&running.image);
     }

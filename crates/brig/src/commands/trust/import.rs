@@ -11,7 +11,7 @@ use brig_types::secret::SecretString;
 use clap::Args;
 use time::format_description::well_known::Rfc3339;
 
-use super::session::connector;
+use super::session::{connector, proxies};
 use crate::cli::leaf;
 use crate::config_file::registry_key;
 use crate::context::Context;
@@ -71,7 +71,7 @@ async fn import(context: &Context, args: ImportArgs) -> Result<()> {
         password: secret(login.password.expose_secret()),
         identity_token: secret(login.identitytoken.expose_secret()),
     };
-    let remote = HttpRemote::new(address, tls, credentials, Action::Pull);
+    let remote = HttpRemote::new(address, tls, credentials, Action::Pull).through(proxies()?);
     let fetched = fetch(&remote, &gun).await.map_err(|error| failed(&error))?;
     if let Some(wanted) = wanted.filter(|wanted| !fetched.root_keys.contains(wanted)) {
         return Err(message(format!(

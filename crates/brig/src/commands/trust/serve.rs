@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use brig_pki::engine::EngineFiles;
-use brig_trust_server::auth::{AuthError, Authentication, Passwords, TokenSettings, Tokens};
+use brig_trust_server::auth::{AuthError, AuthSettings, Authentication};
 use brig_trust_server::{CacheAges, Config, ServerError, TrustServer};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,9 +22,6 @@ leaf!(
     ServeArgs,
     serve
 );
-
-/// What passwords are asked for.
-const REALM: &str = "brig trust";
 
 #[derive(Args, Debug)]
 struct ServeArgs {
@@ -98,13 +95,19 @@ async fn serve(_: &Context, args: ServeArgs) -> Result<()> {
 fn run(args: ServeArgs) -> Result<()> {
     log(args.debug);
     let listen = args.listen.clone();
+    let folder = args
+        .data_root
+        .clone()
+        .ok_or_else(|| message("a folder for the trust data is needed: --data-root FOLDER"))?;
+    let seal_key = args.seal_key.clone();
     let config = config(args)?;
     brig_pki::install_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|source| Error::io("starting the runtime", source))?;
-    let server = TrustServer::open(config).map_err(failed)?;
+    let server = TrustServer::new(config).map_err(failed)?;
+    server.place().folder(&folder, seal_key.as_deref()).map_err(failed)?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
         let wait = |kind| signal(kind).map_err(|source| Error::io("waiting for signals", source));
@@ -139,35 +142,15 @@ fn config(args: ServeArgs) -> Result<Config> {
         key: needed(args.tlskey, "tlskey FILE", "the server's private key")?,
         revoked: None,
     };
-    let data_root = needed(args.data_root, "data-root FOLDER", "a folder for the trust data")?;
-    let tokens = [&args.auth_token_realm, &args.auth_token_service, &args.auth_token_issuer];
-    let with_tokens = args.auth_token_bundle.is_some() || tokens.iter().any(|one| one.is_some());
-    let authentication = match (args.auth_htpasswd, with_tokens) {
-        (Some(_), true) => {
-            return Err(message(
-                "passwords or tokens, not both: --auth-htpasswd or --auth-token-…",
-            ));
-        }
-        (Some(path), false) => Authentication::Passwords {
-            passwords: Passwords::load(&path, REALM).map_err(wrong)?,
-            anonymous_pull: args.auth_anonymous_pull,
-        },
-        (None, true) => {
-            let all = "tokens need --auth-token-realm, --auth-token-service, \
-                       --auth-token-issuer and --auth-token-bundle";
-            let (Some(realm), Some(service), Some(issuer), Some(bundle)) = (
-                args.auth_token_realm,
-                args.auth_token_service,
-                args.auth_token_issuer,
-                args.auth_token_bundle,
-            ) else {
-                return Err(message(all));
-            };
-            let settings = TokenSettings { realm, service, issuer, bundle };
-            Authentication::Tokens(Tokens::load(settings).map_err(wrong)?)
-        }
-        (None, false) => Authentication::Open,
+    let settings = AuthSettings {
+        htpasswd: args.auth_htpasswd,
+        anonymous_pull: args.auth_anonymous_pull,
+        token_realm: args.auth_token_realm,
+        token_service: args.auth_token_service,
+        token_issuer: args.auth_token_issuer,
+        token_bundle: args.auth_token_bundle,
     };
+    let authentication = settings.load().map_err(wrong)?;
     if matches!(authentication, Authentication::Open) {
         crate::output::warn(
             "WARNING: everybody who reaches this server may publish new repositories and delete \
@@ -176,8 +159,6 @@ fn config(args: ServeArgs) -> Result<Config> {
     }
     let default = CacheAges::default();
     Ok(Config {
-        data_root,
-        seal_key: args.seal_key,
         tls,
         authentication,
         gun_prefixes: args.gun_prefix,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use brig_pki::web::{ClientIdentity, WebConnector, WebTrust};
 use brig_trust::cache::Cache;
 use brig_trust::keystore::KeyStore;
-use brig_trust::remote::{Action, Credentials, HttpRemote, RemoteError, ServerAddress};
+use brig_trust::remote::{Action, Credentials, HttpRemote, Proxies, RemoteError, ServerAddress};
 use brig_trust::{
     Change, Gun, Pinning, PublishError, Publisher, Reading, Repository, Role, RootCheck, Stale,
     TrustError, UpdateError, update,
@@ -82,7 +82,7 @@ impl Session {
         Ok(Self {
             gun,
             username: auth.username,
-            remote: HttpRemote::new(address, tls, credentials, action),
+            remote: HttpRemote::new(address, tls, credentials, action).through(proxies()?),
             cache: Cache::new(&dir),
             keys: KeyStore::new(&dir),
             pinning: Pinning::default(),
@@ -182,6 +182,13 @@ fn warn(repository: &Repository) {
     for warning in &repository.warnings {
         crate::output::warn(&format!("WARNING: {warning}"));
     }
+}
+
+/// Proxies, from the variables that docker's CLI reads.
+pub(super) fn proxies() -> Result<Proxies> {
+    let either = |upper, lower| variable(upper).or_else(|| variable(lower)).unwrap_or_default();
+    Proxies::new(&either("HTTPS_PROXY", "https_proxy"), &either("NO_PROXY", "no_proxy"))
+        .map_err(|error| message(error.to_string()))
 }
 
 /// Whom the trust server is believed to be.

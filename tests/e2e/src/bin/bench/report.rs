@@ -19,6 +19,15 @@ pub(crate) fn pair(what: &str, unit: &str, dockerd: f64, brigd: f64, goal: &str)
     add(row);
 }
 
+/// A pair where more is better.
+pub(crate) fn rates(what: &str, unit: &str, theirs: f64, ours: f64, goal: &str) {
+    let row = json!({
+        "what": what, "unit": unit, "dockerd": theirs, "brigd": ours,
+        "ratio": ours / theirs, "goal": goal,
+    });
+    add(row);
+}
+
 /// A figure of brigd alone.
 pub(crate) fn load(what: &str, value: f64, unit: &str, goal: Option<f64>) {
     add(json!({ "what": what, "unit": unit, "brigd": value, "goal": goal }));

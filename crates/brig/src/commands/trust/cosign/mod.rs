@@ -93,3 +93,23 @@ fn annotations(flags: &[String]) -> Result<Annotations> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::annotations;
+
+    #[test]
+    fn annotations_have_a_name_and_a_value() {
+        let flags = |flags: &[&str]| {
+            annotations(&flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>())
+        };
+        let read = flags(&["tag=1.0", "a==b", "empty=", "tag=2.0"]).unwrap();
+        assert_eq!(read["tag"], "2.0");
+        assert_eq!(read["a"], "=b");
+        assert_eq!(read["empty"], "");
+        for wrong in ["tag", "=1", ""] {
+            let refused = flags(&[wrong]).unwrap_err().text();
+            assert!(refused.contains("KEY=VALUE"), "{refused}");
+        }
+    }
+}
