@@ -19,7 +19,8 @@ use std::time::Instant;
 
 use brig_proto::etcd::TxnRequest;
 
-use super::backend::{Changes, EtcdBackend, Known, Sent, UNKNOWN, found, revision_of};
+use super::backend::{Changes, EtcdBackend, Sent, UNKNOWN, found, revision_of};
+use super::known::Known;
 use super::layout::{self, Head, Mark, Nonce};
 use super::turns::ACTIVE;
 use crate::backend::{Backend as _, BackendError, Batch, Revision, Seen};
