@@ -134,7 +134,13 @@ impl EtcdBackend {
             Seen::Object(kind, id) => object(*kind, id),
             Seen::Name(blind) => name(blind),
         });
-        written.chain(claimed).chain(seen).collect()
+        let mut guards: BTreeMap<Vec<u8>, i64> = written.chain(claimed).chain(seen).collect();
+        // What is not there may have been there meanwhile, which nothing else would tell: somebody
+        // else's object with the same name would get a higher version than the later one.
+        if guards.values().any(|at| *at == 0) {
+            guards.insert(layout.freed(), known.freed);
+        }
+        guards
     }
 }
 

@@ -56,7 +56,7 @@ impl Limits {
     /// Room for the head, for requests to be let go first, and for what surrounds the values.
     const fn usable(self) -> Self {
         Self {
-            operations: self.operations.saturating_sub(3 + 2 * CLEARED),
+            operations: self.operations.saturating_sub(4 + 2 * CLEARED),
             bytes: self.bytes.saturating_sub(16 << 10),
         }
     }
@@ -396,6 +396,11 @@ impl EtcdBackend {
                 None => layout::delete(layout.name(name)),
             });
         }
+        let is_freed = changes.iter().any(|change| change.value.is_none())
+            || names.values().any(Option::is_none);
+        if is_freed {
+            ops.push(layout::put(layout.freed(), Vec::new(), 0));
+        }
         let names = names.into_iter().map(|(name, id)| (name, id.map(str::to_owned))).collect();
         Ok((ops, Changes { objects: changes, names }))
     }
@@ -619,6 +624,7 @@ pub(super) async fn read(
                     known.head = Head::parse(&kv.value).ok_or_else(|| wrong("its head"))?;
                 }
                 Some(Place::Waiting(writer)) => known.waiting.push(writer),
+                Some(Place::Freed) => known.freed = kv.mod_revision,
                 Some(Place::Apart(writer)) => {
                     let mark = Mark::parse(&kv.value).ok_or_else(|| wrong("a writer's mark"))?;
                     known.marks.insert(writer, (mark, kv.mod_revision));

@@ -30,6 +30,8 @@ pub(super) struct Known {
     pub(super) objects: BTreeMap<(Kind, String), (Revision, i64)>,
     pub(super) names: BTreeMap<BlindName, (String, i64)>,
     marks: BTreeMap<Writer, KnownMark>,
+    /// etcd's revision of the last commit that removed something.
+    pub(super) freed: i64,
     pub(super) turns: Turns,
     /// Until when nothing is tried apart from the row.
     pub(super) row_until: Option<Instant>,
@@ -59,6 +61,7 @@ pub(super) struct Fresh {
     pub(super) objects: BTreeMap<(Kind, String), (Revision, i64)>,
     pub(super) names: BTreeMap<BlindName, (String, i64)>,
     pub(super) marks: BTreeMap<Writer, (Mark, i64)>,
+    pub(super) freed: i64,
     pub(super) waiting: Vec<Writer>,
 }
 
@@ -80,6 +83,7 @@ impl Known {
             objects: BTreeMap::new(),
             names: BTreeMap::new(),
             marks: BTreeMap::new(),
+            freed: 0,
             turns: Turns::new(),
             row_until: None,
         }
@@ -97,7 +101,8 @@ impl Known {
     /// Knows what was read, and the commits from before.
     pub(super) fn replace(&mut self, fresh: Fresh) {
         let revision = fresh.revision();
-        let Fresh { head, heard, objects, names, marks, waiting } = fresh;
+        let Fresh { head, heard, objects, names, marks, freed, waiting } = fresh;
+        self.freed = freed;
         (self.head, self.revision, self.heard, self.done_from) = (head, revision, heard, heard);
         (self.objects, self.names) = (objects, names);
         let now = Instant::now();
@@ -134,6 +139,11 @@ impl Known {
     }
 
     fn follow(&mut self, at: i64, changes: &[Foreign], names: Names) {
+        if changes.iter().any(|change| change.value.is_none())
+            || names.iter().any(|(_, holder)| holder.is_none())
+        {
+            self.freed = at;
+        }
         for change in changes {
             let key = (change.kind, change.id.clone());
             match &change.value {

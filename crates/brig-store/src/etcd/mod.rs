@@ -6,6 +6,7 @@
 //! | `s/a/<writer>` | this writer's mark: how many transactions it committed apart from the row |
 //! | `s/o/<kind>/<id>` | version (8 bytes, big endian) and the sealed value |
 //! | `s/n/<keyed hash in hex>` | id of the object that has the name |
+//! | `s/freed` | nothing: written whenever something is removed |
 //! | `s/w/<writer>` | nothing: this writer was overtaken, the others let it go first |
 //! | `l/…` | what ends with a manager's lease: who leads, who is there, whose agents it serves |
 //!

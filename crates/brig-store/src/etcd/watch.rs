@@ -196,7 +196,7 @@ fn commit(shared: &Shared, sink: &NewsSink, at: i64, events: Vec<Event>) {
                 Some(parsed) => mark = parsed.map(|mark| (writer, mark)),
                 None => gone.push(writer),
             },
-            Some(Place::Head) | None => {}
+            Some(Place::Head | Place::Freed) | None => {}
         }
     }
     let news = {
