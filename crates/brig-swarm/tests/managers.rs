@@ -48,6 +48,8 @@ impl Host {
     }
 
     async fn with(dir: &Path, settings: StoreSettings) -> Self {
+        // Shown when a test fails.
+        let _ = tracing_subscriber::fmt().with_ansi(false).with_test_writer().try_init();
         let machine = Machine::default();
         let settings = StoreSettings { client_port: port(), peer_port: port(), ..settings };
         let listen = format!("127.0.0.1:{}", port());

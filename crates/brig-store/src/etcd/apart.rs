@@ -19,7 +19,8 @@ use std::time::Instant;
 
 use brig_proto::etcd::TxnRequest;
 
-use super::backend::{Changes, EtcdBackend, Known, Sent, UNKNOWN, found, revision_of};
+use super::backend::{Changes, EtcdBackend, Sent, UNKNOWN, found, revision_of};
+use super::known::Known;
 use super::layout::{self, Head, Mark, Nonce};
 use super::turns::ACTIVE;
 use crate::backend::{Backend as _, BackendError, Batch, Revision, Seen};
@@ -133,7 +134,13 @@ impl EtcdBackend {
             Seen::Object(kind, id) => object(*kind, id),
             Seen::Name(blind) => name(blind),
         });
-        written.chain(claimed).chain(seen).collect()
+        let mut guards: BTreeMap<Vec<u8>, i64> = written.chain(claimed).chain(seen).collect();
+        // What is not there may have been there meanwhile, which nothing else would tell: somebody
+        // else's object with the same name would get a higher version than the later one.
+        if guards.values().any(|at| *at == 0) {
+            guards.insert(layout.freed(), known.freed);
+        }
+        guards
     }
 }
 

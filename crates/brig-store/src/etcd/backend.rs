@@ -1,7 +1,7 @@
 //! The backend: its own copy of who has which revision and name, and commits by comparing the
 //! head.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::{EtcdClient, EtcdError};
+use super::known::{Fresh, Known, Names};
 use super::layout::{self, Head, Layout, Mark, Nonce, Place};
-use super::turns::{Turns, Writer};
 use super::watch;
 use crate::backend::{
     Backend, BackendError, Batch, Content, Foreign, Loaded, NewsSink, Revision, Room, SealedRecord,
@@ -36,11 +36,7 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(6);
 const NEWS_PATIENCE: Duration = Duration::from_secs(3);
 pub(super) const UNKNOWN: &str = "a write was not answered, and whether it was made is not known";
 /// Requests and marks of others that one commit clears away, of either.
-const CLEARED: usize = 4;
-/// Age at which a writer's mark is taken for left behind.
-const STALE: Duration = Duration::from_secs(60);
-/// Commits that are remembered to find an own one among them.
-const REMEMBERED: usize = 4096;
+pub(super) const CLEARED: usize = 4;
 /// How often a commit of the row is sent again because of marks behind which nothing stands.
 const ROW_ATTEMPTS: usize = 3;
 
@@ -60,7 +56,7 @@ impl Limits {
     /// Room for the head, for requests to be let go first, and for what surrounds the values.
     const fn usable(self) -> Self {
         Self {
-            operations: self.operations.saturating_sub(3 + 2 * CLEARED),
+            operations: self.operations.saturating_sub(4 + 2 * CLEARED),
             bytes: self.bytes.saturating_sub(16 << 10),
         }
     }
@@ -86,59 +82,6 @@ pub(super) struct Shared {
     pub(super) current: flag::Sender<bool>,
 }
 
-/// What is stored, without the values.
-pub(super) struct Known {
-    pub(super) head: Head,
-    /// The last commit, of the row or apart from it.
-    pub(super) revision: Revision,
-    /// etcd's revision of the last commit that was read or heard of.
-    pub(super) heard: i64,
-    done: VecDeque<Done>,
-    /// etcd's revision from which on no commit was missed.
-    done_from: i64,
-    /// With etcd's revision of each.
-    pub(super) objects: BTreeMap<(Kind, String), (Revision, i64)>,
-    pub(super) names: BTreeMap<BlindName, (String, i64)>,
-    marks: BTreeMap<Writer, KnownMark>,
-    pub(super) turns: Turns,
-    /// Until when nothing is tried apart from the row.
-    pub(super) row_until: Option<Instant>,
-}
-
-/// A commit that was made.
-#[derive(Clone, Copy)]
-struct Done {
-    /// etcd's revision.
-    at: i64,
-    nonce: Nonce,
-    first: Revision,
-}
-
-struct KnownMark {
-    total: u64,
-    /// etcd's revision of it.
-    at: i64,
-    heard: Instant,
-}
-
-/// What was read at one moment.
-#[derive(Default)]
-pub(super) struct Fresh {
-    head: Head,
-    pub(super) heard: i64,
-    objects: BTreeMap<(Kind, String), (Revision, i64)>,
-    names: BTreeMap<BlindName, (String, i64)>,
-    marks: BTreeMap<Writer, (Mark, i64)>,
-    waiting: Vec<Writer>,
-}
-
-impl Fresh {
-    fn revision(&self) -> Revision {
-        let apart = self.marks.values().map(|(mark, _)| mark.total).sum::<u64>();
-        self.head.last + apart.saturating_sub(self.head.apart)
-    }
-}
-
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -148,120 +91,6 @@ impl Shared {
         self.moved.notify_all();
     }
 }
-
-impl Known {
-    fn new() -> Self {
-        Self {
-            head: Head::default(),
-            revision: 0,
-            heard: 0,
-            done: VecDeque::new(),
-            done_from: 0,
-            objects: BTreeMap::new(),
-            names: BTreeMap::new(),
-            marks: BTreeMap::new(),
-            turns: Turns::new(),
-            row_until: None,
-        }
-    }
-
-    pub(super) fn remember(&mut self, at: i64, nonce: Nonce, first: Revision) {
-        if self.done.len() >= REMEMBERED
-            && let Some(oldest) = self.done.pop_front()
-        {
-            self.done_from = self.done_from.max(oldest.at);
-        }
-        self.done.push_back(Done { at, nonce, first });
-    }
-
-    /// Knows what was read, and the commits from before.
-    pub(super) fn replace(&mut self, fresh: Fresh) {
-        let revision = fresh.revision();
-        let Fresh { head, heard, objects, names, marks, waiting } = fresh;
-        (self.head, self.revision, self.heard, self.done_from) = (head, revision, heard, heard);
-        (self.objects, self.names) = (objects, names);
-        let now = Instant::now();
-        let known = |(mark, at): (Mark, i64)| KnownMark { total: mark.total, at, heard: now };
-        self.marks = marks.into_iter().map(|(writer, mark)| (writer, known(mark))).collect();
-        for writer in waiting {
-            self.turns.asks(writer, now);
-        }
-        self.remember(heard, head.nonce, head.first);
-    }
-
-    /// A commit of the row.
-    pub(super) fn take(&mut self, head: Head, at: i64, changes: &[Foreign], names: Names) {
-        (self.head, self.revision) = (head, head.last);
-        self.turns.wrote(&head.nonce, Instant::now());
-        self.follow(at, changes, names);
-    }
-
-    /// A commit apart from the row; answers the revision of its first transaction.
-    pub(super) fn take_apart(
-        &mut self,
-        (writer, mark): (Writer, Mark),
-        at: i64,
-        changes: &[Foreign],
-        names: Names,
-    ) -> Revision {
-        let known = KnownMark { total: mark.total, at, heard: Instant::now() };
-        self.marks.insert(writer, known);
-        let first = self.revision + 1;
-        self.revision += mark.count;
-        self.remember(at, mark.nonce, first);
-        self.follow(at, changes, names);
-        first
-    }
-
-    fn follow(&mut self, at: i64, changes: &[Foreign], names: Names) {
-        for change in changes {
-            let key = (change.kind, change.id.clone());
-            match &change.value {
-                Some((revision, _)) => self.objects.insert(key, (*revision, at)),
-                None => self.objects.remove(&key),
-            };
-        }
-        for (name, holder) in names {
-            match holder {
-                Some(id) => self.names.insert(name, (id, at)),
-                None => self.names.remove(&name),
-            };
-        }
-    }
-
-    /// Records were sealed anew.
-    pub(super) fn resealed(&mut self, at: i64, changes: &[Foreign]) {
-        for change in changes {
-            let known = self.objects.get_mut(&(change.kind, change.id.clone()));
-            if let (Some(known), Some((revision, _))) = (known, &change.value)
-                && known.0 == *revision
-            {
-                known.1 = at;
-            }
-        }
-    }
-
-    pub(super) fn forget_mark(&mut self, writer: Writer) {
-        self.marks.remove(&writer);
-    }
-
-    /// The own mark: its total, and etcd's revision of it.
-    pub(super) fn own_mark(&self) -> (u64, i64) {
-        self.marks.get(&self.turns.own()).map_or((0, 0), |mark| (mark.total, mark.at))
-    }
-
-    /// Marks of writers that have not been heard of for long, and the sum of all others.
-    fn stale_marks(&self, now: Instant) -> (Vec<Writer>, u64) {
-        let is_stale = |mark: &KnownMark| now.saturating_duration_since(mark.heard) > STALE;
-        let stale = self.marks.iter().filter(|(_, mark)| is_stale(mark)).take(CLEARED);
-        let stale: Vec<Writer> = stale.map(|(writer, _)| *writer).collect();
-        let rest = self.marks.iter().filter(|(writer, _)| !stale.contains(writer));
-        (stale.clone(), rest.map(|(_, mark)| mark.total).sum())
-    }
-}
-
-/// Names and who has them now.
-pub(super) type Names = Vec<(BlindName, Option<String>)>;
 
 impl EtcdBackend {
     /// A cluster's part of an etcd. Its methods block and must not be called from within the
@@ -567,6 +396,11 @@ impl EtcdBackend {
                 None => layout::delete(layout.name(name)),
             });
         }
+        let is_freed = changes.iter().any(|change| change.value.is_none())
+            || names.values().any(Option::is_none);
+        if is_freed {
+            ops.push(layout::put(layout.freed(), Vec::new(), 0));
+        }
         let names = names.into_iter().map(|(name, id)| (name, id.map(str::to_owned))).collect();
         Ok((ops, Changes { objects: changes, names }))
     }
@@ -790,6 +624,7 @@ pub(super) async fn read(
                     known.head = Head::parse(&kv.value).ok_or_else(|| wrong("its head"))?;
                 }
                 Some(Place::Waiting(writer)) => known.waiting.push(writer),
+                Some(Place::Freed) => known.freed = kv.mod_revision,
                 Some(Place::Apart(writer)) => {
                     let mark = Mark::parse(&kv.value).ok_or_else(|| wrong("a writer's mark"))?;
                     known.marks.insert(writer, (mark, kv.mod_revision));
@@ -844,38 +679,5 @@ pub(super) fn translate(error: EtcdError) -> BackendError {
         BackendError::TooLarge(brig_types::error::chain(&error))
     } else {
         unavailable(&error)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn head_and_marks_count_the_transactions() {
-        let mut known = Known::new();
-        let head = Head { first: 1, last: 7, nonce: [1; 16], apart: 0 };
-        known.take(head, 10, &[], Names::new());
-        let mark = |total, count| Mark { total, count, nonce: [2; 16] };
-        assert_eq!(known.take_apart((1, mark(3, 3)), 11, &[], Names::new()), 8);
-        assert_eq!(known.take_apart((2, mark(2, 2)), 12, &[], Names::new()), 11);
-        assert_eq!(known.take_apart((1, mark(4, 1)), 13, &[], Names::new()), 13);
-        known.take_apart((1, mark(4, 0)), 14, &[], Names::new());
-        assert_eq!(known.revision, 13);
-        // Whoever reads everything counts the same.
-        let marks = BTreeMap::from([(1, (mark(4, 0), 14)), (2, (mark(2, 2), 12))]);
-        let fresh = Fresh { head, heard: 14, marks, ..Fresh::default() };
-        assert_eq!(fresh.revision(), known.revision);
-
-        // A mark that was left behind goes with the next commit of the row.
-        let now = Instant::now();
-        assert_eq!(known.stale_marks(now), (Vec::new(), 6));
-        known.marks.get_mut(&1).unwrap().heard = now + STALE * 2;
-        let (cleared, apart) = known.stale_marks(now + STALE + Duration::from_secs(1));
-        assert_eq!((cleared.as_slice(), apart), ([2].as_slice(), 4));
-        let head = Head { first: 14, last: 14, nonce: [3; 16], apart };
-        let marks = BTreeMap::from([(1, (mark(4, 0), 14))]);
-        let fresh = Fresh { head, heard: 15, marks, ..Fresh::default() };
-        assert_eq!(fresh.revision(), 14);
     }
 }

@@ -30,6 +30,8 @@ pub(super) enum Place {
     Waiting(Writer),
     /// What a writer committed apart from the row.
     Apart(Writer),
+    /// Something was removed.
+    Freed,
 }
 
 /// The last commit of the row.
@@ -127,6 +129,11 @@ impl Layout {
         format!("{}s/w/{writer:016x}", self.root).into_bytes()
     }
 
+    /// Written whenever something is removed.
+    pub(super) fn freed(&self) -> Vec<u8> {
+        format!("{}s/freed", self.root).into_bytes()
+    }
+
     /// All marks.
     pub(super) fn marks(&self) -> Vec<u8> {
         format!("{}s/a/", self.root).into_bytes()
@@ -150,6 +157,9 @@ impl Layout {
         let key = key.strip_prefix("s/")?;
         if key == "head" {
             return Some(Place::Head);
+        }
+        if key == "freed" {
+            return Some(Place::Freed);
         }
         if let Some(writer) = key.strip_prefix("w/") {
             // Courtesy alone: whoever writes something else there is let go like any other.

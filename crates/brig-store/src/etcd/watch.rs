@@ -13,8 +13,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::metadata::MetadataValue;
 
-use super::backend::{Names, Shared, read};
+use super::backend::{Shared, read};
 use super::client::{EtcdClient, EtcdError, MAX_ANSWER};
+use super::known::Names;
 use super::layout::{self, Head, Mark, Place};
 use crate::backend::{Foreign, News, NewsSink, Revision};
 
@@ -195,7 +196,7 @@ fn commit(shared: &Shared, sink: &NewsSink, at: i64, events: Vec<Event>) {
                 Some(parsed) => mark = parsed.map(|mark| (writer, mark)),
                 None => gone.push(writer),
             },
-            Some(Place::Head) | None => {}
+            Some(Place::Head | Place::Freed) | None => {}
         }
     }
     let news = {

@@ -30,8 +30,9 @@ const EARLIEST: f64 = 0.5;
 const LATEST: f64 = 0.8;
 /// Longest time until a certificate is issued.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// First and longest pause after a failure.
-const FIRST_BACKOFF: Duration = Duration::from_secs(5);
+/// First and longest pause after a failure. A change of a node's role cuts its connections, and a
+/// manager that gets another root breaks calls off: the next attempt shall not come late.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(3600);
 /// Longest pause while the node cannot work because its certificate is not valid.
 const MAX_BACKOFF_INVALID: Duration = Duration::from_secs(30);

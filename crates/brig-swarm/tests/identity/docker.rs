@@ -16,6 +16,7 @@ use crate::wire::Log;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_a_docker_manager_an_operator_is_told_what_to_do() {
     let Some(temp) = place() else { return };
+    let log = Log::capture();
     let dockerd = Dockerd::start(temp.path());
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let manager = format!("127.0.0.1:{port}");
@@ -51,7 +52,8 @@ async fn under_a_docker_manager_an_operator_is_told_what_to_do() {
     // Docker's manager breaks calls off while it follows the new root: the next attempt counts.
     let give_up = OffsetDateTime::now_utc() + Duration::seconds(60);
     while !worker.status().error.contains("docker swarm leave") {
-        assert!(OffsetDateTime::now_utc() < give_up, "{:?}", worker.status());
+        let attempts = || log.lines(&["certificate was not renewed"]);
+        assert!(OffsetDateTime::now_utc() < give_up, "{:?} {:?}", worker.status(), attempts());
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     let status = worker.status();
