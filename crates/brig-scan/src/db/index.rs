@@ -407,9 +407,9 @@ impl Index {
 
     fn row(&self, at: usize) -> Result<Row<'_>, DbError> {
         let record = self.record(Section::Rows, at)?;
-        let number = |at| usize_at(record, at).ok_or_else(|| DbError::Damaged("a row is cut"));
+        let number = |at| usize_at(record, at).ok_or(DbError::Damaged("a row is cut"));
         let short =
-            |at| u16_at(record, at).map(usize::from).ok_or_else(|| DbError::Damaged("a row is cut"));
+            |at| u16_at(record, at).map(usize::from).ok_or(DbError::Damaged("a row is cut"));
         let byte = |at: usize| record.get(at).copied().unwrap_or_default();
         Ok(Row {
             flaw: number(0)?,
@@ -422,7 +422,7 @@ impl Index {
             state: State::ALL
                 .get(usize::from(byte(24)))
                 .copied()
-                .ok_or_else(|| DbError::Damaged("a row has a state that is not known"))?,
+                .ok_or(DbError::Damaged("a row has a state that is not known"))?,
             severity: severity(byte(25)),
             malicious: byte(26) & MALICIOUS != 0,
         })
@@ -447,12 +447,12 @@ impl Index {
     /// The string whose place stands at `field` of a record.
     fn string(&self, record: &[u8], field: usize) -> Result<&str, DbError> {
         const OUTSIDE: DbError = DbError::Damaged("a text lies outside of its table");
-        let at = usize_at(record, field).ok_or_else(|| OUTSIDE)?;
+        let at = usize_at(record, field).ok_or(OUTSIDE)?;
         let (start, length) = self.section(Section::Strings);
         if at.checked_add(2).is_none_or(|end| end > length) {
             return Err(OUTSIDE);
         }
-        let size = u16_at(self.slice(start + at, 2)?, 0).map(usize::from).ok_or_else(|| OUTSIDE)?;
+        let size = u16_at(self.slice(start + at, 2)?, 0).map(usize::from).ok_or(OUTSIDE)?;
         if at + 2 + size > length {
             return Err(OUTSIDE);
         }
@@ -464,18 +464,18 @@ impl Index {
     fn slice(&self, start: usize, length: usize) -> Result<&[u8], DbError> {
         const OUTSIDE: DbError = DbError::Damaged("a place lies outside of it");
         let end =
-            start.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or_else(|| OUTSIDE)?;
-        let offset = start.checked_sub(self.header).ok_or_else(|| OUTSIDE)?;
+            start.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or(OUTSIDE)?;
+        let offset = start.checked_sub(self.header).ok_or(OUTSIDE)?;
         if length > 0 {
             for block in offset / BLOCK..=(end - self.header - 1) / BLOCK {
                 self.check(block)?;
             }
         }
-        self.bytes.get(start..end).ok_or_else(|| OUTSIDE)
+        self.bytes.get(start..end).ok_or(OUTSIDE)
     }
 
     fn check(&self, block: usize) -> Result<(), DbError> {
-        let checked = self.checked.get(block).ok_or_else(|| DbError::Damaged("a block is missing"))?;
+        let checked = self.checked.get(block).ok_or(DbError::Damaged("a block is missing"))?;
         // Nothing else is published by the flag: the bytes never change.
         if checked.load(Memory::Relaxed) {
             return Ok(());
