@@ -12,7 +12,10 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::itself::OrItself;
 use crate::{PkiError, files, tls, x509};
+
+mod itself;
 
 /// Where distributions keep the bundle; the first one that exists counts.
 const BUNDLES: [&str; 6] = [
@@ -66,15 +69,22 @@ pub fn client_config(
             .with_custom_certificate_verifier(Arc::new(tls::AnyServer(tls::provider()))),
         WebTrust::Verified { extra_roots } => {
             let mut roots = system_roots()?;
+            let mut configured = Vec::new();
             for pem_text in extra_roots {
                 for root in x509::certificates(pem_text)? {
-                    roots.add(root).map_err(PkiError::Tls)?;
+                    roots.add(root.clone()).map_err(PkiError::Tls)?;
+                    configured.push(root);
                 }
             }
             if roots.is_empty() {
                 return Err(PkiError::NoRoots);
             }
-            tls::client_builder()?.with_root_certificates(roots)
+            if configured.is_empty() {
+                tls::client_builder()?.with_root_certificates(roots)
+            } else {
+                let verifier = Arc::new(OrItself::new(roots, configured)?);
+                tls::client_builder()?.dangerous().with_custom_certificate_verifier(verifier)
+            }
         }
     };
     with_identity(builder, identity)

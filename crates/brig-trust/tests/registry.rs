@@ -1,6 +1,8 @@
 //! A registry that misbehaves, and one that is busy: what the client refuses, what it never sends,
 //! and that no signature is lost.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -22,7 +24,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 
 type Asked = (String, String, HeaderMap, Bytes);
 type Handler = dyn Fn(&Asked) -> Response<Full<Bytes>> + Send + Sync;
@@ -31,7 +33,8 @@ type Handler = dyn Fn(&Asked) -> Response<Full<Bytes>> + Send + Sync;
 struct Fake {
     address: String,
     seen: Arc<Mutex<Vec<Asked>>>,
-    server: AbortHandle,
+    /// Ends with this.
+    _server: JoinSet<()>,
 }
 
 impl Fake {
@@ -42,7 +45,9 @@ impl Fake {
         let address = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (handler, log): (Arc<Handler>, _) = (Arc::new(handler), Arc::clone(&seen));
-        let server = tokio::spawn(async move {
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (handler, log) = (Arc::clone(&handler), Arc::clone(&log));
                 let service = service_fn(move |request: Request<Incoming>| {
@@ -57,10 +62,11 @@ impl Fake {
                         Ok::<_, hyper::Error>(answer)
                     }
                 });
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                connections
+                    .spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
-        Self { address, seen, server: server.abort_handle() }
+        Self { address, seen, _server: server }
     }
 
     fn reference(&self) -> Reference {
@@ -81,12 +87,6 @@ impl Fake {
     fn told(&self) -> Vec<String> {
         let seen = self.seen.lock().unwrap();
         seen.iter().filter(|a| a.2.contains_key("authorization")).map(|a| a.1.clone()).collect()
-    }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }
 
