@@ -1,7 +1,8 @@
-//! How long it takes to judge many stored inventories anew: `rematch DATABASE [INVENTORIES]`.
+//! How long it takes to judge many stored inventories anew: `rematch DATABASE [INVENTORIES [FILE]]`.
 //!
-//! The inventories are made up from the database's own names: 150 Debian packages and 50 of npm
-//! each, at versions around the fixes.
+//! The inventories are those of a bill of materials again and again, or made up from the database's own
+//! names: 150 Debian packages and 50 of npm each, at versions around the oldest fixes, with thousands
+//! of findings.
 
 use std::error::Error;
 use std::path::Path;
@@ -19,11 +20,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let index = Index::open(Path::new(&path))?;
     println!("open: {:?}", started.elapsed());
-    let pool: Vec<Vec<Package>> = [("debian:12", Ecosystem::Deb), ("npm", Ecosystem::Npm)]
-        .into_iter()
-        .map(|(space, ecosystem)| packages(&index, space, ecosystem))
-        .collect::<Result<_, _>>()?;
-    let inventories: Vec<Inventory> = (0..count).map(|seed| inventory(&pool, seed)).collect();
+    let inventories: Vec<Inventory> = match arguments.next() {
+        Some(file) => vec![brig_scan::sbom::read(&std::fs::read(file)?)?; count],
+        None => {
+            let pool: Vec<Vec<Package>> = [("debian:12", Ecosystem::Deb), ("npm", Ecosystem::Npm)]
+                .into_iter()
+                .map(|(space, ecosystem)| packages(&index, space, ecosystem))
+                .collect::<Result<_, _>>()?;
+            (0..count).map(|seed| inventory(&pool, seed)).collect()
+        }
+    };
     let options = Options { today: "2026-11-22".to_owned(), ..Options::default() };
     for round in ["cold", "warm"] {
         let started = Instant::now();

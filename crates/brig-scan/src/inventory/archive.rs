@@ -311,7 +311,7 @@ fn read_places(
                         *slot = Some(layer);
                     }
                 }),
-                Step::Hash(index) => hash_one(places, index, options),
+                Step::Hash(index) => hash_one(places, index),
             };
             if let (Err(error), Ok(mut failed)) = (result, failed.lock()) {
                 failed.get_or_insert(error);
@@ -418,25 +418,19 @@ fn compare(index: usize, expected: &Digest, hash: Sha256) -> Result<(), ScanErro
     Err(ScanError::WrongDiffId { index: index + 1, expected: expected.clone(), actual })
 }
 
-/// Hashes a layer that lies there as it is. Another thread fetches it: copying out of the page cache
-/// takes a fifth of hashing's own time.
-fn hash_one(
-    places: &[(Place<'_>, &Wanted)],
-    index: usize,
-    options: &Options,
-) -> Result<(), ScanError> {
+fn hash_one(places: &[(Place<'_>, &Wanted)], index: usize) -> Result<(), ScanError> {
     let Some((place, wanted)) = places.get(index) else { return Ok(()) };
-    thread::scope(|scope| {
-        let source = PlaceReader::new(*place);
-        let mut pieces =
-            decompress::start(scope, source, Compression::Plain, options.limits, place.size)?;
-        let mut hash = Sha256::new();
-        while let Some(piece) = pieces.next_piece().map_err(ScanError::Read)? {
-            hash.update(piece);
+    let mut reader = PlaceReader::new(*place);
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0_u8; 128 << 10];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return compare(index, &wanted.diff_id, hash),
+            Ok(count) => hash.update(buffer.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(ScanError::Read(error)),
         }
-        compare(index, &wanted.diff_id, hash)
-    })
-    .map_err(decompress::explain)
+    }
 }
 
 /// A compressed archive: its small members are kept from the first pass, its layers read in a

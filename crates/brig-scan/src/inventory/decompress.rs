@@ -191,30 +191,17 @@ fn fill(reader: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
     Ok(done)
 }
 
-impl Pieces {
-    /// Waits for the next piece; whether there is one.
-    fn advance(&mut self) -> io::Result<bool> {
-        let next = match self.pieces.recv() {
-            Ok(piece) => piece?,
-            Err(_) => return Ok(false),
-        };
-        let used = std::mem::replace(&mut self.piece, next);
-        self.at = 0;
-        // The thread may have ended.
-        let _ = self.empty.send(used);
-        Ok(true)
-    }
-
-    /// The next piece as it is, for whoever takes all bytes and keeps none.
-    pub(super) fn next_piece(&mut self) -> io::Result<Option<&[u8]>> {
-        Ok(self.advance()?.then_some(&self.piece))
-    }
-}
-
 impl Read for Pieces {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.at >= self.piece.len() && !self.advance()? {
-            return Ok(0);
+        if self.at >= self.piece.len() {
+            let next = match self.pieces.recv() {
+                Ok(piece) => piece?,
+                Err(_) => return Ok(0),
+            };
+            let used = std::mem::replace(&mut self.piece, next);
+            self.at = 0;
+            // The thread may have ended.
+            let _ = self.empty.send(used);
         }
         let rest = self.piece.get(self.at..).unwrap_or_default();
         let count = rest.len().min(buf.len());
