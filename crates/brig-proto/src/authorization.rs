@@ -76,8 +76,11 @@ const TABLE: [(&str, Rule); 16] = [
     ("Health/Check", MANAGERS),
 ];
 
-const OWN_TABLE: [(&str, Rule); 2] =
-    [("Managers/Join", MANAGERS), ("Managers/AdoptKeys", MANAGERS)];
+const OWN_TABLE: [(&str, Rule); 3] = [
+    ("Managers/Join", MANAGERS),
+    ("Managers/AdoptKeys", MANAGERS),
+    ("ScanDatabases/Fetch", MANAGERS),
+];
 
 /// The rule of the method with this path (`/docker.swarmkit.v1.Service/Method`, or
 /// `/brig.v1.Service/Method`); `None` for a method that is not known, which nobody may call. What

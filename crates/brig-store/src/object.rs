@@ -1,9 +1,9 @@
-//! The eight kinds of objects and what the store needs to know of each.
+//! The kinds of objects and what the store needs to know of each.
 
 use std::fmt;
 use std::sync::Arc;
 
-use brig_proto::brig::Access;
+use brig_proto::brig::{Access, ScanDatabase};
 use brig_proto::swarm::{
     Annotations, Cluster, Config, Meta, Network, Node, Secret, Service, Task, TaskSpec, task_spec,
 };
@@ -31,11 +31,13 @@ pub enum Kind {
     Cluster,
     /// Who may reach it from elsewhere.
     Access,
+    /// The vulnerability database that its managers share.
+    ScanDatabase,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Node,
         Self::Service,
         Self::Task,
@@ -44,6 +46,7 @@ impl Kind {
         Self::Network,
         Self::Cluster,
         Self::Access,
+        Self::ScanDatabase,
     ];
 
     /// The kind's word in paths and messages.
@@ -58,6 +61,7 @@ impl Kind {
             Self::Network => "network",
             Self::Cluster => "cluster",
             Self::Access => "access",
+            Self::ScanDatabase => "scan-database",
         }
     }
 
@@ -93,6 +97,8 @@ pub enum Object {
     Cluster(Arc<Cluster>),
     /// Who may reach it from elsewhere.
     Access(Arc<Access>),
+    /// The vulnerability database that its managers share.
+    ScanDatabase(Arc<ScanDatabase>),
 }
 
 /// What an object can be found by, besides id and name.
@@ -369,6 +375,8 @@ objects! {
         |_| Vec::new();
     // There is one.
     Access, access, |_| "access", |_| Vec::new();
+    // There is one.
+    ScanDatabase, scan_databases, |_| "scan-database", |_| Vec::new();
 }
 
 fn service_indexes(service: &Service) -> Vec<(Index, &str)> {

@@ -185,7 +185,8 @@ fn concerned(commit: &Commit) -> Option<BTreeSet<&str>> {
                 | Object::Secret(_)
                 | Object::Config(_)
                 | Object::Network(_)
-                | Object::Access(_) => false,
+                | Object::Access(_)
+                | Object::ScanDatabase(_) => false,
             };
         }
     }

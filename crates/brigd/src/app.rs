@@ -26,6 +26,7 @@ use crate::host::HostFacts;
 use crate::instance::{Instance, Roots};
 use crate::logging::LogControl;
 use crate::programs::Programs;
+use crate::scan::{self, Database};
 use crate::server::listener::{ListenError, Listener};
 use crate::server::service::ApiService;
 use crate::server::tls::{self, TlsListener};
@@ -64,6 +65,7 @@ pub async fn run(
     swarm::events::follow(&state);
     state.tasks.spawn(state.gate.audit().clone().keep_sealed(state.stop.clone()));
     swarm::expiring::follow(&state);
+    state.tasks.spawn(scan::follow(Arc::clone(&state)));
 
     let service = ApiService::new(Arc::clone(&state), Arc::new(routes::router()));
     let (local_places, remote_places) = (connection::pool(), connection::pool());
@@ -141,6 +143,8 @@ async fn build(
         AuditLog::open(&config.data_root.join("audit")).context("cannot open the audit log")?;
     let gate = Gate::open(config.access.clone(), audit, config.audit_failure)
         .context("cannot use the access rules")?;
+    let vulnerabilities = Database::open(config.data_root.join("scan"))
+        .context("cannot open the vulnerability database's folder")?;
     let ssh = Keys::open(authority.dir(), &config.exec_root).context("cannot read the SSH keys")?;
     Ok(Arc::new(State {
         config,
@@ -154,6 +158,7 @@ async fn build(
         programs: Programs::new(vec![tools.runtime.clone(), tools.conmon.clone()]),
         builder,
         swarm,
+        vulnerabilities,
         open: Arc::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),

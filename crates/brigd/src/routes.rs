@@ -109,6 +109,7 @@ pub fn router() -> Router {
         crate::swarm::routes(),
         crate::access::api::ROUTES,
         crate::access::enrol::api::ROUTES,
+        crate::scan::api::ROUTES,
     ])
 }
 

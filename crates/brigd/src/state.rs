@@ -15,6 +15,7 @@ use crate::build::Builder;
 use crate::config::Config;
 use crate::host::HostFacts;
 use crate::programs::Programs;
+use crate::scan::Database;
 use crate::server::open::OpenRequests;
 
 /// The daemon, shared.
@@ -45,6 +46,8 @@ pub struct State {
     pub builder: Builder,
     /// This node's part in a cluster.
     pub swarm: Swarm,
+    /// The vulnerability database.
+    pub vulnerabilities: Database,
     /// Requests under way.
     pub open: Arc<OpenRequests>,
     /// Everything that runs for a client; waited for at the end.

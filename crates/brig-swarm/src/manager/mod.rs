@@ -21,6 +21,7 @@ pub(crate) mod members;
 pub(crate) mod orchestrator;
 pub(crate) mod other_logs;
 pub(crate) mod resource;
+pub(crate) mod scan_files;
 pub(crate) mod scheduler;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use brig_pki::tls::TlsCredentials;
 use brig_proto::brig::managers_server::ManagersServer;
+use brig_proto::brig::scan_databases_server::ScanDatabasesServer;
 use brig_proto::swarm::{Node, NodeRole};
 use brig_proto::swarm::{
     ca_server::CaServer as CaService, dispatcher_server::DispatcherServer,
@@ -53,6 +55,7 @@ use self::logbroker::LogBroker;
 use self::members::Members;
 use self::other_logs::{OtherLogs, OwnLogs};
 use self::resource::{Health, ResourceAllocator};
+use self::scan_files::ScanFiles;
 use crate::error::SwarmError;
 use crate::grpc::authorize::AuthorizeLayer;
 use crate::grpc::clock::{ClockOffset, StampLayer};
@@ -120,12 +123,20 @@ impl Manager {
             tracker.clone(),
             stop.clone(),
         );
+        let scan_files = ScanFiles::new(
+            own.id.clone(),
+            live.clone(),
+            Arc::clone(&credentials),
+            tracker.clone(),
+            stop.clone(),
+        );
         let control = Control::new(
             store.clone(),
             (logs.clone(), others),
             own.id.clone(),
             Arc::clone(&credentials),
             keys.clone(),
+            scan_files.clone(),
         );
         let members = Members::new(
             cluster.clone(),
@@ -188,7 +199,7 @@ impl Manager {
         let ca = CaServer::new(store, signers, waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };
         let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());
-        manager.serve(incoming, authorize, ca, dispatcher, logs, members);
+        manager.serve(incoming, authorize, ca, dispatcher, logs, members, scan_files);
         Ok(manager)
     }
 
@@ -300,6 +311,7 @@ impl Manager {
         dispatcher: Dispatcher,
         logs: LogBroker,
         members: Members,
+        scan_files: ScanFiles,
     ) {
         let own_logs = OwnLogs {
             broker: logs.clone(),
@@ -316,7 +328,8 @@ impl Manager {
             .add_service(LogBrokerServer::new(logs))
             .add_service(ResourceAllocatorServer::new(ResourceAllocator))
             .add_service(HealthServer::new(Health))
-            .add_service(ManagersServer::new(members));
+            .add_service(ManagersServer::new(members))
+            .add_service(ScanDatabasesServer::new(scan_files));
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
             let stopping = stop.clone();

@@ -72,7 +72,8 @@ impl Waiting {
             | Object::Config(_)
             | Object::Network(_)
             | Object::Cluster(_)
-            | Object::Access(_) => {}
+            | Object::Access(_)
+            | Object::ScanDatabase(_) => {}
         }
     }
 }

@@ -122,7 +122,10 @@ impl Concern {
             Object::Cluster(_) => true,
             Object::Node(node) => self.rotating || is_straggler(node, &self.issuer),
             Object::Service(_) | Object::Task(_) | Object::Secret(_) => false,
-            Object::Config(_) | Object::Network(_) | Object::Access(_) => false,
+            Object::Config(_)
+            | Object::Network(_)
+            | Object::Access(_)
+            | Object::ScanDatabase(_) => false,
         }
     }
 }

@@ -10,6 +10,7 @@ mod configs;
 mod logs;
 mod networks;
 mod nodes;
+mod scan;
 mod secrets;
 mod services;
 mod tasks;
@@ -27,6 +28,7 @@ pub use self::services::{RegistryAuthFrom, UpdateOptions};
 use super::keys::KeyManager;
 use super::logbroker::LogBroker;
 use super::other_logs::OtherLogs;
+use super::scan_files::ScanFiles;
 use crate::error::ControlError;
 use crate::validate::service::invalid;
 
@@ -40,6 +42,7 @@ pub struct Control {
     /// The manager's certificate, for the authorities that settings name.
     identity: Arc<TlsCredentials>,
     keys: KeyManager,
+    scan_files: ScanFiles,
 }
 
 impl std::fmt::Debug for Control {
@@ -55,8 +58,9 @@ impl Control {
         own_node: String,
         identity: Arc<TlsCredentials>,
         keys: KeyManager,
+        scan_files: ScanFiles,
     ) -> Self {
-        Self { store, logs, other_logs, own_node, identity, keys }
+        Self { store, logs, other_logs, own_node, identity, keys, scan_files }
     }
 
     #[cfg(test)]

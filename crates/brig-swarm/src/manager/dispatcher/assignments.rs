@@ -145,7 +145,11 @@ impl AssignmentSet {
             (_, Object::Task(_) | Object::Node(_) | Object::Service(_) | Object::Secret(_))
             | (
                 _,
-                Object::Config(_) | Object::Network(_) | Object::Cluster(_) | Object::Access(_),
+                Object::Config(_)
+                | Object::Network(_)
+                | Object::Cluster(_)
+                | Object::Access(_)
+                | Object::ScanDatabase(_),
             ) => {}
         }
     }

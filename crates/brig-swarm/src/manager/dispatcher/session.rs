@@ -130,7 +130,8 @@ impl Inner {
                             | Object::Secret(_)
                             | Object::Config(_)
                             | Object::Network(_)
-                            | Object::Access(_) => false,
+                            | Object::Access(_)
+                            | Object::ScanDatabase(_) => false,
                         });
                         message = if relevant {
                             self::message(&self.store.view(), node, session)

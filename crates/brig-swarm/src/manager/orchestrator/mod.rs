@@ -88,7 +88,8 @@ impl Orchestrator {
                 | Object::Config(_)
                 | Object::Network(_)
                 | Object::Cluster(_)
-                | Object::Access(_) => {}
+                | Object::Access(_)
+                | Object::ScanDatabase(_) => {}
             }
         }
         dirty

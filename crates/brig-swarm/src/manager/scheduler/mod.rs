@@ -69,7 +69,10 @@ fn note(change: &Change, pending: &mut BTreeSet<String>) -> bool {
         (_, Object::Task(task)) => task::is_finished(task) || !task::is_wanted(task),
         (_, Object::Node(_)) => true,
         (_, Object::Service(_) | Object::Secret(_) | Object::Config(_))
-        | (_, Object::Network(_) | Object::Cluster(_) | Object::Access(_)) => false,
+        | (
+            _,
+            Object::Network(_) | Object::Cluster(_) | Object::Access(_) | Object::ScanDatabase(_),
+        ) => false,
     }
 }
 

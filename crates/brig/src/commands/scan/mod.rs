@@ -1,6 +1,7 @@
 //! `scan …`: what is in an image, what is wrong with it. Works on files without a daemon.
 
 mod db;
+mod engine_db;
 mod feeds;
 mod fetch;
 mod source;

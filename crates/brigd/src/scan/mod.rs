@@ -1,0 +1,9 @@
+//! Vulnerabilities: the database that this engine judges images by, and its copies on the other
+//! managers.
+
+pub mod api;
+mod database;
+mod follow;
+
+pub use database::{Database, DatabaseError, Loaded};
+pub use follow::follow;
