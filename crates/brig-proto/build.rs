@@ -31,8 +31,12 @@ const REDACTED: [&str; 11] = [
 ];
 
 /// What is ours beside it, in a package of its own.
-const OWN_FILES: [&str; 3] =
-    ["brig/v1/access.proto", "brig/v1/managers.proto", "brig/v1/scan.proto"];
+const OWN_FILES: [&str; 4] = [
+    "brig/v1/access.proto",
+    "brig/v1/admission.proto",
+    "brig/v1/managers.proto",
+    "brig/v1/scan.proto",
+];
 const OWN_REDACTED: [&str; 3] =
     [".brig.v1.Access", ".brig.v1.AdoptKeysRequest", ".brig.v1.JoinResponse"];
 

@@ -83,6 +83,7 @@ impl Action {
                     | Self::AccessRevoke
                     | Self::AccessRenew
                     | Self::AccessEnrol
+                    | Self::PolicyUpdate
                     | Self::ClusterBackup
                     | Self::ScanDatabaseUpdate
                     | Self::ClusterRestore
@@ -286,6 +287,12 @@ actions! {
     SecretUse = "secret.use" in Guarded,
     /// Lend a container a socket with a role, or reach into a container that has one.
     AccessLend = "access.lend" in Guarded,
+    /// See what may start: the policies of the gates.
+    PolicyInspect = "policy.inspect" in Read,
+    /// Change what may start.
+    PolicyUpdate = "policy.update" in Administration,
+    /// Ask why an image may start, or may not.
+    AdmissionExplain = "admission.explain" in Read,
     /// See roles, bindings and policies.
     AccessInspect = "access.inspect" in Administration,
     /// Ask why something would be allowed or denied.

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use brig_network::NetworkConfig;
 use brig_runtime::RuntimeConfig;
+
+use crate::admission::Admission;
 
 /// Settings of an engine.
 #[derive(Clone, Debug)]
@@ -25,4 +28,6 @@ pub struct EngineConfig {
     pub sockets: Vec<PathBuf>,
     /// Whether containers may have them all the same, and the roots as well.
     pub socket_mounts_allowed: bool,
+    /// Who says which images may be run; without it all may.
+    pub admission: Option<Arc<dyn Admission>>,
 }

@@ -11,6 +11,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod admission;
 pub mod config;
 pub mod container;
 pub mod engine;
@@ -24,6 +25,7 @@ mod guard;
 mod lent;
 mod users;
 
+pub use admission::{Admission, AdmissionRequest, Admitted, Origin, Refusal};
 pub use config::EngineConfig;
 pub use container::archive::{ArchiveWrite, ByteStream};
 pub use container::attach::{AttachRequest, AttachedStreams, OutputChunk, StdinWriter, Written};

@@ -76,10 +76,11 @@ const TABLE: [(&str, Rule); 16] = [
     ("Health/Check", MANAGERS),
 ];
 
-const OWN_TABLE: [(&str, Rule); 3] = [
+const OWN_TABLE: [(&str, Rule); 4] = [
     ("Managers/Join", MANAGERS),
     ("Managers/AdoptKeys", MANAGERS),
     ("ScanDatabases/Fetch", MANAGERS),
+    ("Admission/Facts", NODES),
 ];
 
 /// The rule of the method with this path (`/docker.swarmkit.v1.Service/Method`, or

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use brig_proto::brig::{Access, ScanDatabase};
+use brig_proto::brig::{Access, Policy, ScanDatabase, TrustMetadata};
 use brig_proto::swarm::{
     Annotations, Cluster, Config, Meta, Network, Node, Secret, Service, Task, TaskSpec, task_spec,
 };
@@ -31,13 +31,17 @@ pub enum Kind {
     Cluster,
     /// Who may reach it from elsewhere.
     Access,
+    /// What may start.
+    Policy,
+    /// Verified metadata of a repository.
+    TrustMetadata,
     /// The vulnerability database that its managers share.
     ScanDatabase,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Node,
         Self::Service,
         Self::Task,
@@ -46,6 +50,8 @@ impl Kind {
         Self::Network,
         Self::Cluster,
         Self::Access,
+        Self::Policy,
+        Self::TrustMetadata,
         Self::ScanDatabase,
     ];
 
@@ -61,6 +67,8 @@ impl Kind {
             Self::Network => "network",
             Self::Cluster => "cluster",
             Self::Access => "access",
+            Self::Policy => "policy",
+            Self::TrustMetadata => "trust-metadata",
             Self::ScanDatabase => "scan-database",
         }
     }
@@ -97,6 +105,10 @@ pub enum Object {
     Cluster(Arc<Cluster>),
     /// Who may reach it from elsewhere.
     Access(Arc<Access>),
+    /// What may start.
+    Policy(Arc<Policy>),
+    /// Verified metadata of a repository.
+    TrustMetadata(Arc<TrustMetadata>),
     /// The vulnerability database that its managers share.
     ScanDatabase(Arc<ScanDatabase>),
 }
@@ -375,6 +387,8 @@ objects! {
         |_| Vec::new();
     // There is one.
     Access, access, |_| "access", |_| Vec::new();
+    Policy, policies, |o| o.name.as_str(), |_| Vec::new();
+    TrustMetadata, trust_metadata, |o| o.name.as_str(), |_| Vec::new();
     // There is one.
     ScanDatabase, scan_databases, |_| "scan-database", |_| Vec::new();
 }

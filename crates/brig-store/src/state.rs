@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use brig_proto::brig::{Access, ScanDatabase};
+use brig_proto::brig::{Access, Policy, ScanDatabase, TrustMetadata};
 use brig_proto::swarm::{Cluster, Config, Network, Node, Secret, Service, Task};
 
 use crate::backend::Revision;
@@ -29,6 +29,8 @@ pub struct State {
     pub(crate) networks: Arc<Table<Network>>,
     pub(crate) clusters: Arc<Table<Cluster>>,
     pub(crate) access: Arc<Table<Access>>,
+    pub(crate) policies: Arc<Table<Policy>>,
+    pub(crate) trust_metadata: Arc<Table<TrustMetadata>>,
     pub(crate) scan_databases: Arc<Table<ScanDatabase>>,
     /// Where a transaction under way notes what it looks at.
     pub(crate) reads: Option<Arc<Reads>>,

@@ -186,7 +186,9 @@ fn concerned(commit: &Commit) -> Option<BTreeSet<&str>> {
                 | Object::Config(_)
                 | Object::Network(_)
                 | Object::Access(_)
-                | Object::ScanDatabase(_) => false,
+                | Object::ScanDatabase(_)
+                | Object::Policy(_)
+                | Object::TrustMetadata(_) => false,
             };
         }
     }

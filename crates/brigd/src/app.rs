@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use brig_engine::Engine;
+use brig_engine::{Engine, EngineConfig};
 use brig_image::ImageStore;
 use brig_pki::engine::{AccessTrust, EngineServer};
 use brig_swarm::Swarm;
@@ -18,6 +18,8 @@ use crate::access::Gate;
 use crate::access::enrol::newcomers::Newcomers;
 use crate::access::enrol::ssh::Keys;
 use crate::access::enrol::{self, Authority};
+use crate::admission::policies::Policies;
+use crate::admission::{Admission, gate, hook};
 use crate::audit::AuditLog;
 use crate::build::Builder;
 use crate::cli::Flags;
@@ -127,9 +129,12 @@ async fn build(
     let tools = Tools::find(&config)?;
     let images = ImageStore::open(&config.data_root, parts::image_options(&config))
         .context("cannot open the image store")?;
-    let engine = Engine::start(parts::engine_config(&config, instance, &tools)?, images)
-        .await
-        .context("cannot start the engine")?;
+    let hook = Arc::new(hook::Hook::default());
+    let engine_config = EngineConfig {
+        admission: Some(Arc::clone(&hook) as Arc<_>),
+        ..parts::engine_config(&config, instance, &tools)?
+    };
+    let engine = Engine::start(engine_config, images).await.context("cannot start the engine")?;
     let host = HostFacts::read();
     let executor = executor::new(engine.clone(), host.clone(), &config);
     let swarm = Swarm::open(parts::swarm_config(&config, instance, executor))
@@ -141,6 +146,12 @@ async fn build(
     let engine_id = engine_id::load(&config.data_root)?;
     let audit =
         AuditLog::open(&config.data_root.join("audit")).context("cannot open the audit log")?;
+    let policies = Policies::open(config.data_root.join("policies"), swarm.clone())
+        .context("cannot read the policies")?;
+    let (trust, scan) = (Box::new(gate::Open("trust")), Box::new(gate::Open("scan")));
+    let admission = Admission::new(policies, trust, scan, engine.images().clone(), audit.clone());
+    let admission = Arc::new(admission);
+    hook.set(Arc::clone(&admission));
     let gate = Gate::open(config.access.clone(), audit, config.audit_failure)
         .context("cannot use the access rules")?;
     let vulnerabilities = Database::open(config.data_root.join("scan"))
@@ -150,6 +161,7 @@ async fn build(
         config,
         engine_id,
         gate,
+        admission,
         authority,
         newcomers: Newcomers::default(),
         ssh,

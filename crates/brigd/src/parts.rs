@@ -81,6 +81,7 @@ pub fn engine_config(
         dns: config.network.dns.iter().map(IpAddr::to_string).collect(),
         sockets: config.socket_binds.sockets.clone(),
         socket_mounts_allowed: config.socket_mounts_allowed,
+        admission: None,
     })
 }
 

@@ -109,6 +109,7 @@ pub fn router() -> Router {
         crate::swarm::routes(),
         crate::access::api::ROUTES,
         crate::access::enrol::api::ROUTES,
+        crate::admission::api::ROUTES,
         crate::scan::api::ROUTES,
     ])
 }
@@ -191,7 +192,7 @@ mod tests {
             }
             if route.verb == Verb::Delete {
                 let name = route.action.name();
-                let takes_away = [".remove", "access.revoke", "access.enrol"];
+                let takes_away = [".remove", "access.revoke", "access.enrol", "policy.update"];
                 assert!(takes_away.iter().any(|end| name.ends_with(end)), "{route:?}");
             }
         }

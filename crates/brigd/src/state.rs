@@ -11,6 +11,7 @@ use crate::access::Gate;
 use crate::access::enrol::Authority;
 use crate::access::enrol::newcomers::Newcomers;
 use crate::access::enrol::ssh::Keys;
+use crate::admission::Admission;
 use crate::build::Builder;
 use crate::config::Config;
 use crate::host::HostFacts;
@@ -30,6 +31,8 @@ pub struct State {
     pub engine_id: String,
     /// Who may do what, and the record of it.
     pub gate: Gate,
+    /// What may start here.
+    pub admission: Arc<Admission>,
     /// Who reaches this engine from elsewhere.
     pub authority: Authority,
     /// Who would like to.

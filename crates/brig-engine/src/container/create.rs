@@ -17,9 +17,11 @@ use super::mounts::{self, MountRequest};
 use super::record::{MountKind, MountRecord, Record};
 use super::state::State;
 use super::{Container, image_defaults, links, logs, networking, ports, spec, validate};
+use crate::admission::{AdmissionRequest, Origin};
 use crate::disk;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::events::kind;
 
 const DEFAULT_SHM_SIZE: i64 = 64 << 20;
 
@@ -34,6 +36,19 @@ impl Engine {
         name: Option<&str>,
         request: ContainerCreateRequest,
     ) -> Result<ContainerCreateResponse, EngineError> {
+        self.create_container_for(name, request, Origin::Client).await
+    }
+
+    /// [`Engine::create_container`] for somebody.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn create_container_for(
+        &self,
+        name: Option<&str>,
+        request: ContainerCreateRequest,
+        origin: Origin,
+    ) -> Result<ContainerCreateResponse, EngineError> {
         let name = match name.filter(|name| !name.is_empty()) {
             Some(name) => Some(
                 brig_types::name::container_name(name)
@@ -44,27 +59,54 @@ impl Engine {
         };
         let engine = self.clone();
         self.detached(async move {
+            if request.config.image.is_empty() {
+                return Err(EngineError::Invalid(
+                    "Config cannot be empty in order to create a container".to_owned(),
+                ));
+            }
+            let image = engine.images().resolve(&request.config.image)?;
+            let warnings = engine.admit(&request.config.image, &image, origin).await?;
             let this = engine.clone();
-            engine.blocking(move || this.create_blocking(name.as_deref(), request)).await
+            let create = move || this.create_blocking(name.as_deref(), request, &image);
+            let mut created = engine.blocking(create).await?;
+            created.warnings.extend(warnings);
+            Ok(created)
         })
         .await
+    }
+
+    /// Asks whether an image may be run. What was judged is what is run: a name may lead to another
+    /// image by the time it is looked at again.
+    pub(crate) async fn admit(
+        &self,
+        asked: &str,
+        image: &Image,
+        origin: Origin,
+    ) -> Result<Vec<String>, EngineError> {
+        let Some(admission) = &self.config().admission else { return Ok(Vec::new()) };
+        let request = AdmissionRequest {
+            asked: asked.to_owned(),
+            image: image.id.clone(),
+            repo_digests: image.repo_digests.clone(),
+            tags: image.tags.clone(),
+            origin,
+        };
+        admission.admit(&request).await.map_err(|refusal| {
+            self.events().emit(kind::IMAGE, "refuse", asked, refusal.attributes);
+            EngineError::Forbidden(refusal.message)
+        })
     }
 
     fn create_blocking(
         &self,
         name: Option<&str>,
         request: ContainerCreateRequest,
+        image: &Image,
     ) -> Result<ContainerCreateResponse, EngineError> {
         let ContainerCreateRequest { mut config, mut host_config, networking_config } = request;
-        if config.image.is_empty() {
-            return Err(EngineError::Invalid(
-                "Config cannot be empty in order to create a container".to_owned(),
-            ));
-        }
         host_config.engine_access =
             engine_access::asked(host_config.engine_access.as_ref(), &config.labels)
                 .map_err(|error| EngineError::Invalid(error.to_string()))?;
-        let image = self.images().resolve(&config.image)?;
         image_defaults::merge(&mut config, image_defaults::parse(&image.raw)?);
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let warnings = validate::request(&config, &host_config, &networking_config, cpus)?;
@@ -106,7 +148,7 @@ impl Engine {
             self.registry().release(&record.name, &id);
             return Err(EngineError::Invalid("No command specified".to_owned()));
         }
-        if let Err(error) = self.create_on_disk(&mut record, &image, wanted) {
+        if let Err(error) = self.create_on_disk(&mut record, image, wanted) {
             self.undo_create(&record);
             return Err(error);
         }

@@ -13,6 +13,7 @@ use super::record::Record;
 use super::restart_policy::Backoff;
 use super::state::{ProcessFacts, Status, Transition};
 use super::{Container, Run, spec};
+use crate::admission::Origin;
 use crate::disk::Durability;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -25,6 +26,8 @@ pub struct StartOptions {
     pub secrets: Vec<SecretFile>,
     /// Files placed relative to `/`.
     pub configs: Vec<SecretFile>,
+    /// For whom it is started.
+    pub origin: Origin,
 }
 
 impl StartOptions {
@@ -61,6 +64,9 @@ impl Engine {
         automatic: bool,
     ) -> Result<(), EngineError> {
         container.wait_clean().await;
+        if !automatic {
+            self.admit_first(container, &options.origin).await?;
+        }
         let record = {
             let mut cell = container.cell();
             match cell.record.state.status {
@@ -107,6 +113,23 @@ impl Engine {
         }
     }
 
+    /// A container that never ran is judged by what holds now; one that did may run again.
+    async fn admit_first(&self, container: &Container, origin: &Origin) -> Result<(), EngineError> {
+        if self.config().admission.is_none() {
+            return Ok(());
+        }
+        let record = container.record();
+        if record.state.status != Status::Created || record.state.started_at.is_some() {
+            return Ok(());
+        }
+        let image = self.images().resolve(record.image_id.as_str())?;
+        let warnings = self.admit(&record.config.image, &image, origin.clone()).await?;
+        for warning in warnings {
+            tracing::warn!(container = %container.id, warning, "while starting a container");
+        }
+        Ok(())
+    }
+
     async fn launch(
         &self,
         container: &Arc<Container>,
@@ -114,7 +137,7 @@ impl Engine {
         options: StartOptions,
     ) -> Result<Created, EngineError> {
         let (engine, this, wanted) = (self.clone(), Arc::clone(container), record.clone());
-        let StartOptions { secrets, configs } = options;
+        let StartOptions { secrets, configs, origin: _ } = options;
         let stage = self.blocking(move || {
             // What runs and is not recorded would be taken for lost by the next engine: no start
             // where nothing can be written.

@@ -23,6 +23,7 @@ fn options() -> StartOptions {
     StartOptions {
         secrets: vec![file("one", 33, 34, 0o400), file("/etc/deep/two", 0, 0, 0o444)],
         configs: vec![file("conf", 0, 77, 0o640)],
+        ..StartOptions::default()
     }
 }
 
@@ -67,7 +68,7 @@ fn targets_may_be_nested() {
             wanted.host_config.readonly_rootfs = read_only;
             let nested = StartOptions {
                 secrets: vec![file("one", 0, 0, 0o400), file("a/b/two", 0, 0, 0o400)],
-                configs: Vec::new(),
+                ..StartOptions::default()
             };
             let (_, out, err) = run_with(&engine, wanted, nested).await;
             assert_eq!(out, MARK.repeat(2), "{err}");
@@ -110,7 +111,8 @@ fn bad_targets_keep_it_from_starting() {
         let node = Node::new();
         let engine = node.engine().await;
         let id = engine.create_container(None, sh("sleep 100")).await.unwrap().id;
-        let bad = StartOptions { secrets: vec![file("../x", 0, 0, 0o400)], configs: Vec::new() };
+        let bad =
+            StartOptions { secrets: vec![file("../x", 0, 0, 0o400)], ..StartOptions::default() };
         assert!(engine.start_container(&id, bad).await.is_err());
         assert_eq!(engine.inspect(&id, false).await.unwrap().state.status, "created");
         finish(engine).await;

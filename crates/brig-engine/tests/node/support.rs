@@ -95,6 +95,7 @@ pub(crate) async fn engine_at(dir: &Path) -> Engine {
         dns: Vec::new(),
         sockets: vec![dir.join("own/brig.sock")],
         socket_mounts_allowed: false,
+        admission: None,
     };
     Engine::start(config, images).await.unwrap()
 }

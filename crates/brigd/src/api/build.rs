@@ -40,6 +40,12 @@ pub async fn build(mut call: Call) -> Answer {
         let work = async {
             let quiet = request.quiet;
             fetch(&state, &request, &bases, &auths, &lines).await?;
+            // What a build runs is run here too.
+            for base in &bases {
+                for warning in state.admission.judge_local(base).await? {
+                    lines.send(JsonMessage::stream(format!("Warning: {warning}\n"))).await;
+                }
+            }
             let (told, mut telling) = mpsc::channel(TOLD);
             let forward = async {
                 while let Some(Told::Text(text)) = telling.recv().await {

@@ -42,6 +42,9 @@ pub enum BuildError {
     /// A build is running.
     #[error("a build is running; try again when it has ended")]
     Busy,
+    /// A base image may not be run here.
+    #[error(transparent)]
+    Refused(#[from] crate::admission::Refused),
     /// The image store.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -89,6 +92,7 @@ impl Categorized for BuildError {
             Self::NoBuildah => ErrorKind::NotImplemented,
             Self::NoDockerfile(_) | Self::NotText => ErrorKind::InvalidParameter,
             Self::Busy => ErrorKind::Conflict,
+            Self::Refused(refused) => refused.kind(),
             Self::Image(error) => error.kind(),
             Self::Network(error) => error.kind(),
             Self::Failed { .. }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use brig_api::container::{
     ContainerCreateRequest, ContainerCreateResponse, ContainerInspect, PortMap,
 };
-use brig_engine::{EngineError, RemoveOptions, StartOptions, WaitCondition};
+use brig_engine::{EngineError, Origin, RemoveOptions, StartOptions, WaitCondition};
 use brig_proto::swarm::port_config::{Protocol, PublishMode};
 use brig_proto::swarm::{
     ContainerStatus, LogMessage, LogSubscriptionOptions, PortConfig, PortStatus, Task,
@@ -85,8 +85,9 @@ impl TaskController {
     ) -> Result<ContainerCreateResponse, EngineError> {
         let mut creating = self.creating.lock().await;
         let (engine, name) = (self.shared.engine.clone(), self.name.clone());
+        let origin = origin(&self.task());
         let creation = creating.get_or_insert_with(|| {
-            Box::pin(async move { engine.create_container(Some(&name), request).await })
+            Box::pin(async move { engine.create_container_for(Some(&name), request, origin).await })
         });
         let outcome = creation.await;
         *creating = None;
@@ -175,7 +176,11 @@ impl Controller for TaskController {
                 let context = Context::new(&task, &self.shared.node());
                 let grants =
                     grants::files(request::container(&task)?, &context, &*self.dependencies)?;
-                let options = StartOptions { secrets: grants.secrets, configs: grants.configs };
+                let options = StartOptions {
+                    secrets: grants.secrets,
+                    configs: grants.configs,
+                    origin: origin(&task),
+                };
                 match self.shared.engine.start_container(&container.id, options).await {
                     Ok(()) | Err(EngineError::NotModified) => {}
                     Err(error) => return Err(failed(error)),
@@ -260,6 +265,11 @@ impl Controller for TaskController {
         let lines = self.shared.engine.logs(&container.id, request).await.map_err(failed)?;
         Ok(logs::messages(lines))
     }
+}
+
+/// For whom the container of a task is.
+fn origin(task: &Task) -> Origin {
+    Origin::Task { service: task.service_id.clone(), task: task.id.clone() }
 }
 
 /// The task's host-mode ports with the port that each really got.

@@ -80,9 +80,15 @@ fn event(change: &Change) -> Option<Event> {
             let spec = network.spec.as_ref();
             ("network", network.meta.as_ref(), named(spec.and_then(|s| s.annotations.as_ref())))
         }
-        (Object::Task(_) | Object::Cluster(_) | Object::Access(_) | Object::ScanDatabase(_), _) => {
-            return None;
-        }
+        (
+            Object::Task(_)
+            | Object::Cluster(_)
+            | Object::Access(_)
+            | Object::ScanDatabase(_)
+            | Object::Policy(_)
+            | Object::TrustMetadata(_),
+            _,
+        ) => return None,
     };
     let at = match change {
         Change::Created(_) => meta.and_then(|meta| meta.created_at),

@@ -1,5 +1,6 @@
 //! `/services`.
 
+use brig_api::auth::RegistryAuth;
 use brig_api::container::UpdateResponse;
 use brig_api::engine_access;
 use brig_api::filters::Filters;
@@ -9,10 +10,12 @@ use brig_proto::swarm::container_spec::PullOptions;
 use brig_proto::swarm::service_spec::Mode;
 use brig_proto::swarm::task_spec::Runtime;
 use brig_swarm::{RegistryAuthFrom, UpdateOptions};
+use brig_types::error::ErrorKind;
 use http::StatusCode;
 
 use super::{Answer, convert, local, service_status, versions};
 use crate::access::{Action, lend, mask, object};
+use crate::admission::services::image_of;
 use crate::server::{ApiError, Call, body};
 
 const FILTERS: [&str; 5] = ["id", "label", "mode", "name", "runtime"];
@@ -85,9 +88,10 @@ pub(super) async fn create(mut call: Call) -> Answer {
     }
     check_access(&call, &request)?;
     let mut spec = convert::service::spec(&request)?;
-    add_credentials(&call, &mut spec)?;
+    let auth = add_credentials(&call, &mut spec)?;
+    let warnings = judge(&call, &mut spec, None, auth.as_ref()).await?;
     let id = control.create_service(spec).await?;
-    let response = ServiceCreateResponse { id, warnings: Vec::new() };
+    let response = ServiceCreateResponse { id, warnings };
     body::json(StatusCode::CREATED, &response)
 }
 
@@ -120,9 +124,33 @@ pub(super) async fn update(mut call: Call) -> Answer {
     let request: ServiceSpec = call.required_json().await?;
     check_access(&call, &request)?;
     let mut spec = convert::service::spec(&request)?;
-    add_credentials(&call, &mut spec)?;
+    let auth = add_credentials(&call, &mut spec)?;
+    let service = control.service(call.param("id"))?;
+    let warnings = if options.roll_back {
+        // Judged as it will be; the spec that was sent is not looked at.
+        let mut previous = service.previous_spec.clone().unwrap_or_default();
+        judge(&call, &mut previous, service.spec.as_ref(), auth.as_ref()).await?
+    } else {
+        judge(&call, &mut spec, service.spec.as_ref(), auth.as_ref()).await?
+    };
     control.update_service(call.param("id"), version, spec, options).await?;
-    body::ok(&UpdateResponse { warnings: Vec::new() })
+    body::ok(&UpdateResponse { warnings })
+}
+
+/// Whether the image may start; the spec is pinned to what was judged.
+async fn judge(
+    call: &Call,
+    spec: &mut proto::ServiceSpec,
+    current: Option<&proto::ServiceSpec>,
+    auth: Option<&RegistryAuth>,
+) -> Result<Vec<String>, ApiError> {
+    let admission = &call.state.admission;
+    let asked = image_of(spec).to_owned();
+    admission.judge_service(spec, current, auth).await.map_err(|refused| {
+        let refusal = brig_engine::Refusal::from(refused);
+        call.state.engine.events().emit("image", "refuse", &asked, refusal.attributes);
+        ApiError::new(ErrorKind::Forbidden, refusal.message)
+    })
 }
 
 /// `DELETE /services/{id}`.
@@ -132,19 +160,22 @@ pub(super) async fn remove(call: Call) -> Answer {
 }
 
 /// Lets nodes pull with the client's registry credentials. They travel as they came.
-fn add_credentials(call: &Call, spec: &mut proto::ServiceSpec) -> Result<(), ApiError> {
+fn add_credentials(
+    call: &Call,
+    spec: &mut proto::ServiceSpec,
+) -> Result<Option<RegistryAuth>, ApiError> {
     let Some(header) = call.header(brig_api::auth::HEADER).filter(|text| !text.is_empty()) else {
-        return Ok(());
+        return Ok(None);
     };
-    let auth = brig_api::auth::RegistryAuth::from_header(header)?;
+    let auth = RegistryAuth::from_header(header)?;
     if auth.is_anonymous() {
-        return Ok(());
+        return Ok(None);
     }
     let runtime = spec.task.as_mut().and_then(|task| task.runtime.as_mut());
     if let Some(Runtime::Container(container)) = runtime {
         container.pull_options = Some(PullOptions { registry_auth: header.to_owned() });
     }
-    Ok(())
+    Ok(Some(auth))
 }
 
 #[cfg(test)]

@@ -73,7 +73,9 @@ impl Waiting {
             | Object::Network(_)
             | Object::Cluster(_)
             | Object::Access(_)
-            | Object::ScanDatabase(_) => {}
+            | Object::ScanDatabase(_)
+            | Object::Policy(_)
+            | Object::TrustMetadata(_) => {}
         }
     }
 }

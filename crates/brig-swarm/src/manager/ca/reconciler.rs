@@ -125,7 +125,9 @@ impl Concern {
             Object::Config(_)
             | Object::Network(_)
             | Object::Access(_)
-            | Object::ScanDatabase(_) => false,
+            | Object::ScanDatabase(_)
+            | Object::Policy(_)
+            | Object::TrustMetadata(_) => false,
         }
     }
 }

@@ -10,6 +10,7 @@ mod configs;
 mod logs;
 mod networks;
 mod nodes;
+mod policies;
 mod scan;
 mod secrets;
 mod services;

@@ -149,7 +149,9 @@ impl AssignmentSet {
                 | Object::Network(_)
                 | Object::Cluster(_)
                 | Object::Access(_)
-                | Object::ScanDatabase(_),
+                | Object::ScanDatabase(_)
+                | Object::Policy(_)
+                | Object::TrustMetadata(_),
             ) => {}
         }
     }

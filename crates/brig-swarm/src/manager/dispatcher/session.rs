@@ -131,7 +131,9 @@ impl Inner {
                             | Object::Config(_)
                             | Object::Network(_)
                             | Object::Access(_)
-                            | Object::ScanDatabase(_) => false,
+                            | Object::ScanDatabase(_)
+                            | Object::Policy(_)
+                            | Object::TrustMetadata(_) => false,
                         });
                         message = if relevant {
                             self::message(&self.store.view(), node, session)

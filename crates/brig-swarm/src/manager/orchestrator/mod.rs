@@ -89,7 +89,9 @@ impl Orchestrator {
                 | Object::Network(_)
                 | Object::Cluster(_)
                 | Object::Access(_)
-                | Object::ScanDatabase(_) => {}
+                | Object::ScanDatabase(_)
+                | Object::Policy(_)
+                | Object::TrustMetadata(_) => {}
             }
         }
         dirty

@@ -71,7 +71,12 @@ fn note(change: &Change, pending: &mut BTreeSet<String>) -> bool {
         (_, Object::Service(_) | Object::Secret(_) | Object::Config(_))
         | (
             _,
-            Object::Network(_) | Object::Cluster(_) | Object::Access(_) | Object::ScanDatabase(_),
+            Object::Network(_)
+            | Object::Cluster(_)
+            | Object::Access(_)
+            | Object::ScanDatabase(_)
+            | Object::Policy(_)
+            | Object::TrustMetadata(_),
         ) => false,
     }
 }
