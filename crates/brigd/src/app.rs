@@ -26,6 +26,7 @@ use crate::cli::Flags;
 use crate::config::{Config, Host};
 use crate::host::HostFacts;
 use crate::instance::{Instance, Roots};
+use crate::inventory::Inventories;
 use crate::logging::LogControl;
 use crate::programs::Programs;
 use crate::scan::{self, Database};
@@ -68,6 +69,7 @@ pub async fn run(
     state.tasks.spawn(state.gate.audit().clone().keep_sealed(state.stop.clone()));
     swarm::expiring::follow(&state);
     state.tasks.spawn(scan::follow(Arc::clone(&state)));
+    state.tasks.spawn(state.inventories.clone().keep());
 
     let service = ApiService::new(Arc::clone(&state), Arc::new(routes::router()));
     let (local_places, remote_places) = (connection::pool(), connection::pool());
@@ -135,6 +137,9 @@ async fn build(
         ..parts::engine_config(&config, instance, &tools)?
     };
     let engine = Engine::start(engine_config, images).await.context("cannot start the engine")?;
+    let stop = CancellationToken::new();
+    let inventories = Inventories::open(&config.data_root, engine.images().clone(), stop.clone())
+        .context("cannot open the inventories of images")?;
     let host = HostFacts::read();
     let executor = executor::new(engine.clone(), host.clone(), &config);
     let swarm = Swarm::open(parts::swarm_config(&config, instance, executor))
@@ -167,13 +172,14 @@ async fn build(
         ssh,
         host,
         engine,
+        inventories,
         programs: Programs::new(vec![tools.runtime.clone(), tools.conmon.clone()]),
         builder,
         swarm,
         vulnerabilities,
         open: Arc::default(),
         tasks: TaskTracker::new(),
-        stop: CancellationToken::new(),
+        stop,
     }))
 }
 

@@ -24,6 +24,7 @@ pub mod engine_id;
 pub mod executor;
 pub mod host;
 pub mod instance;
+pub mod inventory;
 pub mod logging;
 pub mod notify;
 pub mod parts;

@@ -16,6 +16,10 @@ const BLOCKING_GRACE: Duration = Duration::from_secs(2);
 const OPEN_FILES: u64 = 65_536;
 
 fn main() -> ExitCode {
+    // Foreign bytes are read by this program in a process of its own, which does nothing else.
+    if brig_scan::sandbox::is_reader(std::env::args_os()) {
+        return brig_scan::sandbox::reader();
+    }
     match run(&Flags::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

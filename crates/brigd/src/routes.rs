@@ -108,6 +108,7 @@ pub fn router() -> Router {
         ENGINE,
         crate::swarm::routes(),
         crate::access::api::ROUTES,
+        crate::inventory::api::ROUTES,
         crate::access::enrol::api::ROUTES,
         crate::admission::api::ROUTES,
         crate::scan::api::ROUTES,

@@ -15,6 +15,7 @@ use crate::admission::Admission;
 use crate::build::Builder;
 use crate::config::Config;
 use crate::host::HostFacts;
+use crate::inventory::Inventories;
 use crate::programs::Programs;
 use crate::scan::Database;
 use crate::server::open::OpenRequests;
@@ -43,6 +44,8 @@ pub struct State {
     pub host: HostFacts,
     /// Containers, images, networks and volumes of this node.
     pub engine: Engine,
+    /// What is in the images of this node.
+    pub inventories: Inventories,
     /// The runtime and what keeps it running.
     pub programs: Programs,
     /// Builds images.

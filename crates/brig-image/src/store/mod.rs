@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) layers: Arc<Layers>,
     snapshots: Snapshots,
     state: RwLock<Arc<State>>,
+    /// Told of every new state.
+    pub(crate) changes: tokio::sync::watch::Sender<()>,
     /// Held by whoever makes the next state.
     writer: Mutex<()>,
     /// One pull of a reference at a time; others wait and find it done.
@@ -177,6 +179,7 @@ impl ImageStore {
                 layers,
                 snapshots,
                 state: RwLock::new(Arc::new(state)),
+                changes: tokio::sync::watch::Sender::new(()),
                 writer: Mutex::new(()),
                 pulls: Mutex::default(),
             }),
@@ -326,6 +329,7 @@ impl Shared {
         if next != *before {
             next.index().write(&self.index_path)?;
             *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+            self.changes.send_replace(());
         }
         Ok(result)
     }

@@ -141,8 +141,8 @@ pub(super) fn read_image(store: &dyn Store, options: &Options) -> Result<Invento
     } else {
         return Err(ScanError::Unknown("it has neither manifest.json nor index.json"));
     };
-    let config: Config = json(&image.config, "configuration")?;
-    let diff_ids = config.rootfs.diff_ids;
+    let mut config: Config = json(&image.config, "configuration")?;
+    let diff_ids = std::mem::take(&mut config.rootfs.diff_ids);
     if diff_ids.len() != image.layers.len() {
         return Err(ScanError::Image(format!(
             "its configuration has {} layers, its manifest {}",
@@ -160,37 +160,75 @@ pub(super) fn read_image(store: &dyn Store, options: &Options) -> Result<Invento
         .map(|(name, diff_id)| Wanted { name, diff_id })
         .collect();
     let found = store.layers(&wanted, options)?;
-    let history = config.history.unwrap_or_default();
-    let mut steps = history.iter().filter(|step| !step.empty_layer);
-    let layers: Vec<(Layer, &LayerInventory)> = wanted
-        .iter()
-        .zip(&found)
-        .map(|(wanted, found)| {
-            let step = steps.next();
-            let layer = Layer {
-                diff_id: wanted.diff_id.clone(),
-                created_by: step.and_then(|step| step.created_by.clone()),
-                created: step.and_then(|step| step.created.clone()),
-                size: found.size,
-            };
-            (layer, found)
-        })
-        .collect();
-    let platform =
-        Platform { os: config.os, architecture: config.architecture, variant: config.variant };
     let facts = ImageFacts {
         id: Some(image.config_digest),
         manifest: image.manifest,
         names: image.names,
-        platform: Some(platform.name()).filter(|name| name.len() > 1),
-        labels: config.config.and_then(|config| config.labels).unwrap_or_default(),
-        history: history.iter().map(|step| step.created_by.clone().unwrap_or_default()).collect(),
+        ..ImageFacts::default()
     };
-    let inventory = merge(&layers, facts);
+    let diff_ids = wanted.iter().map(|wanted| wanted.diff_id.clone());
+    let layers: Vec<(Digest, &LayerInventory)> = diff_ids.zip(&found).collect();
+    let inventory = assemble(config, facts, &layers);
     if inventory.packages.len() > options.limits.packages {
         return Err(ScanError::Limit { what: "packages", limit: options.limits.packages as u64 });
     }
     Ok(inventory)
+}
+
+/// The inventory of an image whose layers were read one by one.
+///
+/// `config` is its configuration, as it is stored; `facts` what is known of the image beside it: its
+/// id, manifest and names.
+///
+/// # Errors
+/// [`ScanError::Image`] when the configuration cannot be read or has other layers than these.
+pub fn of_layers(
+    config: &[u8],
+    facts: ImageFacts,
+    layers: &[&LayerInventory],
+) -> Result<Inventory, ScanError> {
+    let mut config: Config = json(config, "configuration")?;
+    let diff_ids = std::mem::take(&mut config.rootfs.diff_ids);
+    if diff_ids.len() != layers.len() {
+        return Err(ScanError::Image(format!(
+            "its configuration has {} layers, {} were read",
+            diff_ids.len(),
+            layers.len()
+        )));
+    }
+    let layers: Vec<(Digest, &LayerInventory)> =
+        diff_ids.into_iter().zip(layers.iter().copied()).collect();
+    Ok(assemble(config, facts, &layers))
+}
+
+/// Puts the layers together and says of the image what its configuration says.
+fn assemble(
+    config: Config,
+    mut facts: ImageFacts,
+    layers: &[(Digest, &LayerInventory)],
+) -> Inventory {
+    let history = config.history.unwrap_or_default();
+    let mut steps = history.iter().filter(|step| !step.empty_layer);
+    let layers: Vec<(Layer, &LayerInventory)> = layers
+        .iter()
+        .map(|(diff_id, found)| {
+            let step = steps.next();
+            let layer = Layer {
+                diff_id: diff_id.clone(),
+                created_by: step.and_then(|step| step.created_by.clone()),
+                created: step.and_then(|step| step.created.clone()),
+                size: found.size,
+            };
+            (layer, *found)
+        })
+        .collect();
+    let platform =
+        Platform { os: config.os, architecture: config.architecture, variant: config.variant };
+    facts.platform = Some(platform.name()).filter(|name| name.len() > 1);
+    facts.labels = config.config.and_then(|config| config.labels).unwrap_or_default();
+    facts.history =
+        history.iter().map(|step| step.created_by.clone().unwrap_or_default()).collect();
+    merge(&layers, facts)
 }
 
 fn docker_image(store: &dyn Store, manifest: &[u8], options: &Options) -> Result<Image, ScanError> {

@@ -22,6 +22,8 @@ const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
 /// Most notes of what could not be read.
 const MAX_UNREAD: usize = 10_000;
+/// Longest reason why a whole layer could not be read, in characters.
+const MAX_REASON: usize = 1024;
 
 /// Everything that the files of one layer say, and what the layer does to those below.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +82,14 @@ impl LayerInventory {
             covers: Vec::new(),
             unread: Vec::new(),
         }
+    }
+
+    /// Of a layer that could not be read, so that nobody takes it for one without packages.
+    #[must_use]
+    pub fn unreadable(reason: &str) -> Self {
+        let reason: String = reason.chars().take(MAX_REASON).collect();
+        let note = (".".to_owned(), Reader::Program, format!("its layer cannot be read: {reason}"));
+        Self { unread: vec![note], ..Self::empty() }
     }
 
     /// Whether what is stored is what this version would find.

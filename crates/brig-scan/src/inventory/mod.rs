@@ -15,6 +15,8 @@ mod decompress;
 mod image;
 mod tar;
 
+pub use image::of_layers;
+
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
@@ -167,9 +169,38 @@ pub enum ScanError {
     /// A bill of materials could not be read.
     #[error("the bill of materials cannot be read")]
     Sbom(#[source] sbom::SbomError),
+    /// The process that reads foreign bytes could not be had.
+    #[error("the process that reads the image could not be started or waited for")]
+    Start {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It took longer than it may.
+    #[error("reading the image took too long and was ended")]
+    TooSlow,
+    /// The process that reads foreign bytes was not what it must be, or was ended from outside.
+    #[error("{0}")]
+    Unable(String),
     /// The process that reads foreign bytes failed.
     #[error("{0}")]
     Sandbox(String),
+}
+
+impl ScanError {
+    /// Whether another try may end differently: what failed is this machine, not the input.
+    #[must_use]
+    pub const fn is_of_the_moment(&self) -> bool {
+        matches!(
+            self,
+            Self::Open { .. }
+                | Self::Read(_)
+                | Self::Thread(_)
+                | Self::Start { .. }
+                | Self::TooSlow
+                | Self::Unable(_)
+        )
+    }
 }
 
 /// Makes the inventory of a file or directory in this process. What is foreign goes through
