@@ -29,7 +29,7 @@ use crate::instance::{Instance, Roots};
 use crate::inventory::Inventories;
 use crate::logging::LogControl;
 use crate::programs::Programs;
-use crate::scan::{self, Database};
+use crate::scan::{self, Database, ScanGate};
 use crate::server::listener::{ListenError, Listener};
 use crate::server::service::ApiService;
 use crate::server::tls::{self, TlsListener};
@@ -69,6 +69,12 @@ pub async fn run(
     state.tasks.spawn(state.gate.audit().clone().keep_sealed(state.stop.clone()));
     swarm::expiring::follow(&state);
     state.tasks.spawn(scan::follow(Arc::clone(&state)));
+    let scan_gate = ScanGate::new(
+        Arc::clone(&state.vulnerabilities),
+        state.inventories.clone(),
+        state.engine.images().clone(),
+    );
+    state.tasks.spawn(scan::follow_running(Arc::clone(&state), scan_gate));
     state.tasks.spawn(state.inventories.clone().keep());
 
     let service = ApiService::new(Arc::clone(&state), Arc::new(routes::router()));
@@ -153,14 +159,17 @@ async fn build(
         AuditLog::open(&config.data_root.join("audit")).context("cannot open the audit log")?;
     let policies = Policies::open(config.data_root.join("policies"), swarm.clone())
         .context("cannot read the policies")?;
-    let (trust, scan) = (Box::new(gate::Open("trust")), Box::new(gate::Open("scan")));
+    let vulnerabilities = Database::open(config.data_root.join("scan"))
+        .context("cannot open the vulnerability database's folder")?;
+    let vulnerabilities = Arc::new(vulnerabilities);
+    let scan_gate =
+        ScanGate::new(Arc::clone(&vulnerabilities), inventories.clone(), engine.images().clone());
+    let (trust, scan) = (Box::new(gate::Open("trust")), Box::new(scan_gate));
     let admission = Admission::new(policies, trust, scan, engine.images().clone(), audit.clone());
     let admission = Arc::new(admission);
     hook.set(Arc::clone(&admission));
     let gate = Gate::open(config.access.clone(), audit, config.audit_failure)
         .context("cannot use the access rules")?;
-    let vulnerabilities = Database::open(config.data_root.join("scan"))
-        .context("cannot open the vulnerability database's folder")?;
     let ssh = Keys::open(authority.dir(), &config.exec_root).context("cannot read the SSH keys")?;
     Ok(Arc::new(State {
         config,

@@ -53,7 +53,7 @@ pub struct State {
     /// This node's part in a cluster.
     pub swarm: Swarm,
     /// The vulnerability database.
-    pub vulnerabilities: Database,
+    pub vulnerabilities: Arc<Database>,
     /// Requests under way.
     pub open: Arc<OpenRequests>,
     /// Everything that runs for a client; waited for at the end.

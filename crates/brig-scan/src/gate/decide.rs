@@ -3,7 +3,7 @@
 use brig_types::reference::Reference;
 
 use super::decision::{Excepted, Flaw, GateDecision, Outcome, Reason, Trigger, What};
-use super::exception::{Exception, Exceptions, Found};
+use super::exception::{Exception, Found};
 use super::policy::{Action, DoubtKind, Mode, Policy, Rule};
 use crate::matching::{Finding, Report, Status};
 use crate::package::{Inventory, Package};
@@ -46,12 +46,12 @@ pub enum Facts<'a> {
 #[must_use]
 pub fn decide(
     policy: &Policy,
-    exceptions: &Exceptions,
     facts: Facts<'_>,
     subject: &Subject<'_>,
     today: &str,
 ) -> GateDecision {
     let rule = policy.rule(subject.image);
+    let exceptions = &policy.exceptions;
     let mut decision = GateDecision {
         image: subject.name.to_owned(),
         outcome: Outcome::Admitted,

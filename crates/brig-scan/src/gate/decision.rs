@@ -196,17 +196,14 @@ impl GateDecision {
         self.reasons.iter().filter(|reason| reason.refuses)
     }
 
-    /// What a client is told whose image may not start; empty when it may.
+    /// Why an image may not start and what can be done, in lines; whoever tells it says before which
+    /// image it is about. Empty when nothing speaks against it enough, or when the rule is off.
     #[must_use]
     pub fn refusal(&self) -> String {
-        if self.outcome != Outcome::Refused {
+        if self.mode == Mode::Off || self.refusing().next().is_none() {
             return String::new();
         }
-        let mut text = format!("image {} is refused by the scan policy", self.image);
-        if let Some(rule) = &self.rule {
-            let _ = write!(text, " (rule {rule})");
-        }
-        text.push(':');
+        let mut text = String::new();
         let reasons: Vec<&Reason> = self.refusing().collect();
         for reason in reasons.iter().take(SPELT_OUT) {
             let _ = write!(text, "\n  {}", reason.line());
@@ -230,20 +227,15 @@ impl GateDecision {
         text
     }
 
-    /// What a client is told whose image may start although something speaks against it: a line for
-    /// each thing.
+    /// What speaks against an image without stopping it, a line for each thing.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        if self.outcome != Outcome::Warned {
-            return Vec::new();
-        }
-        let mut lines: Vec<String> = self
-            .reasons
-            .iter()
+        let warning = || self.reasons.iter().filter(|reason| !reason.refuses);
+        let mut lines: Vec<String> = warning()
             .take(SPELT_OUT)
             .map(|reason| format!("scan policy: {}: {}", self.image, reason.line()))
             .collect();
-        if let Some(more) = self.reasons.len().checked_sub(SPELT_OUT).filter(|more| *more > 0) {
+        if let Some(more) = warning().count().checked_sub(SPELT_OUT).filter(|more| *more > 0) {
             lines.push(format!("scan policy: {}: {more} more: brig scan {0}", self.image));
         }
         lines

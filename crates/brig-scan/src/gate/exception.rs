@@ -5,18 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::decide::Subject;
 use super::policy::DoubtKind;
-use super::{DocumentError, MAX_EXCEPTIONS, MAX_WORDS, read};
+use super::{DocumentError, MAX_EXCEPTIONS, MAX_WORDS};
 use crate::matching::{Finding, days_between, is_day};
 use crate::package::Package;
 
-/// Exceptions to the policy.
+/// Exceptions to the policy, in the order in which they were added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Exceptions {
-    /// In the order in which they were added.
-    #[serde(default)]
-    pub exceptions: Vec<Exception>,
-}
+#[serde(transparent)]
+pub struct Exceptions(pub Vec<Exception>);
 
 /// One exception.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,31 +80,25 @@ impl std::fmt::Display for Scope {
 }
 
 impl Exceptions {
-    /// Reads exceptions: JSON or TOML.
-    ///
-    /// # Errors
-    /// [`DocumentError`]: an exception without a reason, an owner, a scope or an end is none.
-    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        let document: Self = read(bytes)?;
-        if document.exceptions.len() > MAX_EXCEPTIONS {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// An exception without a reason, an owner, a scope or an end is none.
+    pub(super) fn check(&self) -> Result<(), DocumentError> {
+        if self.0.len() > MAX_EXCEPTIONS {
             let why = format!("more than {MAX_EXCEPTIONS}");
             return Err(DocumentError::Field { field: "exceptions".to_owned(), why });
         }
-        for (at, exception) in document.exceptions.iter().enumerate() {
+        for (at, exception) in self.0.iter().enumerate() {
             exception.check().map_err(|(field, why)| DocumentError::Field {
                 field: format!("exceptions[{at}].{field}"),
                 why,
             })?;
         }
-        Ok(document)
-    }
-
-    /// The exceptions in their one form, which is what is stored.
-    ///
-    /// # Errors
-    /// [`DocumentError::Write`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, DocumentError> {
-        serde_json::to_vec(self).map_err(DocumentError::Write)
+        Ok(())
     }
 
     /// The exception that covers a finding, and whether it still holds.
@@ -154,7 +144,7 @@ impl Exceptions {
         applies: impl Fn(&Exception) -> bool,
     ) -> Found<'a> {
         let mut over = None;
-        for exception in &self.exceptions {
+        for exception in &self.0 {
             if exception.scope.holds(subject) && applies(exception) {
                 if exception.holds(today) {
                     return Found::Holds(exception);

@@ -4,6 +4,7 @@ use brig_types::prefix::ImagePrefix;
 use brig_types::reference::Reference;
 use serde::{Deserialize, Serialize};
 
+use super::exception::Exceptions;
 use super::{DocumentError, MAX_RULES, read};
 use crate::matching::{Doubt, Options};
 use crate::severity::Severity;
@@ -16,6 +17,9 @@ pub struct Policy {
     /// rule matches is admitted.
     #[serde(default)]
     pub rules: Vec<Rule>,
+    /// What somebody answers for.
+    #[serde(default, skip_serializing_if = "Exceptions::is_empty")]
+    pub exceptions: Exceptions,
 }
 
 /// What may start of the images with a prefix.
@@ -233,6 +237,7 @@ impl Policy {
     /// [`DocumentError`], which names the field.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
         let policy: Self = read(bytes)?;
+        policy.exceptions.check()?;
         let field = |name: String, why: String| Err(DocumentError::Field { field: name, why });
         if policy.rules.len() > MAX_RULES {
             return field("rules".to_owned(), format!("more than {MAX_RULES}"));

@@ -62,7 +62,7 @@ fn policy(text: &str) -> Policy {
 }
 
 fn exceptions(text: &str) -> Exceptions {
-    Exceptions::parse(text.as_bytes()).unwrap()
+    policy(text).exceptions
 }
 
 /// Decides about `web:1` of the service `shop_web`.
@@ -80,7 +80,11 @@ fn decided(policy: &Policy, exceptions: &Exceptions) -> GateDecision {
         Some(report) => Facts::Judged { inventory: &inventory, report },
         None => Facts::Unjudged { doubt: DoubtKind::NoInventory, why: "nobody looked" },
     };
-    decide(policy, exceptions, facts, &subject, TODAY)
+    decide(&with(policy, exceptions), facts, &subject, TODAY)
+}
+
+fn with(policy: &Policy, exceptions: &Exceptions) -> Policy {
+    Policy { exceptions: exceptions.clone(), ..policy.clone() }
 }
 
 fn ids(decision: &GateDecision) -> Vec<&str> {
@@ -112,7 +116,7 @@ fn severity_fixability_catalogue_and_probability() {
 fn a_refusal_names_flaw_package_layer_fix_and_the_way_out() {
     let text = ruled("severity = \"high\"").refusal();
     for part in [
-        "image web:1 is refused by the scan policy (rule *):",
+        "\n  CVE-2026-1",
         "CVE-2026-1 (high): openssl 3.0.1 in layer 2 (RUN apt-get install openssl), fixed in 3.0.2: upgrade openssl to 3.0.2",
         "CVE-2026-2 (high): openssl 3.0.1 in layer 2 (RUN apt-get install openssl), no fix yet",
         "brig scan exception add CVE-2026-1 --image docker.io/library/web --owner WHO --reason WHY --expires YYYY-MM-DD",
@@ -125,8 +129,8 @@ fn a_refusal_names_flaw_package_layer_fix_and_the_way_out() {
 fn warn_mode_warns_and_off_is_silent() {
     let warned = ruled("severity = \"high\"\nmode = \"warn\"");
     assert_eq!(warned.outcome, Outcome::Warned);
-    assert_eq!(warned.refusal(), "");
-    assert!(warned.warnings()[0].contains("CVE-2026-1"), "{:?}", warned.warnings());
+    assert!(warned.refusal().contains("CVE-2026-1"), "{}", warned.refusal());
+    assert!(warned.warnings()[0].contains("CVE-2026-4"), "{:?}", warned.warnings());
     assert_eq!(ruled("severity = \"high\"\nmode = \"off\"").outcome, Outcome::Admitted);
 }
 
@@ -153,7 +157,7 @@ fn doubts_do_what_the_policy_says() {
     let facts = Facts::Unjudged { doubt: DoubtKind::NoInventory, why: "nobody has looked into it" };
     let outcome = |rule: &str, exceptions: &Exceptions| {
         let policy = policy(&format!("[[rules]]\nprefix = \"*\"\n{rule}"));
-        decide(&policy, exceptions, facts, &subject, TODAY)
+        decide(&with(&policy, exceptions), facts, &subject, TODAY)
     };
     let none = Exceptions::default();
     let refused = outcome("", &none);
@@ -183,7 +187,7 @@ fn old_data_is_a_doubt_by_the_rules_age() {
     let inventory = inventory();
     let subject = Subject { image: Some(&image), name: "web:1", service: None, stack: None };
     let facts = Facts::Judged { inventory: &inventory, report: &report };
-    let decision = decide(&policy, &Exceptions::default(), facts, &subject, later);
+    let decision = decide(&policy, facts, &subject, later);
     assert_eq!(ids(&decision), ["stale"]);
     assert!(decision.refusal().contains("brig scan db update"), "{}", decision.refusal());
 }
@@ -256,7 +260,7 @@ fn documents_with_mistakes_name_the_field() {
         (entry("CVE-1", everywhere, "r", "o", "2026-02-30"), "exceptions[0].expires"),
         (r#"{"exceptions":[{"id":"CVE-1"}]}"#.to_owned(), "scope"),
     ] {
-        let error = Exceptions::parse(text.as_bytes()).unwrap_err().to_string();
+        let error = Policy::parse(text.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(part), "{text}: {error}");
     }
     let large = vec![b' '; MAX_DOCUMENT + 1];
@@ -294,7 +298,7 @@ proptest! {
     /// What is written is read again as the same.
     #[test]
     fn a_policy_survives_being_written(rules in proptest::collection::vec(rules(), 0..2)) {
-        let policy = Policy { rules: rules.into_iter().take(1).collect() };
+        let policy = Policy { rules: rules.into_iter().take(1).collect(), ..Policy::default() };
         let bytes = policy.to_bytes().unwrap();
         let again = Policy::parse(&bytes).unwrap();
         prop_assert_eq!(&again, &policy);
@@ -305,13 +309,13 @@ proptest! {
     #[test]
     fn an_outcome_follows_from_its_reasons(rule in rules()) {
         let mode = rule.mode;
-        let decision = decided(&Policy { rules: vec![rule] }, &Exceptions::default());
+        let decision = decided(&Policy { rules: vec![rule], ..Policy::default() }, &Exceptions::default());
         let refuses = decision.refusing().next().is_some();
         prop_assert_eq!(decision.outcome == Outcome::Refused, mode == Mode::Enforce && refuses);
         prop_assert_eq!(decision.outcome == Outcome::Admitted, decision.reasons.is_empty());
-        prop_assert_eq!(decision.refusal().is_empty(), decision.outcome != Outcome::Refused);
+        prop_assert_eq!(decision.refusal().is_empty(), !refuses);
         for id in decision.refusing().take(10).map(Reason::id) {
-            prop_assert!(mode != Mode::Enforce || decision.refusal().contains(id));
+            prop_assert!(decision.refusal().contains(id));
         }
     }
 
@@ -322,7 +326,7 @@ proptest! {
         let strict = Rule { fixable_only: fixable, known_exploited: true, severity: Some(Severity::Unknown), ..rule.clone() };
         let none = Exceptions::default();
         let outcome = |rule: &Rule, exceptions: &Exceptions| {
-            decided(&Policy { rules: vec![rule.clone()] }, exceptions)
+            decided(&Policy { rules: vec![rule.clone()], ..Policy::default() }, exceptions)
         };
         prop_assert!(outcome(&strict, &none).outcome >= outcome(&lax, &none).outcome);
         let excepted = exceptions(&format!(
@@ -340,6 +344,6 @@ proptest! {
     /// Whatever bytes come in: an answer, and no panic.
     #[test]
     fn any_bytes_are_a_document_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = (Policy::parse(&bytes).is_ok(), Exceptions::parse(&bytes).is_ok());
+        let _ = Policy::parse(&bytes).is_ok();
     }
 }

@@ -4,6 +4,10 @@
 pub mod api;
 mod database;
 mod follow;
+mod gate;
+mod vulnerable;
 
 pub use database::{Database, DatabaseError, Loaded};
 pub use follow::follow;
+pub use gate::ScanGate;
+pub use vulnerable::follow as follow_running;
