@@ -203,8 +203,11 @@ impl GateDecision {
         if self.mode == Mode::Off || self.refusing().next().is_none() {
             return String::new();
         }
-        let mut text = String::new();
         let reasons: Vec<&Reason> = self.refusing().collect();
+        let mut text = match reasons.len() {
+            1 => "1 finding".to_owned(),
+            several => format!("{several} findings"),
+        };
         for reason in reasons.iter().take(SPELT_OUT) {
             let _ = write!(text, "\n  {}", reason.line());
         }
