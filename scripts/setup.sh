@@ -51,6 +51,22 @@ if [ "${1:-run}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
   cargo install --quiet --locked cargo-nextest
 fi
 
+# cosign is among Debian's packages from 13 on; its one program runs on 12 too.
+if [ "${1:-run}" = test ] && ! command -v cosign >/dev/null; then
+  echo "fetching cosign to /usr/local/bin"
+  folder=$(mktemp -d)
+  mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
+  site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site trixie main" >"$folder/sources.list"
+  options=(-qq -o "Dir::Etc::sourcelist=$folder/sources.list" -o "Dir::Etc::sourceparts=-"
+    -o "Dir::State::lists=$folder/lists" -o "Dir::Cache=$folder/cache"
+    -o "APT::Sandbox::User=root" -o "Acquire::Languages=none")
+  apt-get "${options[@]}" update
+  (cd "$folder" && apt-get "${options[@]}" download cosign && dpkg -x cosign_*.deb .)
+  install -m 0755 "$folder/usr/bin/cosign" /usr/local/bin/cosign
+  rm -r "$folder"
+fi
+
 # Other scanners, at the versions that docs/inventory.md compares with. Their programs come inside of
 # packages; nothing of them is run while installing.
 if [ "${1:-run}" = bench ]; then

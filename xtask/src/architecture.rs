@@ -70,6 +70,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("hickory-proto", &["brig-network"]),
     ("libc", &["brig-sys"]),
     ("cedar-policy", &["brig-access"]),
+    ("crypto_secretbox", &["brig-pki"]),
     ("pkcs8", &["brig-pki"]),
     ("rcgen", &["brig-pki"]),
     // The trust server stands alone, without the cluster's store and its protocols.
@@ -77,6 +78,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("reqwest", &["brig-image"]),
     ("rtnetlink", &["brig-network"]),
     ("rustls", &["brig-pki"]),
+    ("scrypt", &["brig-pki"]),
     ("tonic", &["brig-proto", "brig-store", "brig-swarm"]),
     ("x509-parser", &["brig-pki"]),
 ];

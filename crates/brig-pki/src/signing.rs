@@ -22,9 +22,12 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use crate::{PkiError, x509};
 
 mod envelope;
+mod passbox;
 mod publisher;
+mod sigstore;
 
 pub use envelope::{decrypt_pkcs8, encrypt_pkcs8};
+pub use passbox::{PassBox, ScryptCost};
 pub use publisher::{PublisherCertificate, certificate_chains_to, certificate_key};
 
 /// Shortest RSA key that counts.

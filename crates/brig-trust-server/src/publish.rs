@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use brig_pki::hash::sha256;
 use brig_trust::metadata::{Expires, MAX_TIMESTAMP};
+use brig_trust::remote::ServerRole;
 use brig_trust::root::{Pinning, accept_root};
 use brig_trust::signed::Demands;
 use brig_trust::{
@@ -21,7 +22,6 @@ use time::{Duration, OffsetDateTime};
 use crate::fault::{Fault, Invalid};
 use crate::multipart::Part;
 use crate::repository::Repository;
-use crate::route::ServerRole;
 use crate::storage::{Publication, StoredFile};
 use crate::vault::ServerKey;
 

@@ -10,6 +10,7 @@ use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use brig_trust::remote::ServerRole;
 use brig_trust::root::{Pinning, accept_root};
 use brig_trust::{
     Document as _, Gun, Key, KeyId, Role, Root, Signed, Snapshot, Targets, Timestamp,
@@ -21,7 +22,6 @@ use time::{Duration, OffsetDateTime};
 use crate::fault::{Fault, Invalid};
 use crate::publish::{self, Keys, SNAPSHOT_AHEAD, TIMESTAMP_AHEAD, Upload};
 use crate::repository::Repository;
-use crate::route::ServerRole;
 use crate::storage::{Publication, Storage, StorageError, StoredFile};
 use crate::vault::{ServerKey, Vault};
 

@@ -1,6 +1,7 @@
 //! The table of what the server answers.
 
 use brig_pki::hash::SHA256_LEN;
+use brig_trust::remote::ServerRole;
 use brig_trust::{Gun, Role};
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -9,26 +10,6 @@ use percent_encoding::percent_decode_str;
 const MAX_PATH: usize = 4096;
 const TUF: &str = "/_trust/tuf/";
 const FEED: &str = "/_trust/changefeed";
-
-/// The keys that the server holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ServerRole {
-    /// Binds the versions of all files together.
-    Snapshot,
-    /// Says which snapshot is the newest.
-    Timestamp,
-}
-
-impl ServerRole {
-    /// The role.
-    #[must_use]
-    pub const fn role(self) -> Role {
-        match self {
-            Self::Snapshot => Role::Snapshot,
-            Self::Timestamp => Role::Timestamp,
-        }
-    }
-}
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,11 +12,10 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use brig_pki::hash::SHA256_LEN;
+use brig_trust::remote::ServerRole;
 use brig_trust::{Gun, KeyId, Role};
 use bytes::Bytes;
 use time::OffsetDateTime;
-
-use crate::route::ServerRole;
 
 pub use embedded::EmbeddedStorage;
 

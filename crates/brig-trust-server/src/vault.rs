@@ -12,11 +12,11 @@ use brig_pki::PkiError;
 use brig_pki::hash::hex;
 use brig_pki::seal::{KeyEncryptionKey, KeyRing, Place};
 use brig_pki::signing::{Curve, SigningKey};
+use brig_trust::remote::ServerRole;
 use brig_trust::{Gun, Key, KeyId};
 use brig_types::secret::SecretBytes;
 use time::OffsetDateTime;
 
-use crate::route::ServerRole;
 use crate::storage::StoredKey;
 
 const RING: &str = "seal.ring";
@@ -153,7 +153,7 @@ impl Vault {
 
 /// No name has a blank in it.
 fn place(gun: &Gun, role: ServerRole, id: &KeyId) -> String {
-    format!("{gun} {} {id}", role.role())
+    format!("{gun} {role} {id}")
 }
 
 fn seal(path: &Path) -> impl Fn(PkiError) -> VaultError + '_ {

@@ -5,12 +5,15 @@
 //! signed it, not because a server said it: nothing here trusts the network, the server, or the
 //! order in which its answers come.
 //!
-//! It knows no images and no containers. Cryptography comes from `brig-pki`.
+//! Beside it, cosign's signatures by key pair, and as much of a registry as they take.
+//!
+//! It knows no layers and no containers. Cryptography comes from `brig-pki`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod cache;
 pub mod canonical;
+pub mod cosign;
 pub mod edit;
 pub mod error;
 pub mod key;
@@ -18,6 +21,7 @@ pub mod keystore;
 pub mod metadata;
 pub mod name;
 pub mod publish;
+pub mod registry;
 pub mod remote;
 pub mod repository;
 pub mod root;

@@ -5,6 +5,7 @@
 mod cli;
 mod client;
 mod commands;
+mod compose;
 mod config_file;
 mod context;
 mod contexts;

@@ -1,10 +1,10 @@
 //! Reading answers within bounds, and what error answers mean.
 
+use brig_types::challenge::Challenge;
 use brig_types::reference::Reference;
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
-use super::challenge;
 use crate::error::RegistryError;
 use crate::limits::MAX_ERROR_BODY;
 
@@ -87,8 +87,8 @@ pub(super) async fn error(
         .get_all("www-authenticate")
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .flat_map(challenge::parse)
-        .any(|c| c.parameters.get("error").is_some_and(|e| e == "insufficient_scope"));
+        .flat_map(Challenge::parse_all)
+        .any(|c| c.parameter("error") == "insufficient_scope");
     let (code, text) = detail(response).await;
     let or =
         |text: String, fallback: &str| if text.is_empty() { fallback.to_owned() } else { text };

@@ -7,7 +7,6 @@
 pub mod endpoint;
 
 mod answer;
-mod challenge;
 mod search;
 mod session;
 mod token;

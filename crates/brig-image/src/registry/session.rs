@@ -1,6 +1,7 @@
 //! Talking to one registry about one repository: authentication, redirects, manifests, small blobs.
 
 use brig_pki::hash::sha256;
+use brig_types::challenge::Challenge;
 use brig_types::digest::Digest;
 use brig_types::reference::Reference;
 use brig_types::secret::SecretString;
@@ -9,7 +10,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::Mutex;
 
 use super::endpoint::{Endpoint, same_origin};
-use super::{Credentials, RegistryClient, Use, answer, challenge, token};
+use super::{Credentials, RegistryClient, Use, answer, token};
 use crate::error::RegistryError;
 use crate::limits::MAX_MANIFEST;
 use crate::manifest::{Descriptor, INDEX_TYPES, MANIFEST_TYPES};
@@ -266,7 +267,7 @@ impl<'a> Session<'a> {
             .get_all("www-authenticate")
             .iter()
             .filter_map(|value| value.to_str().ok())
-            .flat_map(challenge::parse)
+            .flat_map(Challenge::parse_all)
             .collect();
         let fresh = {
             let mut authorization = self.authorization.lock().await;
@@ -286,7 +287,7 @@ impl<'a> Session<'a> {
 
     async fn authorize(
         &self,
-        challenges: &[challenge::Challenge],
+        challenges: &[Challenge],
         method: &Method,
         url: &Url,
     ) -> Result<Option<SecretString>, RegistryError> {

@@ -1,10 +1,10 @@
 //! Getting a bearer token (distribution's token and OAuth2 specifications).
 
+use brig_types::challenge::Challenge;
 use brig_types::secret::SecretString;
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::challenge::Challenge;
 use super::endpoint::Reach;
 use super::{Credentials, RegistryClient, Use, answer};
 use crate::error::RegistryError;
@@ -28,7 +28,7 @@ pub(super) async fn fetch(
     scope: &str,
     credentials: Option<&Credentials>,
 ) -> Result<SecretString, RegistryError> {
-    let realm = challenge.parameters.get("realm").map_or("", String::as_str);
+    let realm = challenge.parameter("realm");
     let mut url = Url::parse(realm).map_err(|_| RegistryError::Realm(printable(realm)))?;
     // SECURITY: the registry names the server that gets the password. Its name may be any (Docker
     // Hub's is another one), but only over TLS, or where TLS is waived for the server itself and
@@ -40,7 +40,7 @@ pub(super) async fn fetch(
     .filter(|_| url.username().is_empty() && url.password().is_none())
     .ok_or_else(|| RegistryError::Realm(printable(realm)))?;
     let http = client.client(&url, reach, Use::Ask).await?;
-    let service = challenge.parameters.get("service").map_or("", String::as_str);
+    let service = challenge.parameter("service");
 
     let refresh =
         credentials.and_then(|c| c.identity_token.as_ref()).filter(|token| !token.is_empty());

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use brig_pki::hash::SHA256_LEN;
+use brig_trust::remote::ServerRole;
 use brig_trust::{Gun, KeyId, Role};
 use bytes::Bytes;
 use redb::backends::FileBackend;
@@ -31,7 +32,6 @@ use super::group::Writer;
 use super::{
     Category, Change, Publication, Storage, StorageError, StoredFile, StoredKey, Stretch, records,
 };
-use crate::route::ServerRole;
 
 const FILES: TableDefinition<'_, (&str, &str, u64), &[u8]> = TableDefinition::new("files");
 const DIGESTS: TableDefinition<'_, (&str, [u8; SHA256_LEN]), (&str, u64)> =
@@ -335,7 +335,7 @@ fn publish(tx: &WriteTransaction, publication: &Publication) -> Result<Answer, r
 
 fn name_keys(tx: &WriteTransaction, gun: &str, named: &[KeyId]) -> Result<(), redb::Error> {
     let (mut keys, mut unnamed) = (tx.open_table(KEYS)?, tx.open_table(UNNAMED)?);
-    for role in [ServerRole::Snapshot.role(), ServerRole::Timestamp.role()] {
+    for role in [ServerRole::Snapshot, ServerRole::Timestamp] {
         for id in named {
             let place = (gun, role.as_str(), id.as_str());
             let Some(value) = keys.get(place)?.map(|value| value.value().to_vec()) else {

@@ -1,4 +1,4 @@
-//! One TLS connection that is kept for the next request.
+//! One connection that is kept for the next request: TLS, or plain where that was asked for.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -21,6 +22,7 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the request to the end of its answer.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 const HTTPS_PORT: u16 = 443;
+const HTTP_PORT: u16 = 80;
 
 /// Where a trust server is: `https://host[:port][/path]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +45,20 @@ impl ServerAddress {
     }
 
     /// As [`ServerAddress::parse`], with the query.
-    pub(super) fn parse_uri(text: &str) -> Result<(Self, String), RemoteError> {
+    pub(crate) fn parse_uri(text: &str) -> Result<(Self, String), RemoteError> {
+        Self::of(text, "https", HTTPS_PORT)
+    }
+
+    /// Reads an `http` URL, for a server on this machine or one that the user listed.
+    pub(crate) fn parse_plain(text: &str) -> Result<Self, RemoteError> {
+        Self::of(text, "http", HTTP_PORT).map(|(address, _)| address)
+    }
+
+    fn of(text: &str, scheme: &str, port: u16) -> Result<(Self, String), RemoteError> {
         let invalid = || RemoteError::Address(text.to_owned());
         let uri: Uri = text.parse().map_err(|_| invalid())?;
         let authority = uri.authority().ok_or_else(invalid)?;
-        if uri.scheme_str() != Some("https") || authority.as_str().contains('@') {
+        if uri.scheme_str() != Some(scheme) || authority.as_str().contains('@') {
             return Err(invalid());
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -56,7 +67,7 @@ impl ServerAddress {
         }
         let address = Self {
             host: host.to_owned(),
-            port: authority.port_u16().unwrap_or(HTTPS_PORT),
+            port: authority.port_u16().unwrap_or(port),
             authority: authority.as_str().to_owned(),
             path: uri.path().trim_end_matches('/').to_owned(),
         };
@@ -82,35 +93,46 @@ impl ServerAddress {
     }
 }
 
+/// What a connection goes over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// An answer, read to its end.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 /// A server, and a connection to it if one is open.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     address: ServerAddress,
-    tls: WebConnector,
+    /// `None`: plain HTTP.
+    tls: Option<WebConnector>,
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
     /// What drives connections; ends with this.
     drivers: Mutex<JoinSet<()>>,
 }
 
 impl Connection {
-    pub(super) fn new(address: ServerAddress, tls: WebConnector) -> Self {
-        Self { address, tls, idle: Mutex::default(), drivers: Mutex::default() }
+    pub(crate) fn new(address: ServerAddress, tls: WebConnector) -> Self {
+        Self { address, tls: Some(tls), idle: Mutex::default(), drivers: Mutex::default() }
     }
 
-    pub(super) const fn address(&self) -> &ServerAddress {
+    /// Without TLS.
+    pub(crate) fn plain(address: ServerAddress) -> Self {
+        Self { address, tls: None, idle: Mutex::default(), drivers: Mutex::default() }
+    }
+
+    pub(crate) const fn address(&self) -> &ServerAddress {
         &self.address
     }
 
     /// Sends a request and reads its answer, of at most `limit` bytes.
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         &self,
         request: Request<Bytes>,
         limit: usize,
@@ -172,10 +194,16 @@ impl Connection {
             .unwrap_or_else(|_| Err(timed_out()))
             .map_err(self.failed("connect to"))?;
         stream.set_nodelay(true).map_err(self.failed("connect to"))?;
-        let stream = timeout(TLS_TIMEOUT, self.tls.connect(&self.address.host, stream))
-            .await
-            .unwrap_or_else(|_| Err(timed_out()))
-            .map_err(self.failed("establish TLS with"))?;
+        let stream: Box<dyn Stream> = match &self.tls {
+            Some(tls) => {
+                let stream = timeout(TLS_TIMEOUT, tls.connect(&self.address.host, stream))
+                    .await
+                    .unwrap_or_else(|_| Err(timed_out()))
+                    .map_err(self.failed("establish TLS with"))?;
+                Box::new(stream)
+            }
+            None => Box::new(stream),
+        };
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(e))?;
         self.drivers.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {

@@ -6,6 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use brig_pki::web::WebConnector;
+use brig_types::challenge::Challenge;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -13,7 +14,7 @@ use serde::Deserialize;
 
 use super::connection::{Answer, Connection, ServerAddress};
 use super::login::{self, Action, Credentials};
-use super::{Remote, RemoteError, RemoteFile, ServerRole, challenge, upload};
+use super::{Remote, RemoteError, RemoteFile, ServerRole, upload};
 use crate::key::Key;
 use crate::name::{Gun, Role};
 
@@ -110,7 +111,7 @@ impl HttpRemote {
             .get_all(WWW_AUTHENTICATE)
             .iter()
             .filter_map(|value| value.to_str().ok())
-            .flat_map(challenge::parse)
+            .flat_map(Challenge::parse_all)
             .collect();
         let header =
             login::answer(&challenges, &self.credentials, &self.tls, Some(gun), action).await?;

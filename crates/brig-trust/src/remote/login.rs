@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use brig_pki::web::WebConnector;
+use brig_types::challenge::Challenge;
 use brig_types::secret::SecretString;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -10,7 +11,6 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
 
 use super::RemoteError;
-use super::challenge::Challenge;
 use super::connection::{Connection, ServerAddress};
 use crate::name::Gun;
 
@@ -67,7 +67,7 @@ struct Token {
 }
 
 /// The header that answers a challenge.
-pub(super) async fn answer(
+pub(crate) async fn answer(
     challenges: &[Challenge],
     credentials: &Credentials,
     tls: &WebConnector,

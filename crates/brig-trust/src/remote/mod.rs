@@ -7,10 +7,9 @@ use brig_types::error::{Categorized, ErrorKind};
 use crate::key::Key;
 use crate::name::{Gun, Role};
 
-mod challenge;
-mod connection;
+pub(crate) mod connection;
 mod http;
-mod login;
+pub(crate) mod login;
 mod upload;
 
 pub use connection::ServerAddress;
@@ -49,7 +48,7 @@ impl RemoteFile {
 }
 
 /// Roles whose keys a server may keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ServerRole {
     /// `snapshot`.
     Snapshot,
@@ -64,6 +63,15 @@ impl ServerRole {
         match self {
             Self::Snapshot => Role::Snapshot,
             Self::Timestamp => Role::Timestamp,
+        }
+    }
+
+    /// The role's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Timestamp => "timestamp",
         }
     }
 }
@@ -199,6 +207,6 @@ impl Categorized for RemoteError {
 
 impl fmt::Display for ServerRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.role().fmt(f)
+        f.write_str(self.as_str())
     }
 }

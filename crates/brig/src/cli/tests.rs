@@ -74,7 +74,7 @@ fn mistakes_are_dockers() {
     );
     assert!(fails("bogus").0.starts_with("brig: unknown command: brig bogus"));
     assert!(fails("swarm bogus").0.starts_with("brig: unknown command: brig swarm bogus"));
-    assert!(fails("stack ls").0.contains("not available in this version"));
+    assert!(fails("manifest ls").0.contains("not available in this version"));
 }
 
 #[test]

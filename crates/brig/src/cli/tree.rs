@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::Leaf;
 use crate::commands::{
     access, audit, cluster, config, container, context, image, network, node, prune, scan, secret,
-    service, swarm, system, trust, volume,
+    service, stack, swarm, system, trust, volume,
 };
 
 /// A word of the command line.
@@ -38,7 +38,7 @@ impl Group {
 }
 
 /// Groups, in the order of the help.
-pub(crate) const GROUPS: [&Group; 17] = [
+pub(crate) const GROUPS: [&Group; 18] = [
     &Group::new("builder", "Manage builds", prune::BUILDER_COMMANDS),
     &Group::new("container", "Manage containers", container::COMMANDS),
     &Group::new("context", "Manage contexts", context::COMMANDS),
@@ -50,6 +50,11 @@ pub(crate) const GROUPS: [&Group; 17] = [
         about: "Manage trust on images",
         leaves: trust::COMMANDS,
         groups: &[
+            &Group::new(
+                "cosign",
+                "Manage key pairs for cosign's signatures",
+                trust::COSIGN_COMMANDS,
+            ),
             &Group::new("key", "Manage keys for signing images", trust::KEY_COMMANDS),
             &Group::new("signer", "Manage entities who can sign images", trust::SIGNER_COMMANDS),
         ],
@@ -63,6 +68,7 @@ pub(crate) const GROUPS: [&Group; 17] = [
     &Group::new("node", "Manage Swarm nodes", node::COMMANDS),
     &Group::new("secret", "Manage Swarm secrets", secret::COMMANDS),
     &Group::new("service", "Manage Swarm services", service::COMMANDS),
+    &Group::new("stack", "Manage Swarm stacks", stack::COMMANDS),
     &Group::new("swarm", "Manage Swarm", swarm::COMMANDS),
 ];
 

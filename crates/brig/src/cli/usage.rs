@@ -6,7 +6,7 @@ use super::{Leaf, Request, help};
 use crate::error::{Error, Result, STATUS_FAILED_TO_RUN};
 
 /// Docker's commands that this version does not have yet.
-const LATER: [&str; 6] = ["buildx", "checkpoint", "compose", "manifest", "plugin", "stack"];
+const LATER: [&str; 5] = ["buildx", "checkpoint", "compose", "manifest", "plugin"];
 
 /// A word that is no command.
 pub(super) fn unknown_command(path: &str, word: &str) -> Error {

@@ -13,6 +13,7 @@ pub(crate) mod prune;
 pub(crate) mod scan;
 pub(crate) mod secret;
 pub(crate) mod service;
+pub(crate) mod stack;
 pub(crate) mod swarm;
 pub(crate) mod system;
 pub(crate) mod trust;

@@ -123,7 +123,7 @@ fn check(mount: &mut Mount) -> Result<(), BadValue> {
 }
 
 /// A path of the CLI's side as the daemon can use it.
-fn absolute(path: &str) -> Result<String, BadValue> {
+pub(crate) fn absolute(path: &str) -> Result<String, BadValue> {
     let path = std::path::absolute(path).map_err(|e| BadValue(format!("{path}: {e}")))?;
     let clean = clean(&path);
     clean.to_str().map(str::to_owned).ok_or_else(|| BadValue("path is not valid UTF-8".to_owned()))

@@ -247,6 +247,37 @@ fn a_tag_that_was_moved_is_pulled_as_it_was_signed(stage: &Stage) {
     }
 }
 
+fn a_stack_is_deployed_as_it_was_signed(stage: &Stage) {
+    stage.daemon.init_swarm();
+    let person = stage.person("nigel");
+    let name = stage.name("team/app");
+    for (tag, trust) in [("1", true), ("2", false)] {
+        let tagged = format!("{name}:{tag}");
+        person.tag(&tagged);
+        person.with(&person.clients().0, trust, &["push", &tagged]).ok();
+    }
+    let file = |services: &str| {
+        std::fs::write(person.config.join("stack.yml"), format!("services:\n{services}")).unwrap();
+    };
+    let service =
+        |tag: &str| format!("  web{tag}: {{image: '{name}:{tag}', deploy: {{replicas: 0}}}}\n");
+    let deploy = ["stack", "deploy", "-c", "stack.yml", "st"];
+    file(&[service("1"), service("2")].concat());
+    let refused = person.trusting(&deploy);
+    let expected = "failed to resolve image digest using content trust: No valid trust data for 2";
+    assert!(refused.fails(1).contains(expected), "{refused:?}");
+    assert_eq!(person.brig(&["service", "ls", "-q"]).ok(), "", "nothing is deployed in part");
+    file(&service("1"));
+    person.trusting(&deploy).ok();
+    let format = "{{.Spec.TaskTemplate.ContainerSpec.Image}}";
+    let image = person.brig(&["service", "inspect", "--format", format, "st_web1"]);
+    assert!(image.ok().contains(&format!("{name}:1@sha256:")), "{image:?}");
+    file(&[service("1"), service("2")].concat());
+    let flagged = ["stack", "deploy", "--disable-content-trust", "-c", "stack.yml", "st"];
+    person.trusting(&flagged).ok();
+    person.brig(&["stack", "rm", "st"]).ok();
+}
+
 /// The tests, on each trust server.
 macro_rules! on {
     ($server:ident, $start:expr, $($test:ident),+) => {
@@ -275,5 +306,6 @@ on!(
     Notary::brig(),
     each_goes_on_with_what_another_began,
     the_notary_cli_reads_rotates_and_goes_on,
-    a_tag_that_was_moved_is_pulled_as_it_was_signed
+    a_tag_that_was_moved_is_pulled_as_it_was_signed,
+    a_stack_is_deployed_as_it_was_signed
 );

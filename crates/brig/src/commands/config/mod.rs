@@ -36,7 +36,7 @@ leaf!(RM, "rm" | "remove", "CONFIG [CONFIG...]", "Remove one or more configs", R
 pub(crate) const COMMANDS: &[&Leaf] = &[&CREATE, &INSPECT, &LS, &RM];
 
 /// The largest config: 1000 KiB.
-const MAX_CONFIG: usize = 1000 * 1024;
+pub(crate) const MAX_CONFIG: usize = 1000 * 1024;
 
 #[derive(Args, Debug)]
 struct CreateArgs {

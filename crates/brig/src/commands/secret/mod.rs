@@ -37,7 +37,7 @@ leaf!(RM, "rm" | "remove", "SECRET [SECRET...]", "Remove one or more secrets", R
 pub(crate) const COMMANDS: &[&Leaf] = &[&CREATE, &INSPECT, &LS, &RM];
 
 /// The largest secret: 500 KiB.
-const MAX_SECRET: usize = 500 * 1024;
+pub(crate) const MAX_SECRET: usize = 500 * 1024;
 
 #[derive(Args, Debug)]
 struct CreateArgs {

@@ -38,24 +38,41 @@ struct LsArgs {
 }
 
 async fn ls(context: &Context, args: LsArgs) -> Result<()> {
-    let call = Call::get("/services").filters(&filters(&args.filter)?);
-    let call = if args.quiet { call } else { call.query("status", "true") };
+    let services = found(context, &filters(&args.filter)?, args.quiet).await?;
+    print(context, &services, args.format.as_deref(), args.quiet)
+}
+
+/// Services by name; their tasks are counted unless only ids are shown.
+pub(crate) async fn found(
+    context: &Context,
+    filters: &Filters,
+    quiet: bool,
+) -> Result<Vec<Service>> {
+    let call = Call::get("/services").filters(filters);
+    let call = if quiet { call } else { call.query("status", "true") };
     let mut services: Vec<Service> = context.client.json(call).await?;
     services.sort_by(|a, b| natural_order(&a.spec.name, &b.spec.name));
-    if !args.quiet && services.iter().any(|service| service.service_status.is_none()) {
+    if !quiet && services.iter().any(|service| service.service_status.is_none()) {
         count_tasks(context, &mut services).await?;
     }
+    Ok(services)
+}
+
+/// Prints services as a list.
+pub(crate) fn print(
+    context: &Context,
+    services: &[Service],
+    format: Option<&str>,
+    quiet: bool,
+) -> Result<()> {
     let rows: Vec<Row> = services.iter().map(row).collect();
     let listing = Listing {
         table: "{{.ID}}\t{{.Name}}\t{{.Mode}}\t{{.Replicas}}\t{{.Image}}\t{{.Ports}}",
         headers: &[],
         id: "ID",
     };
-    let format = args
-        .format
-        .as_deref()
-        .or_else(|| context.config.text("servicesFormat").filter(|_| !args.quiet));
-    listing.print(&rows, format, args.quiet)
+    let format = format.or_else(|| context.config.text("servicesFormat").filter(|_| !quiet));
+    listing.print(&rows, format, quiet)
 }
 
 /// Counts tasks where the daemon does not.

@@ -13,7 +13,15 @@ mod scale;
 mod spec;
 mod update;
 
+use brig_api::swarm::ServiceSpec;
+
 use crate::cli::Leaf;
+use crate::context::Context;
+use crate::error::Result;
+
+pub(crate) use ls::{found, print};
+pub(crate) use progress::wait;
+pub(crate) use references::pin_image;
 
 /// `service …`.
 pub(crate) const COMMANDS: &[&Leaf] = &[
@@ -27,3 +35,15 @@ pub(crate) const COMMANDS: &[&Leaf] = &[
     &scale::SCALE,
     &update::UPDATE,
 ];
+
+/// Fills in the ids of the secrets and configs that a specification names.
+pub(crate) async fn grant(context: &Context, spec: &mut ServiceSpec) -> Result<()> {
+    let container = changes::container(spec);
+    let (secrets, configs) =
+        (std::mem::take(&mut container.secrets), std::mem::take(&mut container.configs));
+    let secrets = references::secrets(context, secrets).await?;
+    let configs = references::configs(context, configs).await?;
+    let container = changes::container(spec);
+    (container.secrets, container.configs) = (secrets, configs);
+    Ok(())
+}

@@ -51,7 +51,7 @@ fn rank(state: &str) -> usize {
 }
 
 /// Waits until the service has converged, its update is paused, or the user interrupts.
-pub(super) async fn wait(context: &Context, id: &str, quiet: bool) -> Result<()> {
+pub(crate) async fn wait(context: &Context, id: &str, quiet: bool) -> Result<()> {
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
         .map_err(|source| crate::error::Error::io("watching signals", source))?;
     let mut screen = Screen::new(quiet);

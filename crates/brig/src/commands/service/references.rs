@@ -129,7 +129,7 @@ pub(super) async fn trust_image(context: &Context, spec: &mut ServiceSpec) -> Re
 }
 
 /// Pins the image to the digest that its registry has now; without a registry the tag stays.
-pub(super) async fn pin_image(context: &Context, spec: &mut ServiceSpec) -> Result<()> {
+pub(crate) async fn pin_image(context: &Context, spec: &mut ServiceSpec) -> Result<()> {
     let image = container(spec).image.clone();
     let Ok(reference) = Reference::parse(&image) else {
         return Ok(());

@@ -1,5 +1,6 @@
 //! `trust …`, and what other commands ask of content trust.
 
+mod cosign;
 #[cfg(feature = "trust-server")]
 mod import;
 mod inspect;
@@ -25,11 +26,15 @@ pub(crate) const COMMANDS: &[&Leaf] = &[
     &inspect::INSPECT,
     &revoke::REVOKE,
     &sign::SIGN,
+    &cosign::VERIFY,
+    &cosign::MIGRATE,
     #[cfg(feature = "trust-server")]
     &import::IMPORT,
     #[cfg(feature = "trust-server")]
     &serve::SERVE,
 ];
+/// `trust cosign …`.
+pub(crate) const COSIGN_COMMANDS: &[&Leaf] = cosign::COMMANDS;
 /// `trust key …`.
 pub(crate) const KEY_COMMANDS: &[&Leaf] = &[&key::GENERATE, &key::LOAD, &key::ROTATE];
 /// `trust signer …`.

@@ -9,6 +9,7 @@ use brig_types::error::chain;
 use brig_types::reference::Reference;
 use clap::Args;
 
+use super::cosign;
 use super::inspect::signers_of;
 use super::passphrase::Terminal;
 use super::session::{Session, explained};
@@ -19,13 +20,15 @@ use crate::commands::image::push_for_signing;
 use crate::context::Context;
 use crate::error::{Result, message};
 
-leaf!(SIGN, "sign", "IMAGE:TAG", "Sign an image", SignArgs, sign);
+leaf!(SIGN, "sign", "[OPTIONS] IMAGE:TAG", "Sign an image", SignArgs, sign);
 
 #[derive(Args, Debug)]
 struct SignArgs {
     /// Sign a locally tagged image
     #[arg(long)]
     local: bool,
+    #[command(flatten)]
+    with_key: cosign::SignWithKey,
     #[arg(hide = true)]
     image: String,
 }
@@ -40,6 +43,10 @@ pub(crate) struct Pushed {
 
 async fn sign(context: &Context, args: SignArgs) -> Result<()> {
     let image = args.image.as_str();
+    if let Some(key) = &args.with_key.key {
+        return cosign::sign(context, &args.with_key, key, image).await;
+    }
+    args.with_key.check_absent()?;
     let reference = Reference::parse(image).map_err(|e| message(e.to_string()))?;
     if reference.digest().is_some() {
         return Err(message(format!("cannot use a digest reference for {image}")));
