@@ -48,6 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "brig-network",
             "brig-engine",
             "brig-swarm",
+            "brig-trust",
             "brig-scan",
         ],
     ),

@@ -20,6 +20,7 @@ pub mod key;
 pub mod keystore;
 pub mod metadata;
 pub mod name;
+pub mod policy;
 pub mod publish;
 pub mod registry;
 pub mod remote;

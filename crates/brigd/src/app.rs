@@ -18,8 +18,10 @@ use crate::access::Gate;
 use crate::access::enrol::newcomers::Newcomers;
 use crate::access::enrol::ssh::Keys;
 use crate::access::enrol::{self, Authority};
+use crate::admission::facts::ClusterFacts;
 use crate::admission::policies::Policies;
-use crate::admission::{Admission, gate, hook};
+use crate::admission::trust::TrustGate;
+use crate::admission::{self, Admission, gate, hook};
 use crate::audit::AuditLog;
 use crate::build::Builder;
 use crate::cli::Flags;
@@ -68,6 +70,7 @@ pub async fn run(
     swarm::events::follow(&state);
     state.tasks.spawn(state.gate.audit().clone().keep_sealed(state.stop.clone()));
     swarm::expiring::follow(&state);
+    state.tasks.spawn(admission::follow(Arc::clone(&state.admission), state.stop.clone()));
     state.tasks.spawn(scan::follow(Arc::clone(&state)));
     let scan_gate = ScanGate::new(
         Arc::clone(&state.vulnerabilities),
@@ -157,14 +160,21 @@ async fn build(
     let engine_id = engine_id::load(&config.data_root)?;
     let audit =
         AuditLog::open(&config.data_root.join("audit")).context("cannot open the audit log")?;
-    let policies = Policies::open(config.data_root.join("policies"), swarm.clone())
+    let facts = Arc::new(ClusterFacts::new(config.data_root.join("admission"), swarm.clone()));
+    let policies = Policies::open(config.data_root.join("policies"), Arc::clone(&facts))
         .context("cannot read the policies")?;
     let vulnerabilities = Database::open(config.data_root.join("scan"))
         .context("cannot open the vulnerability database's folder")?;
     let vulnerabilities = Arc::new(vulnerabilities);
     let scan_gate =
         ScanGate::new(Arc::clone(&vulnerabilities), inventories.clone(), engine.images().clone());
-    let (trust, scan) = (Box::new(gate::Open("trust")), Box::new(scan_gate));
+    let trust = Box::new(TrustGate::new(
+        &config.data_root.join("trust"),
+        config.registries.insecure.clone(),
+        facts,
+        engine.images().clone(),
+    ));
+    let scan = Box::new(scan_gate);
     let admission = Admission::new(policies, trust, scan, engine.images().clone(), audit.clone());
     let admission = Arc::new(admission);
     hook.set(Arc::clone(&admission));

@@ -73,6 +73,7 @@ impl Notary {
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
             .args(["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"])
             .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .arg("-keyout")
             .arg(at("key.pem"))
             .arg("-out")
@@ -91,6 +92,12 @@ impl Notary {
             TcpStream::connect(&server.address).is_ok()
         });
         server
+    }
+
+    /// Ends it; nothing answers at its address any more.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Its URL.

@@ -5,6 +5,7 @@
 //! store to the orchestrator (tasks), the allocator (ports, networks), the scheduler (nodes) and
 //! the dispatcher (agents); what agents report comes back the same way.
 
+pub(crate) mod admission;
 pub(crate) mod allocator;
 pub(crate) mod ca;
 pub(crate) mod changes;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brig_pki::tls::TlsCredentials;
+use brig_proto::brig::admission_server::AdmissionServer;
 use brig_proto::brig::managers_server::ManagersServer;
 use brig_proto::brig::scan_databases_server::ScanDatabasesServer;
 use brig_proto::swarm::{Node, NodeRole};
@@ -45,6 +47,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::admission::Facts;
 use self::ca::server::CaServer;
 use self::ca::signers::Signers;
 use self::control::Control;
@@ -329,7 +332,8 @@ impl Manager {
             .add_service(ResourceAllocatorServer::new(ResourceAllocator))
             .add_service(HealthServer::new(Health))
             .add_service(ManagersServer::new(members))
-            .add_service(ScanDatabasesServer::new(scan_files));
+            .add_service(ScanDatabasesServer::new(scan_files))
+            .add_service(AdmissionServer::new(Facts(self.store.clone())));
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
             let stopping = stop.clone();

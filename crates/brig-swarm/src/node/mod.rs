@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use brig_pki::seal::KeyEncryptionKey;
 use brig_pki::token::{NodeRole, UnlockKey};
+use brig_proto::brig::AdmissionFacts;
 use brig_proto::swarm::{Cluster, ClusterSpec, Peer, node_spec};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
@@ -534,6 +535,19 @@ impl Swarm {
             Membership::Running(running) => running.control().ok_or(SwarmError::NotManager),
             Membership::Locked => Err(SwarmError::Locked),
             Membership::Failed(error) => Err(SwarmError::Unusable(error)),
+        }
+    }
+
+    /// What the managers say of images of a repository: their policies, and what they verified. A
+    /// worker asks one of them.
+    ///
+    /// # Errors
+    /// [`SwarmError::NotInSwarm`]; [`SwarmError::Rpc`] when no manager answers, or one of another
+    /// make, which knows no such thing; as [`Swarm::control`].
+    pub async fn admission_facts(&self, repository: &str) -> Result<AdmissionFacts, SwarmError> {
+        match self.membership() {
+            Membership::Running(running) => running.admission_facts(repository).await,
+            _ => self.control().map(|control| control.admission_facts(repository)),
         }
     }
 

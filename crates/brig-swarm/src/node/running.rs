@@ -11,6 +11,8 @@ use brig_pki::keyfile::{CertificateDir, StoredIdentity};
 use brig_pki::seal::{KeyEncryptionKey, KeyRing};
 use brig_pki::tls::TlsCredentials;
 use brig_pki::token::NodeRole as Role;
+use brig_proto::brig::admission_client::AdmissionClient;
+use brig_proto::brig::{AdmissionFacts, AdmissionFactsRequest};
 use brig_proto::swarm::{Node, NodeRole, Peer};
 use brig_store::{RedbBackend, Store, StoreError};
 use tokio::net::TcpListener;
@@ -30,6 +32,7 @@ use crate::agent::{Agent, AgentConfig, RememberManagers};
 use crate::backup::Backup;
 use crate::error::SwarmError;
 use crate::expiry::{self, Expiry, Facts};
+use crate::grpc::client;
 use crate::manager::control::{Control, cluster};
 use crate::manager::dispatcher::OwnNode;
 use crate::manager::key_peers::OtherManagers;
@@ -40,6 +43,9 @@ use crate::replica::{self, Replica};
 
 /// How long to wait for an address that is still in use, by a daemon that is being replaced.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a manager may take to say what may start, and the longest answer.
+const FACTS_PATIENCE: Duration = Duration::from_secs(5);
+const MAX_FACTS: usize = 64 << 20;
 const LISTEN_RETRY: Duration = Duration::from_millis(50);
 
 /// A node in a swarm.
@@ -405,6 +411,36 @@ impl Running {
     /// The cluster's objects, on a manager.
     pub(crate) fn control(&self) -> Option<Control> {
         self.manager.as_ref().map(|manager| manager.control().clone())
+    }
+
+    /// What the managers say of images of a repository.
+    ///
+    /// # Errors
+    /// [`SwarmError::Rpc`] when none answers.
+    pub(crate) async fn admission_facts(
+        &self,
+        repository: &str,
+    ) -> Result<AdmissionFacts, SwarmError> {
+        if let Some(control) = self.control() {
+            return Ok(control.admission_facts(repository));
+        }
+        let unavailable =
+            |text: String| SwarmError::Rpc(Box::new(tonic::Status::unavailable(text)));
+        let manager = self.agent.choose_manager();
+        let manager = manager.ok_or_else(|| unavailable("no manager is known".to_owned()))?;
+        let ask = async {
+            let (channel, _) =
+                client::connect(&manager, Arc::clone(&self.credentials), client::MANAGER_NAME)
+                    .await
+                    .map_err(|error| unavailable(brig_types::error::chain(&error)))?;
+            let request = AdmissionFactsRequest { repository: repository.to_owned() };
+            let mut client = AdmissionClient::new(channel).max_decoding_message_size(MAX_FACTS);
+            let answer = client.facts(request).await;
+            answer.map(tonic::Response::into_inner).map_err(|s| SwarmError::Rpc(Box::new(s)))
+        };
+        tokio::time::timeout(FACTS_PATIENCE, ask)
+            .await
+            .unwrap_or_else(|_| Err(unavailable(format!("{manager} does not answer"))))
     }
 
     /// Where this node stands.

@@ -56,6 +56,7 @@ pub(crate) const GROUPS: [&Group; 18] = [
                 trust::COSIGN_COMMANDS,
             ),
             &Group::new("key", "Manage keys for signing images", trust::KEY_COMMANDS),
+            &Group::new("policy", "Manage which signatures are demanded", trust::POLICY_COMMANDS),
             &Group::new("signer", "Manage entities who can sign images", trust::SIGNER_COMMANDS),
         ],
     },

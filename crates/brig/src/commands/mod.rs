@@ -9,6 +9,7 @@ pub(crate) mod context;
 pub(crate) mod image;
 pub(crate) mod network;
 pub(crate) mod node;
+pub(crate) mod policy;
 pub(crate) mod prune;
 pub(crate) mod scan;
 pub(crate) mod secret;

@@ -50,7 +50,7 @@ fn shown(policy: &PolicyInForce) -> Shown {
 
 /// `GET /brig/policies`.
 async fn list(call: Call) -> Answer {
-    let policies = call.state.admission.policies.list()?;
+    let policies = call.state.admission.policies.list().await?;
     body::ok(&policies.iter().map(shown).collect::<Vec<_>>())
 }
 
@@ -64,7 +64,7 @@ fn gate(call: &Call) -> Result<&dyn Gate, ApiError> {
 /// `GET /brig/policies/{name}`.
 async fn inspect(call: Call) -> Answer {
     let name = gate(&call)?.name();
-    let found = call.state.admission.policies.find(name)?;
+    let found = call.state.admission.policies.find(name).await?;
     body::ok(&shown(&found.ok_or_else(|| PolicyError::NotFound(name.to_owned()))?))
 }
 

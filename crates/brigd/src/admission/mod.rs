@@ -8,19 +8,24 @@
 //! What ran before a policy came goes on, and may be restarted: a gate never causes an outage.
 
 pub mod api;
+pub mod facts;
 pub mod gate;
 pub mod hook;
 pub mod policies;
 pub mod services;
+pub mod trust;
 
 mod files;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use brig_engine::{Origin, Refusal};
 use brig_image::ImageStore;
 use brig_types::digest::Digest;
 use brig_types::error::{Categorized, ErrorKind, chain};
+use tokio_util::sync::CancellationToken;
 
 use self::gate::{Decision, Gate, Subject, Verdict};
 use self::policies::{Policies, PolicyInForce};
@@ -29,6 +34,22 @@ use crate::audit::entry::{Entry, Kind};
 
 /// The action of refusals in the audit log.
 const AUDIT_ACTION: &str = "admission";
+
+/// How often the managers are asked for what is remembered of them.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// Keeps what this node remembers of its cluster's policies up to date until the daemon stops.
+pub async fn follow(admission: Arc<Admission>, stop: CancellationToken) {
+    loop {
+        if let Err(error) = admission.policies.list().await {
+            tracing::warn!(error = %chain(&error), "nothing new starts here");
+        }
+        let pause = tokio::time::sleep(LOOK_EVERY);
+        if stop.run_until_cancelled(pause).await.is_none() {
+            return;
+        }
+    }
+}
 
 /// The gates and their policies.
 #[derive(Debug)]
@@ -111,23 +132,15 @@ impl Admission {
     /// # Errors
     /// [`Refused`] when that cannot be known: then nothing new starts.
     pub async fn in_force(&self) -> Result<Vec<(&dyn Gate, PolicyInForce)>, Refused> {
+        let policies = self.policies.list().await.map_err(|error| Refused {
+            policy: String::new(),
+            version: 0,
+            message: format!("which policies count cannot be known: {}", chain(&error)),
+        })?;
         let mut found = Vec::new();
         for gate in self.gates() {
-            match self.policies.find(gate.name()) {
-                Ok(Some(policy)) => found.push((gate, policy)),
-                Ok(None) => {}
-                Err(error) => {
-                    return Err(Refused {
-                        policy: gate.name().to_owned(),
-                        version: 0,
-                        message: format!(
-                            "the {} policy of this node's swarm cannot be known: {}",
-                            gate.name(),
-                            chain(&error)
-                        ),
-                    });
-                }
-            }
+            let policy = policies.iter().find(|policy| policy.name == gate.name());
+            found.extend(policy.map(|policy| (gate, policy.clone())));
         }
         Ok(found)
     }

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use brig_proto::brig::Policy;
 use brig_store::StoreObject as _;
-use brig_swarm::{ControlError, Swarm, SwarmError};
+use brig_swarm::{ControlError, SwarmError};
 use brig_types::error::{Categorized, ErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use super::facts::ClusterFacts;
 use super::files;
 
 /// Largest document.
@@ -120,6 +121,9 @@ pub enum PolicyError {
         #[source]
         source: io::Error,
     },
+    /// What managers said is not to be read.
+    #[error("cannot read what this node remembers of its swarm's policies")]
+    Remembered(#[source] io::Error),
     /// Only a manager changes a cluster's policies.
     #[error(transparent)]
     Swarm(#[from] SwarmError),
@@ -146,7 +150,7 @@ impl Categorized for PolicyError {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Invalid { .. } => ErrorKind::InvalidParameter,
             Self::OutOfSequence => ErrorKind::Conflict,
-            Self::File { .. } | Self::Interrupted => ErrorKind::System,
+            Self::File { .. } | Self::Remembered(_) | Self::Interrupted => ErrorKind::System,
             Self::Swarm(error) => error.kind(),
             Self::Control(error) => error.kind(),
         }
@@ -167,7 +171,7 @@ struct Stored {
 #[derive(Debug)]
 pub struct Policies {
     dir: PathBuf,
-    swarm: Swarm,
+    facts: Arc<ClusterFacts>,
     /// This node's own.
     own: RwLock<BTreeMap<String, PolicyInForce>>,
     /// One change at a time.
@@ -179,30 +183,27 @@ impl Policies {
     ///
     /// # Errors
     /// A file that is damaged: without its policy anything could start.
-    pub fn open(dir: PathBuf, swarm: Swarm) -> Result<Self, PolicyError> {
+    pub fn open(dir: PathBuf, facts: Arc<ClusterFacts>) -> Result<Self, PolicyError> {
         let own = read_all(&dir)?;
-        Ok(Self { dir, swarm, own: RwLock::new(own), changing: tokio::sync::Mutex::default() })
+        Ok(Self { dir, facts, own: RwLock::new(own), changing: tokio::sync::Mutex::default() })
     }
 
     /// The policy of a gate, if there is one.
     ///
     /// # Errors
     /// When this node's cluster has policies and they cannot be known.
-    pub fn find(&self, name: &str) -> Result<Option<PolicyInForce>, PolicyError> {
-        match self.swarm.control() {
-            Ok(control) => Ok(control.policy(name).as_deref().map(PolicyInForce::from)),
-            Err(_) => Ok(self.own().get(name).cloned()),
-        }
+    pub async fn find(&self, name: &str) -> Result<Option<PolicyInForce>, PolicyError> {
+        Ok(self.list().await?.into_iter().find(|policy| policy.name == name))
     }
 
     /// All policies that count here.
     ///
     /// # Errors
     /// As [`Policies::find`].
-    pub fn list(&self) -> Result<Vec<PolicyInForce>, PolicyError> {
-        match self.swarm.control() {
-            Ok(control) => Ok(control.policies().iter().map(|p| p.as_ref().into()).collect()),
-            Err(_) => Ok(self.own().values().cloned().collect()),
+    pub async fn list(&self) -> Result<Vec<PolicyInForce>, PolicyError> {
+        match self.facts.ask("").await.map_err(PolicyError::Remembered)? {
+            Some(facts) => Ok(facts.policies.iter().map(PolicyInForce::from).collect()),
+            None => Ok(self.own().values().cloned().collect()),
         }
     }
 
@@ -222,7 +223,7 @@ impl Policies {
         changed_by: String,
     ) -> Result<PolicyInForce, PolicyError> {
         let changed_at = OffsetDateTime::now_utc().unix_timestamp();
-        match self.swarm.control() {
+        match self.facts.swarm().control() {
             Ok(control) => {
                 let policy = Policy {
                     name: name.to_owned(),
@@ -260,7 +261,7 @@ impl Policies {
     /// # Errors
     /// [`PolicyError`].
     pub async fn remove(&self, name: &str, version: u64) -> Result<(), PolicyError> {
-        match self.swarm.control() {
+        match self.facts.swarm().control() {
             Ok(control) => match control.remove_policy(name, version).await {
                 Err(ControlError::NotFound { .. }) => Err(PolicyError::NotFound(name.to_owned())),
                 outcome => Ok(outcome?),
@@ -347,12 +348,11 @@ fn read_all(dir: &Path) -> Result<BTreeMap<String, PolicyInForce>, PolicyError> 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use async_trait::async_trait;
     use brig_proto::swarm::{Node, NodeDescription, Task};
     use brig_swarm::{
-        Controller, Dependencies, Executor, InitRequest, StoreSettings, SwarmConfig, TaskError,
+        Controller, Dependencies, Executor, InitRequest, StoreSettings, Swarm, SwarmConfig,
+        TaskError,
     };
 
     use super::*;
@@ -398,9 +398,10 @@ mod tests {
     async fn a_nodes_policies_are_files_and_its_clusters_win_while_it_is_in_one() {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let swarm = swarm(dir.path()).await;
-        let open = || Policies::open(dir.path().join("policies"), swarm.clone()).unwrap();
+        let facts = || Arc::new(ClusterFacts::new(dir.path().join("admission"), swarm.clone()));
+        let open = || Policies::open(dir.path().join("policies"), facts()).unwrap();
         let policies = open();
-        assert_eq!(policies.find("trust").unwrap(), None);
+        assert_eq!(policies.find("trust").await.unwrap(), None);
         let by = || "uid:0".to_owned();
         let stale = policies.put("trust", document("a"), 3, by()).await.unwrap_err();
         assert!(matches!(stale, PolicyError::OutOfSequence));
@@ -408,7 +409,7 @@ mod tests {
         assert_eq!((first.version, first.scope), (1, Scope::Node));
         let second = policies.put("trust", document("b"), 1, by()).await.unwrap();
         // The next daemon finds it.
-        assert_eq!(open().find("trust").unwrap().unwrap(), second);
+        assert_eq!(open().find("trust").await.unwrap().unwrap(), second);
         assert!(policies.remove("trust", 1).await.is_err());
 
         let request = InitRequest {
@@ -417,22 +418,22 @@ mod tests {
             ..InitRequest::default()
         };
         swarm.init(request).await.unwrap();
-        assert_eq!(policies.find("trust").unwrap(), None);
+        assert_eq!(policies.find("trust").await.unwrap(), None);
         let shared = policies.put("trust", document("c"), 0, by()).await.unwrap();
         assert_eq!(shared.scope, Scope::Swarm);
         let again = policies.put("trust", document("d"), 0, by()).await.unwrap_err();
         assert!(matches!(again, PolicyError::OutOfSequence), "{again}");
         let newer = policies.put("trust", document("d"), shared.version, by()).await.unwrap();
         assert!(newer.version > shared.version);
-        assert_eq!(policies.list().unwrap(), [newer.clone()]);
+        assert_eq!(policies.list().await.unwrap(), [newer.clone()]);
         policies.remove("trust", newer.version).await.unwrap();
         let gone = policies.remove("trust", newer.version).await.unwrap_err();
         assert!(matches!(gone, PolicyError::NotFound(_)));
 
         swarm.leave(true).await.unwrap();
-        assert_eq!(policies.find("trust").unwrap(), Some(second));
+        assert_eq!(policies.find("trust").await.unwrap(), Some(second));
         policies.remove("trust", 2).await.unwrap();
-        assert_eq!(open().find("trust").unwrap(), None);
+        assert_eq!(open().find("trust").await.unwrap(), None);
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -442,7 +443,8 @@ mod tests {
         let policies = dir.path().join("policies");
         fs::create_dir(&policies).unwrap();
         fs::write(policies.join("trust.json"), "{").unwrap();
-        let error = Policies::open(policies, swarm).unwrap_err();
+        let facts = Arc::new(ClusterFacts::new(dir.path().join("admission"), swarm));
+        let error = Policies::open(policies, facts).unwrap_err();
         assert!(error.to_string().contains("trust.json"), "{error}");
     }
 }

@@ -43,3 +43,4 @@ mod storm;
 mod swarm_life;
 mod thieves;
 mod three_hosts;
+mod trust_policy;

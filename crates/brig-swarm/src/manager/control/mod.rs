@@ -19,6 +19,7 @@ mod tasks;
 use std::sync::Arc;
 
 use brig_pki::tls::TlsCredentials;
+use brig_proto::brig::AdmissionFacts;
 use brig_proto::swarm::{Annotations, Service};
 use brig_store::{Index, State, Store, StoreError, StoreObject, Watcher};
 
@@ -74,6 +75,12 @@ impl Control {
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.store.is_current()
+    }
+
+    /// What this manager tells nodes that are to judge an image of a repository.
+    #[must_use]
+    pub fn admission_facts(&self, repository: &str) -> AdmissionFacts {
+        crate::manager::admission::facts(&self.store.view(), repository)
     }
 
     /// Every change of every object from now on, as the store made it durable.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use brig_proto::brig::{Policy, TrustMetadata};
 use brig_proto::swarm::{Service, ServiceSpec};
+use brig_store::State;
 use brig_types::id::random_hex;
 
 use super::{Control, check_version};
@@ -13,6 +14,8 @@ use crate::task;
 
 /// Most bytes of one object: what etcd takes, with room for the seal.
 const MAX_OBJECT: usize = 1 << 20;
+/// Images that are noted before anybody looks whether they are still in use.
+const MAX_ADMITTED: usize = 100;
 const POLICY: &str = "policy";
 const ID_LEN: usize = 25;
 
@@ -88,7 +91,6 @@ impl Control {
     }
 
     /// Keeps what was verified of a repository for all nodes, and which image was admitted by it.
-    /// What no service names any more is no longer noted.
     ///
     /// # Errors
     /// [`ControlError::InvalidArgument`] when it is more than one object may hold.
@@ -100,7 +102,7 @@ impl Control {
             .files
             .iter()
             .map(|file| file.content.len())
-            .chain(metadata.signatures.iter().map(|s| s.payload.len() + s.signature.len()))
+            .chain(metadata.signatures.iter().map(|s| s.attached.len()))
             .sum();
         if size > MAX_OBJECT {
             return Err(ControlError::InvalidArgument(format!(
@@ -110,20 +112,9 @@ impl Control {
         }
         self.store
             .update(|tx| {
-                let services: Vec<_> = tx.all::<Service>().cloned().collect();
-                let used = |reference: &String| {
-                    let mut specs =
-                        services.iter().flat_map(|s| s.spec.iter().chain(&s.previous_spec));
-                    specs.any(|spec| image(spec) == Some(reference))
-                };
                 match tx.by_name::<TrustMetadata>(&metadata.name) {
                     Some(old) => {
-                        let kept = old.admitted.iter().filter(|reference| used(reference));
-                        for reference in kept {
-                            if !metadata.admitted.contains(reference) {
-                                metadata.admitted.push(reference.clone());
-                            }
-                        }
+                        keep_admitted(tx, &old, &mut metadata);
                         metadata.id.clone_from(&old.id);
                         metadata.meta.clone_from(&old.meta);
                         if *old != metadata {
@@ -139,6 +130,26 @@ impl Control {
                 Ok(())
             })
             .await
+    }
+}
+
+/// Images that were admitted before stay noted, with their signatures; once there are many, only
+/// those that a service names. (A service is stored after its image was noted.)
+fn keep_admitted(state: &State, old: &TrustMetadata, metadata: &mut TrustMetadata) {
+    let mut admitted = old.admitted.clone();
+    admitted.retain(|reference| !metadata.admitted.contains(reference));
+    if admitted.len() >= MAX_ADMITTED {
+        let services: Vec<_> = state.all::<Service>().collect();
+        let specs = || services.iter().flat_map(|s| s.spec.iter().chain(&s.previous_spec));
+        admitted.retain(|reference| specs().any(|spec| image(spec) == Some(reference)));
+    }
+    admitted.append(&mut metadata.admitted);
+    metadata.admitted = admitted;
+    for signature in &old.signatures {
+        let counts = metadata.admitted.iter().any(|r| r.ends_with(&signature.digest));
+        if counts && !metadata.signatures.contains(signature) {
+            metadata.signatures.push(signature.clone());
+        }
     }
 }
 

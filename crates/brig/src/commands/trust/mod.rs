@@ -6,6 +6,7 @@ mod import;
 mod inspect;
 mod key;
 mod passphrase;
+mod policy;
 mod resolve;
 mod revoke;
 #[cfg(feature = "trust-server")]
@@ -23,6 +24,7 @@ pub(crate) use sign::{Pushed, sign_pushed};
 
 /// `trust …`.
 pub(crate) const COMMANDS: &[&Leaf] = &[
+    &policy::EXPLAIN,
     &inspect::INSPECT,
     &revoke::REVOKE,
     &sign::SIGN,
@@ -37,5 +39,8 @@ pub(crate) const COMMANDS: &[&Leaf] = &[
 pub(crate) const COSIGN_COMMANDS: &[&Leaf] = cosign::COMMANDS;
 /// `trust key …`.
 pub(crate) const KEY_COMMANDS: &[&Leaf] = &[&key::GENERATE, &key::LOAD, &key::ROTATE];
+/// `trust policy …`.
+pub(crate) const POLICY_COMMANDS: &[&Leaf] =
+    &[&policy::INSPECT, &policy::RM, &policy::SET, &policy::TEST];
 /// `trust signer …`.
 pub(crate) const SIGNER_COMMANDS: &[&Leaf] = &[&signer::ADD, &signer::REMOVE];
