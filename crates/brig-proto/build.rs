@@ -31,9 +31,10 @@ const REDACTED: [&str; 11] = [
 ];
 
 /// What is ours beside it, in a package of its own.
-const OWN_FILES: [&str; 4] = [
+const OWN_FILES: [&str; 5] = [
     "brig/v1/access.proto",
     "brig/v1/admission.proto",
+    "brig/v1/inventories.proto",
     "brig/v1/managers.proto",
     "brig/v1/scan.proto",
 ];

@@ -159,6 +159,8 @@ actions! {
     ImageList = "image.list" in Read,
     /// Look at an image.
     ImageInspect = "image.inspect" in Read,
+    /// List the images that run, and who runs them.
+    InventoryList = "inventory.list" in Read,
     /// Look at what is installed in an image.
     ImageInventory = "image.inventory" in Read,
     /// Fetch an image from a registry or take one from an archive.

@@ -28,6 +28,7 @@ pub mod host_config;
 pub mod image;
 pub mod info;
 pub mod inspect;
+pub mod inventory;
 pub mod mount;
 pub mod network;
 pub mod nullable;

@@ -76,11 +76,13 @@ const TABLE: [(&str, Rule); 16] = [
     ("Health/Check", MANAGERS),
 ];
 
-const OWN_TABLE: [(&str, Rule); 4] = [
+const OWN_TABLE: [(&str, Rule); 6] = [
     ("Managers/Join", MANAGERS),
     ("Managers/AdoptKeys", MANAGERS),
     ("ScanDatabases/Fetch", MANAGERS),
     ("Admission/Facts", NODES),
+    ("Inventories/Announce", NODES),
+    ("Inventories/Send", NODES),
 ];
 
 /// The rule of the method with this path (`/docker.swarmkit.v1.Service/Method`, or

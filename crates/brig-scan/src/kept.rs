@@ -82,6 +82,13 @@ pub fn detector(bytes: &[u8]) -> Option<u32> {
     (head.starts_with(MAGIC) && number(head, 16)? == INVENTORY_FORMAT).then(|| number(head, 20))?
 }
 
+/// How many bytes of JSON it claims to hold, by its header alone.
+#[must_use]
+pub fn plain_length(bytes: &[u8]) -> u64 {
+    let length = bytes.get(24..CHECKED).and_then(|bytes| bytes.try_into().ok());
+    length.map_or(0, u64::from_le_bytes)
+}
+
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
@@ -117,6 +124,14 @@ pub fn encode<T: Kept>(value: &T) -> Result<Vec<u8>, KeptError> {
 /// # Errors
 /// [`KeptError`].
 pub fn decode<T: Kept>(bytes: &[u8]) -> Result<T, KeptError> {
+    decode_within(bytes, MAX_PLAIN)
+}
+
+/// [`decode`] of what must not have more than `limit` bytes of JSON: from somebody else.
+///
+/// # Errors
+/// [`KeptError`].
+pub fn decode_within<T: Kept>(bytes: &[u8], limit: u64) -> Result<T, KeptError> {
     if bytes.len() as u64 > MAX_KEPT {
         return Err(KeptError::Limit { limit: MAX_KEPT });
     }
@@ -132,10 +147,9 @@ pub fn decode<T: Kept>(bytes: &[u8]) -> Result<T, KeptError> {
     if checksum(head, body) != sum {
         return Err(KeptError::Checksum);
     }
-    let length = head.get(24..CHECKED).and_then(|bytes| bytes.try_into().ok());
-    let length = u64::from_le_bytes(length.ok_or(KeptError::Form)?);
-    if length > MAX_PLAIN {
-        return Err(KeptError::Limit { limit: MAX_PLAIN });
+    let length = plain_length(head);
+    if length > limit {
+        return Err(KeptError::Limit { limit });
     }
     // SECURITY: the length is the sender's word. It bounds what is unpacked, and is not reserved.
     let mut json = Vec::new();

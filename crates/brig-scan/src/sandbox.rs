@@ -29,7 +29,7 @@ use crate::package::Inventory;
 /// before it does anything else.
 pub const READER: &str = "scan-reader";
 
-/// Largest answer, in bytes.
+/// Largest answer when nothing else is said, in bytes.
 const MAX_ANSWER: u64 = 512 << 20;
 /// How long the reader may take to end after its answer.
 const GRACE: Duration = Duration::from_secs(2);
@@ -47,6 +47,8 @@ pub struct Sandbox {
     pub time: Duration,
     /// Its address space, in bytes.
     pub memory: u64,
+    /// Largest answer, in bytes: what the parent has to hold.
+    pub answer: u64,
     /// How far it stands back behind others (nice), from 0 to 19.
     pub niceness: u8,
 }
@@ -57,6 +59,7 @@ impl Default for Sandbox {
             program: PathBuf::from("/proc/self/exe"),
             time: Duration::from_secs(600),
             memory: 2 << 30,
+            answer: MAX_ANSWER,
             niceness: 0,
         }
     }
@@ -203,7 +206,7 @@ struct Running {
 
 impl Running {
     fn answer(self, sandbox: &Sandbox) -> Result<Answer, ScanError> {
-        let bytes = collect(self.answer, self.deadline);
+        let bytes = collect(self.answer, self.deadline, sandbox.answer);
         let grace = if bytes.is_ok() { GRACE } else { Duration::ZERO };
         let status = self.child.end_within(grace).map_err(|source| ScanError::Start { source })?;
         serde_json::from_slice(&bytes?).map_err(|_| {
@@ -245,7 +248,7 @@ mod libc_signal {
 }
 
 /// Everything that comes through the pipe until its other end closes.
-fn collect(mut pipe: File, deadline: Instant) -> Result<Vec<u8>, ScanError> {
+fn collect(mut pipe: File, deadline: Instant, most: u64) -> Result<Vec<u8>, ScanError> {
     let mut bytes = Vec::new();
     let mut buffer = vec![0_u8; 256 << 10];
     loop {
@@ -264,11 +267,9 @@ fn collect(mut pipe: File, deadline: Instant) -> Result<Vec<u8>, ScanError> {
             Ok(0) => return Ok(bytes),
             Ok(count) => {
                 bytes.extend_from_slice(buffer.get(..count).unwrap_or_default());
-                if bytes.len() as u64 > MAX_ANSWER {
-                    return Err(ScanError::Limit {
-                        what: "bytes in the answer",
-                        limit: MAX_ANSWER,
-                    });
+                if bytes.len() as u64 > most {
+                    let what = "bytes of packages and paths";
+                    return Err(ScanError::Limit { what, limit: most });
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -359,4 +359,67 @@ fn memory_and_time_are_bounded() {
     let hurried = Sandbox { time: Duration::ZERO, ..sandbox() };
     let error = hurried.read_path(file.path(), &Options::default()).unwrap_err().to_string();
     assert_eq!(error, "reading the image took too long and was ended");
+}
+
+/// Layers one by one, as whoever unpacks them hands them over, make the same as the image at once.
+#[test]
+fn layers_one_by_one_are_the_image() {
+    use brig_scan::inventory::{Limits, of_layers};
+
+    let layers = layers();
+    let found: Vec<_> = layers
+        .iter()
+        .map(|layer| {
+            let mut found = sandbox().read_layer(&layer[..], &Limits::default()).unwrap();
+            found.diff_id = Some(sha(layer));
+            let kept = brig_scan::kept::encode(&found).unwrap();
+            assert!(brig_scan::kept::plain_length(&kept) > 100);
+            brig_scan::kept::decode(&kept).unwrap()
+        })
+        .collect();
+    let file = written(&docker_archive(&layers, gzip));
+    let whole = sandbox().read_path(file.path(), &Options::default()).unwrap();
+    let stack: Vec<_> = found.iter().collect();
+    let put_together = of_layers(&config(&layers), whole.image.clone(), &stack).unwrap();
+    assert_eq!(put_together, whole);
+    assert!(of_layers(&config(&layers), whole.image, &stack[1..]).is_err());
+}
+
+#[test]
+fn a_layer_that_cannot_be_read_says_whose_fault_it_is() {
+    use brig_scan::inventory::Limits;
+
+    struct Broken;
+    impl std::io::Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("the disk"))
+        }
+    }
+
+    let limits = Limits::default();
+    let read = |sandbox: Sandbox, bytes: &[u8]| sandbox.read_layer(bytes, &limits).unwrap_err();
+    let error = sandbox().read_layer(Broken, &limits).unwrap_err();
+    assert!(matches!(error, ScanError::Read(_)) && error.is_of_the_moment(), "{error}");
+    let missing = Sandbox { program: PathBuf::from("/nonexistent"), ..sandbox() };
+    assert!(read(missing, &[0; 1024]).is_of_the_moment());
+    let hurried = Sandbox { time: Duration::ZERO, ..sandbox() };
+    assert!(read(hurried, &[0; 1024]).is_of_the_moment());
+
+    // No archive, one that ends in the middle, one that says too much: always the layer's own.
+    let error = read(sandbox(), &[1; 4096]);
+    assert!(!error.is_of_the_moment(), "{error}");
+    let cut = Tar::new().file("var/lib/dpkg/status", STATUS.as_bytes()).0;
+    let error = read(sandbox(), &cut[..600]);
+    assert!(!error.is_of_the_moment(), "{error}");
+    let mut many = Tar::new();
+    for index in 0..20_000 {
+        many.raw(&format!("f{index}"), b'0', "", 0, b"");
+    }
+    let error = read(Sandbox { answer: 64 << 10, ..sandbox() }, &many.end());
+    assert!(matches!(error, ScanError::Limit { limit: 65_536, .. }), "{error}");
+    assert!(!error.is_of_the_moment());
+    // A reader that ends while more is to come does not hold the source back.
+    let silent = Sandbox { program: PathBuf::from("/bin/false"), ..sandbox() };
+    let error = silent.read_layer(std::io::repeat(0).take(64 << 20), &limits).unwrap_err();
+    assert!(!error.is_of_the_moment(), "{error}");
 }

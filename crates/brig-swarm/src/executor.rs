@@ -9,6 +9,8 @@ use brig_proto::swarm::{
 };
 use futures_util::stream::BoxStream;
 
+use crate::inventories::ImageInventories;
+
 /// A step of a task that did not work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -78,6 +80,11 @@ pub trait Executor: Send + Sync + 'static {
     /// Removes the container of a task of which this node knows nothing but the id. Fine when
     /// there is none.
     async fn discard(&self, task_id: &str);
+
+    /// What is in the images of this node, where that is known.
+    fn inventories(&self) -> Option<Arc<dyn ImageInventories>> {
+        None
+    }
 }
 
 /// Runs one task.

@@ -18,6 +18,7 @@ mod error;
 mod executor;
 mod expiry;
 mod grpc;
+mod inventories;
 mod manager;
 mod node;
 mod replica;
@@ -32,6 +33,7 @@ pub use error::{ControlError, SwarmError};
 pub use executor::{Controller, Dependencies, Executor, ExitStatus, TaskError};
 pub use expiry::{Expiry, ExpiryKind, ExpiryState};
 pub use grpc::clock::ClockOffset;
+pub use inventories::ImageInventories;
 #[cfg(fuzzing)]
 pub use manager::ca::external::fuzz_answer;
 pub use manager::control::{

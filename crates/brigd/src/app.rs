@@ -21,7 +21,7 @@ use crate::access::enrol::{self, Authority};
 use crate::admission::facts::ClusterFacts;
 use crate::admission::policies::Policies;
 use crate::admission::trust::TrustGate;
-use crate::admission::{self, Admission, gate, hook};
+use crate::admission::{self, Admission, hook};
 use crate::audit::AuditLog;
 use crate::build::Builder;
 use crate::cli::Flags;
@@ -150,7 +150,7 @@ async fn build(
     let inventories = Inventories::open(&config.data_root, engine.images().clone(), stop.clone())
         .context("cannot open the inventories of images")?;
     let host = HostFacts::read();
-    let executor = executor::new(engine.clone(), host.clone(), &config);
+    let executor = executor::new(engine.clone(), host.clone(), inventories.clone(), &config);
     let swarm = Swarm::open(parts::swarm_config(&config, instance, executor))
         .await
         .context("cannot open the cluster's state")?;

@@ -83,6 +83,13 @@ const NOTES: &[Note] = &[
     (Post, "/brig/cluster/restore", Added, "a cluster out of a backup ([store](store.md))"),
     (Get, "/brig/cluster/keys", Added, "which data keys are in use ([store](store.md))"),
     (Post, "/brig/cluster/keys/rotate", Added, "another data key ([store](store.md))"),
+    (
+        Get,
+        "/brig/images/{name*}/inventory",
+        Added,
+        "what is installed in an image ([inventory](inventory.md))",
+    ),
+    (Get, "/brig/inventories", Added, "the images that run ([inventory](inventory.md))"),
     (Get, "/brig/access", Added, "roles, bindings and policies ([access](access.md))"),
     (Post, "/brig/access/explain", Added, "which rule decides a request ([access](access.md))"),
     (Get, "/brig/access/identities", Added, "who has a certificate ([access](access.md))"),

@@ -14,6 +14,7 @@ pub mod history;
 pub mod hosts;
 pub mod http;
 pub mod image;
+pub mod layered;
 pub mod notary;
 pub mod registry;
 pub mod remote;

@@ -3,6 +3,7 @@
 
 pub(crate) mod database;
 pub(crate) mod dependencies;
+pub(crate) mod inventories;
 pub(crate) mod log_subscriptions;
 pub(crate) mod managers;
 pub(crate) mod reporter;

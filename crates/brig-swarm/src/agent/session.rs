@@ -14,8 +14,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
-use super::Shared;
-use super::log_subscriptions;
+use super::{Shared, inventories, log_subscriptions};
 use crate::grpc::client::{self, MANAGER_NAME};
 use crate::grpc::clock::{self, WrongClock};
 use crate::wire_time;
@@ -130,7 +129,9 @@ async fn session(
         Arc::clone(&shared.worker),
         node,
     );
+    let inventories = inventories::run(shared, address, channel);
     Err(tokio::select! {
+        never = inventories => match never {},
         reason = listen(shared, messages) => reason,
         reason = heartbeats(shared, address, dispatcher.clone(), id) => reason,
         reason = assignments(shared, dispatcher.clone(), id) => reason,

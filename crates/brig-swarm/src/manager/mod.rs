@@ -12,6 +12,7 @@ pub(crate) mod changes;
 pub(crate) mod control;
 pub(crate) mod dispatcher;
 pub(crate) mod gate;
+pub(crate) mod inventories;
 pub(crate) mod issued;
 pub(crate) mod join_tokens;
 pub(crate) mod key_peers;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use brig_pki::tls::TlsCredentials;
 use brig_proto::brig::admission_server::AdmissionServer;
+use brig_proto::brig::inventories_server::InventoriesServer;
 use brig_proto::brig::managers_server::ManagersServer;
 use brig_proto::brig::scan_databases_server::ScanDatabasesServer;
 use brig_proto::swarm::{Node, NodeRole};
@@ -53,6 +55,7 @@ use self::ca::signers::Signers;
 use self::control::Control;
 use self::dispatcher::{Dispatcher, OwnNode};
 use self::gate::Gate;
+use self::inventories::{InventoryServer, MAX_INVENTORY};
 use self::keys::KeyManager;
 use self::logbroker::LogBroker;
 use self::members::Members;
@@ -65,6 +68,7 @@ use crate::grpc::clock::{ClockOffset, StampLayer};
 use crate::grpc::connections::Connections;
 use crate::grpc::refusals::Refusals;
 use crate::grpc::server::{self, Door};
+use crate::inventories::ImageInventories;
 use crate::replica::{Replica, upkeep};
 
 /// How long connections get to end by themselves when the manager stops.
@@ -86,6 +90,8 @@ pub(crate) struct ManagerConfig {
     pub(crate) keys: KeyManager,
     /// This manager's part of the store.
     pub(crate) replica: Arc<Replica>,
+    /// Where nodes' inventories of images go.
+    pub(crate) inventories: Option<Arc<dyn ImageInventories>>,
 }
 
 /// A running manager.
@@ -102,7 +108,17 @@ pub(crate) struct Manager {
 impl Manager {
     /// Starts the loops and serves.
     pub(crate) async fn start(config: ManagerConfig) -> Result<Self, StoreError> {
-        let ManagerConfig { store, credentials, listener, cluster, own, keys, replica } = config;
+        let ManagerConfig {
+            store,
+            credentials,
+            listener,
+            cluster,
+            own,
+            keys,
+            replica,
+            inventories,
+        } = config;
+        let inventories = InventoryServer { store: store.clone(), inventories };
         let tracker = TaskTracker::new();
         let stop = CancellationToken::new();
         let live = replica.live.clone();
@@ -202,7 +218,8 @@ impl Manager {
         let ca = CaServer::new(store, signers, waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };
         let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());
-        manager.serve(incoming, authorize, ca, dispatcher, logs, members, scan_files);
+        let own = (members, inventories, scan_files);
+        manager.serve(incoming, authorize, ca, dispatcher, logs, own);
         Ok(manager)
     }
 
@@ -313,9 +330,10 @@ impl Manager {
         ca: CaServer,
         dispatcher: Dispatcher,
         logs: LogBroker,
-        members: Members,
-        scan_files: ScanFiles,
+        (members, inventories, scan_files): (Members, InventoryServer, ScanFiles),
     ) {
+        let inventories =
+            InventoriesServer::new(inventories).max_decoding_message_size(2 * MAX_INVENTORY);
         let own_logs = OwnLogs {
             broker: logs.clone(),
             tracker: self.tracker.clone(),
@@ -333,7 +351,8 @@ impl Manager {
             .add_service(HealthServer::new(Health))
             .add_service(ManagersServer::new(members))
             .add_service(ScanDatabasesServer::new(scan_files))
-            .add_service(AdmissionServer::new(Facts(self.store.clone())));
+            .add_service(AdmissionServer::new(Facts(self.store.clone())))
+            .add_service(inventories);
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
             let stopping = stop.clone();

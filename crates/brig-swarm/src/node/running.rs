@@ -314,6 +314,7 @@ impl Running {
                 own,
                 keys,
                 replica,
+                inventories: config.executor.inventories(),
             });
             manager = Some(started.await.map_err(SwarmError::Store)?);
         }

@@ -22,7 +22,7 @@ use brig_proto::swarm::{
     EngineDescription, Node, NodeDescription, Platform, PluginDescription, Resources, Task,
     task_spec,
 };
-use brig_swarm::{Controller, Dependencies, Executor, TaskError};
+use brig_swarm::{Controller, Dependencies, Executor, ImageInventories, TaskError};
 
 use self::controller::TaskController;
 use self::image::Pulls;
@@ -30,13 +30,20 @@ pub(crate) use self::names::container_name;
 use self::template::NodeFacts;
 use crate::config::Config;
 use crate::host::HostFacts;
+use crate::inventory::{Exchange, Inventories};
 
 const NANOS_PER_CPU: i64 = 1_000_000_000;
 
 /// The executor of this node.
 #[must_use]
-pub fn new(engine: Engine, host: HostFacts, config: &Config) -> Arc<dyn Executor> {
+pub fn new(
+    engine: Engine,
+    host: HostFacts,
+    inventories: Inventories,
+    config: &Config,
+) -> Arc<dyn Executor> {
     Arc::new(NodeExecutor(Arc::new(Shared {
+        inventories: Arc::new(Exchange::new(engine.clone(), inventories)),
         engine,
         node: Mutex::new(NodeFacts {
             id: String::new(),
@@ -73,6 +80,7 @@ struct Shared {
     labels: Vec<String>,
     defaults: Defaults,
     pulls: Pulls,
+    inventories: Arc<Exchange>,
 }
 
 impl Shared {
@@ -111,6 +119,10 @@ impl Executor for NodeExecutor {
 
     async fn discard(&self, task_id: &str) {
         self.0.remove_tasks(|id| id == task_id).await;
+    }
+
+    fn inventories(&self) -> Option<Arc<dyn ImageInventories>> {
+        Some(Arc::clone(&self.0.inventories) as Arc<_>)
     }
 }
 

@@ -1,12 +1,15 @@
 //! What is in the images, over the API.
 
+use super::running;
 use crate::route;
 use crate::server::body;
 use crate::server::{ApiError, Call, Response, Route};
 
 /// Routes of inventories.
-pub static ROUTES: &[Route] =
-    &[route!(GET "/brig/images/{name*}/inventory", ImageInventory, of_image)];
+pub static ROUTES: &[Route] = &[
+    route!(GET "/brig/images/{name*}/inventory", ImageInventory, of_image),
+    route!(GET "/brig/inventories", InventoryList, running::list),
+];
 
 /// `GET /brig/images/{name}/inventory`: read now where that has not been done yet.
 ///

@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use brig_scan::kept::{self, Kept, MAX_KEPT};
 use brig_scan::package::DETECTOR_VERSION;
@@ -176,6 +177,22 @@ impl Files {
         }
         self.known().insert((kind, digest.hex().to_owned()));
         Ok(())
+    }
+
+    /// Notes that a file is still of use.
+    pub(super) fn touch(&self, kind: Kind, hex: &str) {
+        let path = self.path(kind, hex);
+        let touched = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            tracing::debug!(path = %path.display(), %error, "a file's time cannot be set");
+        }
+    }
+
+    /// How long ago a file was of use.
+    pub(super) fn age(&self, kind: Kind, hex: &str) -> Option<Duration> {
+        let modified =
+            fs::metadata(self.path(kind, hex)).and_then(|known| known.modified()).ok()?;
+        SystemTime::now().duration_since(modified).ok()
     }
 
     /// Removes what is kept under a digest.

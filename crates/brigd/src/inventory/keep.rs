@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use brig_types::digest::Digest;
 
 use super::Inventories;
 use super::files::Kind;
+
+/// How often somebody looks for what nobody needs, besides after every change.
+const FORGET_EVERY: Duration = Duration::from_secs(6 * 3600);
 
 impl Inventories {
     /// Runs until the daemon stops. Begins with everything that is here, so that a process that was
@@ -21,6 +25,7 @@ impl Inventories {
                 () = stop.cancelled() => return,
             }
             tokio::select! {
+                () = tokio::time::sleep(FORGET_EVERY) => {}
                 changed = changes.changed() => if changed.is_err() { return },
                 () = stop.cancelled() => return,
             }
@@ -60,10 +65,8 @@ impl Inventories {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|diff_id, _| layers.contains(diff_id.hex()));
-        if gone.is_empty() {
-            return;
-        }
         let removing = move || {
+            this.forget_nodes_images();
             for (kind, name) in gone {
                 this.0.files.remove(kind, &name);
             }

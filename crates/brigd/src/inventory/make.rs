@@ -6,9 +6,10 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use brig_image::Image;
+use brig_image::{Image, ImageError};
 use brig_scan::inventory::layer::LayerInventory;
 use brig_scan::inventory::{Limits, of_layers};
+use brig_scan::kept;
 use brig_scan::package::{ImageFacts, Inventory};
 use brig_types::digest::Digest;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -17,11 +18,15 @@ use tokio_util::sync::CancellationToken;
 use super::files::Kind;
 use super::{Inventories, InventoryError, READERS};
 
+/// Most that the layers of one image may say, in bytes as JSON.
+const MAX_IMAGE: u64 = 192 << 20;
+
 /// What became of reading a layer.
-struct Made {
-    layer: LayerInventory,
-    /// Whether the same would come of another try.
-    lasts: bool,
+enum Made {
+    /// It is kept, even if only as one that cannot be read.
+    Kept,
+    /// Another try may end differently: why this one did not work.
+    Not(String),
 }
 
 impl Inventories {
@@ -43,7 +48,7 @@ impl Inventories {
             futures_util::stream::iter(reading).buffered(READERS).try_collect().await?;
         let (this, id, raw) = (self.clone(), image.id.clone(), image.raw.clone());
         let order = image.layers.clone();
-        tokio::task::spawn_blocking(move || this.put_together(&id, &raw, &order, &made))
+        tokio::task::spawn_blocking(move || this.put_together(&id, &raw, &order, made))
             .await
             .map_err(InventoryError::Task)?
     }
@@ -53,20 +58,54 @@ impl Inventories {
         id: &Digest,
         config: &[u8],
         order: &[Digest],
-        made: &BTreeMap<Digest, Made>,
+        made: BTreeMap<Digest, Made>,
     ) -> Result<Inventory, InventoryError> {
-        let layers: Vec<&LayerInventory> =
-            order.iter().filter_map(|diff_id| made.get(diff_id)).map(|made| &made.layer).collect();
+        let mut left = MAX_IMAGE;
+        let mut lasts = true;
+        let mut layers = BTreeMap::new();
+        for (diff_id, made) in made {
+            let reason = match made {
+                Made::Not(reason) => {
+                    lasts = false;
+                    Err(reason)
+                }
+                Made::Kept => match self.0.files.bytes(Kind::Layer, &diff_id) {
+                    // SECURITY: each layer is bounded, and an image may have more than a hundred.
+                    Some(bytes) => match left.checked_sub(kept::plain_length(&bytes)) {
+                        Some(rest) => {
+                            left = rest;
+                            kept::decode(&bytes).map_err(|error| {
+                                self.0.files.remove(Kind::Layer, diff_id.hex());
+                                lasts = false;
+                                brig_types::error::chain(&error)
+                            })
+                        }
+                        None => Err("the image's layers say too much".to_owned()),
+                    },
+                    None => {
+                        lasts = false;
+                        Err("what was read of it is gone".to_owned())
+                    }
+                },
+            };
+            let layer = reason.unwrap_or_else(|reason| LayerInventory::unreadable(&reason));
+            layers.insert(diff_id, layer);
+        }
+        let stack: Vec<&LayerInventory> =
+            order.iter().filter_map(|diff_id| layers.get(diff_id)).collect();
         let facts = ImageFacts { id: Some(id.clone()), ..ImageFacts::default() };
-        let inventory = of_layers(config, facts, &layers).map_err(InventoryError::Image)?;
-        if made.values().all(|made| made.lasts) {
+        let inventory = of_layers(config, facts, &stack).map_err(InventoryError::Image)?;
+        if lasts {
             self.0.files.write(Kind::Image, id, &inventory)?;
         }
         Ok(inventory)
     }
 
-    /// What is kept of a layer, or what the reader says of it now.
+    /// Sees to it that a layer's inventory is kept.
     async fn layer(&self, diff_id: &Digest) -> Result<Made, InventoryError> {
+        if self.0.files.has(Kind::Layer, diff_id) {
+            return Ok(Made::Kept);
+        }
         let turn = self.turn(diff_id);
         let turn = turn.lock_owned().await;
         let place = self.0.places.acquire().await.ok();
@@ -82,39 +121,29 @@ impl Inventories {
     }
 
     fn layer_blocking(&self, diff_id: &Digest) -> Result<Made, InventoryError> {
-        if let Some(layer) = self.0.files.read(Kind::Layer, diff_id) {
-            return Ok(Made { layer, lasts: true });
+        if self.0.files.has(Kind::Layer, diff_id) {
+            return Ok(Made::Kept);
         }
         let failed = || self.0.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reason) = failed().get(diff_id) {
-            return Ok(Made { layer: LayerInventory::unreadable(reason), lasts: false });
+            return Ok(Made::Not(reason.clone()));
         }
-        let made = self.read_layer(diff_id);
-        if made.lasts {
-            self.0.files.write(Kind::Layer, diff_id, &made.layer)?;
-        } else if let Some((_, _, reason)) = made.layer.unread.first()
-            && !self.0.stop.is_cancelled()
-        {
-            failed().insert(diff_id.clone(), reason.clone());
-        }
-        Ok(made)
-    }
-
-    /// Lets the confined reader read a layer.
-    fn read_layer(&self, diff_id: &Digest) -> Made {
-        let began = Instant::now();
         let archive = match self.0.images.layer_archive(diff_id) {
             Ok(archive) => archive,
             Err(error) => {
                 let reason = brig_types::error::chain(&error);
-                tracing::warn!(layer = %diff_id, reason, "a layer has no inventory");
-                return Made { layer: LayerInventory::unreadable(&reason), lasts: false };
+                if matches!(error, ImageError::NoArchive(_)) {
+                    return self.keep_unreadable(diff_id, &reason);
+                }
+                return Ok(Made::Not(reason));
             }
         };
+        let began = Instant::now();
         let source = Until { inner: archive, stop: self.0.stop.clone() };
         match self.0.reader.read_layer(source, &Limits::default()) {
             Ok(mut layer) => {
                 layer.diff_id = Some(diff_id.clone());
+                self.0.files.write(Kind::Layer, diff_id, &layer)?;
                 self.0.layers_read.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(
                     layer = %diff_id,
@@ -123,19 +152,29 @@ impl Inventories {
                     milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
                     "a layer was read"
                 );
-                Made { layer, lasts: true }
+                Ok(Made::Kept)
             }
             Err(error) => {
-                let lasts = !error.is_of_the_moment();
                 let reason = brig_types::error::chain(&error);
-                if !self.0.stop.is_cancelled() {
-                    tracing::warn!(layer = %diff_id, reason, "a layer cannot be read");
+                if self.0.stop.is_cancelled() {
+                    return Ok(Made::Not(reason));
                 }
-                let mut layer = LayerInventory::unreadable(&reason);
-                layer.diff_id = Some(diff_id.clone());
-                Made { layer, lasts }
+                tracing::warn!(layer = %diff_id, reason, "a layer cannot be read");
+                if !error.is_of_the_moment() {
+                    return self.keep_unreadable(diff_id, &reason);
+                }
+                failed().insert(diff_id.clone(), reason.clone());
+                Ok(Made::Not(reason))
             }
         }
+    }
+
+    /// Keeps that a layer cannot be read: the next try would end the same way.
+    fn keep_unreadable(&self, diff_id: &Digest, reason: &str) -> Result<Made, InventoryError> {
+        let mut layer = LayerInventory::unreadable(reason);
+        layer.diff_id = Some(diff_id.clone());
+        self.0.files.write(Kind::Layer, diff_id, &layer)?;
+        Ok(Made::Kept)
     }
 }
 

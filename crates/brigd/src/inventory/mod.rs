@@ -15,9 +15,11 @@
 
 pub mod api;
 mod error;
+mod exchange;
 mod files;
 mod keep;
 mod make;
+mod running;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -33,6 +35,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use error::InventoryError;
+use exchange::Announced;
+pub use exchange::Exchange;
 use files::{Files, Kind};
 
 /// Folder in the data root.
@@ -43,6 +47,8 @@ const READERS: usize = 2;
 const NICENESS: u8 = 5;
 /// Address space of the reader, in bytes.
 const MEMORY: u64 = 1 << 30;
+/// Most that one layer may say, in bytes.
+const MAX_ANSWER: u64 = 64 << 20;
 
 /// The inventories of this node's images. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -59,6 +65,8 @@ struct Shared {
     /// Layers that could not be read for reasons that may pass. Tried again by the next process.
     failed: Mutex<HashMap<Digest, String>>,
     layers_read: AtomicU64,
+    /// What other nodes of the cluster say that they run, by node.
+    nodes: Mutex<HashMap<String, Announced>>,
     stop: CancellationToken,
 }
 
@@ -72,7 +80,12 @@ impl Inventories {
         images: ImageStore,
         stop: CancellationToken,
     ) -> Result<Self, InventoryError> {
-        let reader = Sandbox { memory: MEMORY, niceness: NICENESS, ..Sandbox::default() };
+        let reader = Sandbox {
+            memory: MEMORY,
+            answer: MAX_ANSWER,
+            niceness: NICENESS,
+            ..Sandbox::default()
+        };
         Ok(Self(Arc::new(Shared {
             images,
             files: Files::open(&root.join(FOLDER))?,
@@ -81,6 +94,7 @@ impl Inventories {
             places: Semaphore::new(READERS),
             failed: Mutex::default(),
             layers_read: AtomicU64::new(0),
+            nodes: Mutex::default(),
             stop,
         })))
     }
@@ -147,7 +161,10 @@ impl Inventories {
             Ok(id) => id,
             Err(_) => Reference::parse(name).ok()?.digest()?.clone(),
         };
-        self.0.files.read(Kind::Node, &digest)
+        let files = &self.0.files;
+        files
+            .read(Kind::Node, &digest)
+            .or_else(|| files.read(Kind::Node, &self.image_of_digest(&digest)?))
     }
 
     fn turn(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
@@ -163,3 +180,6 @@ fn name(inventory: &mut Inventory, image: &Image) {
     facts.names = image.tags.iter().map(Reference::familiar).collect();
     facts.manifest = image.repo_digests.first().and_then(Reference::digest).cloned();
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use brig_api::event::{Actor, Event};
 use brig_engine::ListOptions;
 use brig_scan::gate::{GateDecision, Mode, Policy, Reason, What};
+use brig_swarm::LocalNodeState;
 use brig_types::digest::Digest;
 use brig_types::error::chain;
 use brig_types::reference::Reference;
@@ -58,8 +59,14 @@ async fn run(state: &State, gate: &ScanGate) {
     };
     let mut changed = state.vulnerabilities.watch();
     loop {
-        changed.mark_unchanged();
-        let policy = state.admission.policies.find("scan").ok().flatten();
+        if changed.borrow_and_update().is_none() {
+            // Nothing can be judged; workers have none, and do not trouble their managers.
+            if changed.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let policy = state.admission.policies.find("scan").await.ok().flatten();
         if let Some(in_force) = &policy
             && let Ok(parsed) = Policy::parse(&in_force.document)
         {
@@ -76,8 +83,8 @@ async fn run(state: &State, gate: &ScanGate) {
         let version = policy.map(|policy| (policy.scope, policy.version));
         let other_policy = async {
             loop {
-                tokio::time::sleep(GLANCE).await;
-                let now = state.admission.policies.find("scan").ok().flatten();
+                tokio::time::sleep(if asks_managers(state) { PAUSE } else { GLANCE }).await;
+                let now = state.admission.policies.find("scan").await.ok().flatten();
                 if now.map(|policy| (policy.scope, policy.version)) != version {
                     return;
                 }
@@ -89,6 +96,12 @@ async fn run(state: &State, gate: &ScanGate) {
             () = tokio::time::sleep(PAUSE) => {}
         }
     }
+}
+
+/// Whether this node has the policy from others.
+fn asks_managers(state: &State) -> bool {
+    let in_swarm = state.swarm.status().local_node_state != LocalNodeState::Inactive;
+    in_swarm && local::control(state).is_err()
 }
 
 /// Matches all that runs; answers what has been told by now.

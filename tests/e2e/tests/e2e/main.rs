@@ -23,6 +23,7 @@ mod full_store;
 mod hostile;
 mod image_transfer;
 mod images;
+mod inventories;
 mod lent;
 mod lifecycle;
 mod logs;

@@ -262,10 +262,7 @@ fn a_stack_comes_up_and_mistakes_change_nothing() {
     .unwrap();
     let deploy = |args: &[&str]| stage.run(&brig, "up", &[&["stack", "deploy"], args].concat());
     let up = deploy(&["-d=false", "-q", "--resolve-image", "never", "-c", "web.yml", "up"]);
-    assert_eq!(
-        up.ok(),
-        "Creating secret up_key\nCreating service up_web"
-    );
+    assert_eq!(up.ok(), "Creating secret up_key\nCreating service up_web");
     let listed = stage.run(&brig, "up", &["stack", "services", "--format", "{{.Replicas}}", "up"]);
     assert_eq!(listed.ok(), "2/2");
     assert_eq!(stage.daemon.service_containers("up_web", 2).len(), 2);

@@ -5,6 +5,7 @@ mod engine_db;
 mod exception;
 mod feeds;
 mod fetch;
+mod ls;
 mod policy;
 mod source;
 
@@ -26,7 +27,7 @@ leaf!(
     SCAN,
     "scan",
     "[OPTIONS] IMAGE | --input FILE|DIRECTORY",
-    "Look for vulnerabilities in an image (also: scan diff, scan explain, scan db)",
+    "Look for vulnerabilities in an image (also: scan ls, scan diff, scan explain, scan db)",
     ScanArgs,
     scan
 );
@@ -51,6 +52,7 @@ leaf!(
 pub(crate) const BELOW: &[(&[&str], &Leaf)] = &[
     (&["diff"], &DIFF),
     (&["explain"], &EXPLAIN),
+    (&["ls"], &ls::LS),
     (&["db"], &db::STATUS),
     (&["db", "status"], &db::STATUS),
     (&["db", "update"], &db::UPDATE),

@@ -1,15 +1,16 @@
-//! Where an inventory comes from: files, directories, or the daemon's image as `save` sends it. None
-//! of their bytes is read in this process.
+//! Where an inventory comes from: files, directories, the one that the daemon keeps of an image, or
+//! the image as `save` sends it. None of their bytes is read in this process.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use brig_scan::inventory::Options;
-use brig_scan::package::Inventory;
+use brig_scan::package::{DETECTOR_VERSION, INVENTORY_FORMAT, Inventory};
 use brig_scan::sandbox::Sandbox;
 
 use super::failed;
 use crate::client::Call;
+use crate::commands::checked;
 use crate::commands::image::platform_json;
 use crate::context::Context;
 use crate::error::{Error, Result, message};
@@ -39,6 +40,11 @@ pub(super) async fn image(
     name: &str,
     platform: Option<String>,
 ) -> Result<Inventory> {
+    if let Some(inventory) = kept(context, name).await?
+        && platform.as_deref().is_none_or(|wanted| fits(&inventory, wanted))
+    {
+        return Ok(inventory);
+    }
     let mut call = Call::get("/images/get").query("names", name);
     if let Some(platform) = &platform {
         call = call.query("platform", platform_json(platform));
@@ -51,6 +57,29 @@ pub(super) async fn image(
     }
     let options = Options { platform, ..Options::default() };
     blocking(move || Sandbox::default().read_fd(file.into(), &options).map_err(failed)).await
+}
+
+/// The inventory that the daemon keeps of an image. `None` where there is none that this program would
+/// make itself: another engine, an older one, an image that it does not have.
+pub(super) async fn kept(context: &Context, name: &str) -> Result<Option<Inventory>> {
+    let Ok(name) = checked("image", name) else { return Ok(None) };
+    let call = Call::get(format!("/brig/images/{name}/inventory"));
+    let inventory: Inventory = match context.client.json(call).await {
+        Ok(inventory) => inventory,
+        // One without the route, or who asks may have the image but not this.
+        Err(Error::Api { status: 400 | 403 | 404 | 405 | 501, .. }) => return Ok(None),
+        Err(Error::Answer { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let current = inventory.format == INVENTORY_FORMAT && inventory.detector == DETECTOR_VERSION;
+    Ok(current.then_some(inventory))
+}
+
+/// Whether it is of an image for this platform.
+fn fits(inventory: &Inventory, wanted: &str) -> bool {
+    let Some(platform) = &inventory.image.platform else { return false };
+    let mut parts = platform.split('/');
+    wanted.split('/').all(|part| parts.next() == Some(part))
 }
 
 /// A file without a name: gone with the process, whatever happens.
