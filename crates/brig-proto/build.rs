@@ -31,11 +31,12 @@ const REDACTED: [&str; 11] = [
 ];
 
 /// What is ours beside it, in a package of its own.
-const OWN_FILES: [&str; 5] = [
+const OWN_FILES: [&str; 6] = [
     "brig/v1/access.proto",
     "brig/v1/admission.proto",
     "brig/v1/inventories.proto",
     "brig/v1/managers.proto",
+    "brig/v1/scan.proto",
     "brig/v1/trust.proto",
 ];
 const OWN_REDACTED: [&str; 4] =

@@ -85,6 +85,7 @@ impl Action {
                     | Self::AccessEnrol
                     | Self::PolicyUpdate
                     | Self::ClusterBackup
+                    | Self::ScanDatabaseUpdate
                     | Self::ClusterRestore
             ),
         }
@@ -308,6 +309,10 @@ actions! {
     AccessEnrol = "access.enrol" in Administration,
     /// Get a new certificate for the one that one has.
     AccessRenew = "access.renew" in Guarded,
+    /// See which vulnerability database the gate judges by, or take it out.
+    ScanDatabaseInspect = "scan.database-inspect" in Read,
+    /// Give the gate another vulnerability database.
+    ScanDatabaseUpdate = "scan.database-update" in Administration,
     /// Read the audit log.
     AuditRead = "audit.read" in Administration,
     /// Check the audit log.

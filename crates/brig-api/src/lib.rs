@@ -33,6 +33,7 @@ pub mod mount;
 pub mod network;
 pub mod nullable;
 pub mod progress;
+pub mod scan;
 pub mod service;
 pub mod stats;
 pub mod stream;

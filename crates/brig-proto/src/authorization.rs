@@ -76,10 +76,11 @@ const TABLE: [(&str, Rule); 16] = [
     ("Health/Check", MANAGERS),
 ];
 
-const OWN_TABLE: [(&str, Rule); 5] = [
-    ("Admission/Facts", NODES),
+const OWN_TABLE: [(&str, Rule); 6] = [
     ("Managers/Join", MANAGERS),
     ("Managers/AdoptKeys", MANAGERS),
+    ("ScanDatabases/Fetch", MANAGERS),
+    ("Admission/Facts", NODES),
     ("Inventories/Announce", NODES),
     ("Inventories/Send", NODES),
 ];

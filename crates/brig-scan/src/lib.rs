@@ -13,6 +13,7 @@
 
 pub mod db;
 pub mod distribution;
+pub mod gate;
 pub mod inventory;
 pub mod kept;
 pub mod matching;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use brig_proto::brig::{Access, Policy, Trust, TrustMetadata};
+use brig_proto::brig::{Access, Policy, ScanDatabase, Trust, TrustMetadata};
 use brig_proto::swarm::{
     Annotations, Cluster, Config, Meta, Network, Node, Secret, Service, Task, TaskSpec, task_spec,
 };
@@ -37,11 +37,13 @@ pub enum Kind {
     Policy,
     /// Verified metadata of a repository.
     TrustMetadata,
+    /// The vulnerability database that its managers share.
+    ScanDatabase,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Node,
         Self::Service,
         Self::Task,
@@ -53,6 +55,7 @@ impl Kind {
         Self::Trust,
         Self::Policy,
         Self::TrustMetadata,
+        Self::ScanDatabase,
     ];
 
     /// The kind's word in paths and messages.
@@ -70,6 +73,7 @@ impl Kind {
             Self::Trust => "trust",
             Self::Policy => "policy",
             Self::TrustMetadata => "trust-metadata",
+            Self::ScanDatabase => "scan-database",
         }
     }
 
@@ -111,6 +115,8 @@ pub enum Object {
     Policy(Arc<Policy>),
     /// Verified metadata of a repository.
     TrustMetadata(Arc<TrustMetadata>),
+    /// The vulnerability database that its managers share.
+    ScanDatabase(Arc<ScanDatabase>),
 }
 
 /// What an object can be found by, besides id and name.
@@ -392,6 +398,8 @@ objects! {
     Trust, trust, |o| &o.name, |o| vec![(Index::Group, o.group.as_str())];
     Policy, policies, |o| o.name.as_str(), |_| Vec::new();
     TrustMetadata, trust_metadata, |o| o.name.as_str(), |_| Vec::new();
+    // There is one.
+    ScanDatabase, scan_databases, |_| "scan-database", |_| Vec::new();
 }
 
 fn service_indexes(service: &Service) -> Vec<(Index, &str)> {

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use brig_proto::brig::{Access, Policy, Trust, TrustMetadata};
+use brig_proto::brig::{Access, Policy, ScanDatabase, Trust, TrustMetadata};
 use brig_proto::swarm::{Cluster, Config, Network, Node, Secret, Service, Task};
 
 use crate::backend::Revision;
@@ -32,6 +32,7 @@ pub struct State {
     pub(crate) trust: Arc<Table<Trust>>,
     pub(crate) policies: Arc<Table<Policy>>,
     pub(crate) trust_metadata: Arc<Table<TrustMetadata>>,
+    pub(crate) scan_databases: Arc<Table<ScanDatabase>>,
     /// Where a transaction under way notes what it looks at.
     pub(crate) reads: Option<Arc<Reads>>,
 }

@@ -186,6 +186,7 @@ fn concerned(commit: &Commit) -> Option<BTreeSet<&str>> {
                 | Object::Config(_)
                 | Object::Network(_)
                 | Object::Access(_)
+                | Object::ScanDatabase(_)
                 | Object::Policy(_)
                 | Object::Trust(_)
                 | Object::TrustMetadata(_) => false,

@@ -42,6 +42,7 @@ pub use manager::control::{
 };
 pub use manager::join_tokens::TokenLimit;
 pub use manager::keys::DataKeyStatus;
+pub use manager::scan_files::{FetchError, scan_file_name};
 pub use node::{
     InitRequest, JoinRequest, LocalNodeState, RestoreRequest, Swarm, SwarmConfig, SwarmStatus,
 };

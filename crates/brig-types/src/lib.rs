@@ -11,6 +11,7 @@ pub mod digest;
 pub mod error;
 pub mod id;
 pub mod name;
+pub mod prefix;
 pub mod reference;
 pub mod secret;
 pub mod signal;

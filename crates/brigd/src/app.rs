@@ -21,7 +21,7 @@ use crate::access::enrol::{self, Authority};
 use crate::admission::facts::ClusterFacts;
 use crate::admission::policies::Policies;
 use crate::admission::trust::TrustGate;
-use crate::admission::{self, Admission, gate, hook};
+use crate::admission::{self, Admission, hook};
 use crate::audit::AuditLog;
 use crate::build::Builder;
 use crate::cli::Flags;
@@ -31,6 +31,7 @@ use crate::instance::{Instance, Roots};
 use crate::inventory::Inventories;
 use crate::logging::LogControl;
 use crate::programs::Programs;
+use crate::scan::{self, Database, ScanGate};
 use crate::server::listener::{ListenError, Listener};
 use crate::server::service::ApiService;
 use crate::server::tls::{self, TlsListener};
@@ -71,6 +72,13 @@ pub async fn run(
     state.tasks.spawn(state.gate.audit().clone().keep_sealed(state.stop.clone()));
     swarm::expiring::follow(&state);
     state.tasks.spawn(admission::follow(Arc::clone(&state.admission), state.stop.clone()));
+    state.tasks.spawn(scan::follow(Arc::clone(&state)));
+    let scan_gate = ScanGate::new(
+        Arc::clone(&state.vulnerabilities),
+        state.inventories.clone(),
+        state.engine.images().clone(),
+    );
+    state.tasks.spawn(scan::follow_running(Arc::clone(&state), scan_gate));
     state.tasks.spawn(state.inventories.clone().keep());
 
     let service = ApiService::new(Arc::clone(&state), Arc::new(routes::router()));
@@ -156,13 +164,18 @@ async fn build(
     let facts = Arc::new(ClusterFacts::new(config.data_root.join("admission"), swarm.clone()));
     let policies = Policies::open(config.data_root.join("policies"), Arc::clone(&facts))
         .context("cannot read the policies")?;
+    let vulnerabilities = Database::open(config.data_root.join("scan"))
+        .context("cannot open the vulnerability database's folder")?;
+    let vulnerabilities = Arc::new(vulnerabilities);
+    let scan_gate =
+        ScanGate::new(Arc::clone(&vulnerabilities), inventories.clone(), engine.images().clone());
     let trust = Box::new(TrustGate::new(
         &config.data_root.join("trust"),
         config.registries.insecure.clone(),
         facts,
         engine.images().clone(),
     ));
-    let scan = Box::new(gate::Open("scan"));
+    let scan = Box::new(scan_gate);
     let admission = Admission::new(policies, trust, scan, engine.images().clone(), audit.clone());
     let admission = Arc::new(admission);
     hook.set(Arc::clone(&admission));
@@ -183,6 +196,7 @@ async fn build(
         programs: Programs::new(vec![tools.runtime.clone(), tools.conmon.clone()]),
         builder,
         swarm,
+        vulnerabilities,
         open: Arc::default(),
         tasks: TaskTracker::new(),
         stop,

@@ -31,6 +31,7 @@ pub mod parts;
 pub mod programs;
 pub mod purge;
 pub mod routes;
+pub mod scan;
 pub mod server;
 pub mod signals;
 pub mod state;

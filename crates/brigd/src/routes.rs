@@ -111,6 +111,7 @@ pub fn router() -> Router {
         crate::inventory::api::ROUTES,
         crate::access::enrol::api::ROUTES,
         crate::admission::api::ROUTES,
+        crate::scan::api::ROUTES,
     ])
 }
 

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::host::HostFacts;
 use crate::inventory::Inventories;
 use crate::programs::Programs;
+use crate::scan::Database;
 use crate::server::open::OpenRequests;
 
 /// The daemon, shared.
@@ -51,6 +52,8 @@ pub struct State {
     pub builder: Builder,
     /// This node's part in a cluster.
     pub swarm: Swarm,
+    /// The vulnerability database.
+    pub vulnerabilities: Arc<Database>,
     /// Requests under way.
     pub open: Arc<OpenRequests>,
     /// Everything that runs for a client; waited for at the end.

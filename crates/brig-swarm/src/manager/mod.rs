@@ -23,6 +23,7 @@ pub(crate) mod members;
 pub(crate) mod orchestrator;
 pub(crate) mod other_logs;
 pub(crate) mod resource;
+pub(crate) mod scan_files;
 pub(crate) mod scheduler;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use brig_pki::tls::TlsCredentials;
 use brig_proto::brig::admission_server::AdmissionServer;
 use brig_proto::brig::inventories_server::InventoriesServer;
 use brig_proto::brig::managers_server::ManagersServer;
+use brig_proto::brig::scan_databases_server::ScanDatabasesServer;
 use brig_proto::swarm::{Node, NodeRole};
 use brig_proto::swarm::{
     ca_server::CaServer as CaService, dispatcher_server::DispatcherServer,
@@ -59,6 +61,7 @@ use self::logbroker::LogBroker;
 use self::members::Members;
 use self::other_logs::{OtherLogs, OwnLogs};
 use self::resource::{Health, ResourceAllocator};
+use self::scan_files::ScanFiles;
 use crate::error::SwarmError;
 use crate::grpc::authorize::AuthorizeLayer;
 use crate::grpc::clock::{ClockOffset, StampLayer};
@@ -139,12 +142,20 @@ impl Manager {
             tracker.clone(),
             stop.clone(),
         );
+        let scan_files = ScanFiles::new(
+            own.id.clone(),
+            live.clone(),
+            Arc::clone(&credentials),
+            tracker.clone(),
+            stop.clone(),
+        );
         let control = Control::new(
             store.clone(),
             (logs.clone(), others),
             own.id.clone(),
             Arc::clone(&credentials),
             keys.clone(),
+            scan_files.clone(),
         );
         let members = Members::new(
             cluster.clone(),
@@ -207,7 +218,8 @@ impl Manager {
         let ca = CaServer::new(store, signers, waiting, manager.stop.clone());
         let door = Door { credentials, membership: gate, connections, refusals };
         let incoming = server::incoming(listener, door, &manager.tracker, manager.stop.clone());
-        manager.serve(incoming, authorize, ca, dispatcher, logs, (members, inventories));
+        let own = (members, inventories, scan_files);
+        manager.serve(incoming, authorize, ca, dispatcher, logs, own);
         Ok(manager)
     }
 
@@ -318,7 +330,7 @@ impl Manager {
         ca: CaServer,
         dispatcher: Dispatcher,
         logs: LogBroker,
-        (members, inventories): (Members, InventoryServer),
+        (members, inventories, scan_files): (Members, InventoryServer, ScanFiles),
     ) {
         let inventories =
             InventoriesServer::new(inventories).max_decoding_message_size(2 * MAX_INVENTORY);
@@ -338,8 +350,9 @@ impl Manager {
             .add_service(ResourceAllocatorServer::new(ResourceAllocator))
             .add_service(HealthServer::new(Health))
             .add_service(ManagersServer::new(members))
-            .add_service(inventories)
-            .add_service(AdmissionServer::new(Facts(self.store.clone())));
+            .add_service(ScanDatabasesServer::new(scan_files))
+            .add_service(AdmissionServer::new(Facts(self.store.clone())))
+            .add_service(inventories);
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
             let stopping = stop.clone();

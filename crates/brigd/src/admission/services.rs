@@ -92,7 +92,8 @@ pub fn image_of(spec: &ServiceSpec) -> &str {
 }
 
 /// The names of a service and of its stack.
-pub(super) fn names(spec: &ServiceSpec) -> (String, String) {
+#[must_use]
+pub fn names(spec: &ServiceSpec) -> (String, String) {
     let annotations = spec.annotations.as_ref();
     let stack = annotations.and_then(|a| a.labels.get(STACK_LABEL).cloned());
     (annotations.map(|a| a.name.clone()).unwrap_or_default(), stack.unwrap_or_default())

@@ -84,6 +84,7 @@ fn event(change: &Change) -> Option<Event> {
             Object::Task(_)
             | Object::Cluster(_)
             | Object::Access(_)
+            | Object::ScanDatabase(_)
             | Object::Policy(_)
             | Object::Trust(_)
             | Object::TrustMetadata(_),

@@ -73,6 +73,7 @@ impl Waiting {
             | Object::Network(_)
             | Object::Cluster(_)
             | Object::Access(_)
+            | Object::ScanDatabase(_)
             | Object::Policy(_)
             | Object::Trust(_)
             | Object::TrustMetadata(_) => {}

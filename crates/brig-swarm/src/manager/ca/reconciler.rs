@@ -125,6 +125,7 @@ impl Concern {
             Object::Config(_)
             | Object::Network(_)
             | Object::Access(_)
+            | Object::ScanDatabase(_)
             | Object::Policy(_)
             | Object::Trust(_)
             | Object::TrustMetadata(_) => false,

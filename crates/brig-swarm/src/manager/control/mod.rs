@@ -11,6 +11,7 @@ mod logs;
 mod networks;
 mod nodes;
 mod policies;
+mod scan;
 mod secrets;
 mod services;
 mod tasks;
@@ -31,6 +32,7 @@ pub use self::trust::TrustRecords;
 use super::keys::KeyManager;
 use super::logbroker::LogBroker;
 use super::other_logs::OtherLogs;
+use super::scan_files::ScanFiles;
 use crate::error::ControlError;
 use crate::validate::service::invalid;
 
@@ -44,6 +46,7 @@ pub struct Control {
     /// The manager's certificate, for the authorities that settings name.
     identity: Arc<TlsCredentials>,
     keys: KeyManager,
+    scan_files: ScanFiles,
 }
 
 impl std::fmt::Debug for Control {
@@ -59,8 +62,9 @@ impl Control {
         own_node: String,
         identity: Arc<TlsCredentials>,
         keys: KeyManager,
+        scan_files: ScanFiles,
     ) -> Self {
-        Self { store, logs, other_logs, own_node, identity, keys }
+        Self { store, logs, other_logs, own_node, identity, keys, scan_files }
     }
 
     #[cfg(test)]

@@ -149,6 +149,7 @@ impl AssignmentSet {
                 | Object::Network(_)
                 | Object::Cluster(_)
                 | Object::Access(_)
+                | Object::ScanDatabase(_)
                 | Object::Policy(_)
                 | Object::Trust(_)
                 | Object::TrustMetadata(_),

@@ -131,6 +131,7 @@ impl Inner {
                             | Object::Config(_)
                             | Object::Network(_)
                             | Object::Access(_)
+                            | Object::ScanDatabase(_)
                             | Object::Policy(_)
                             | Object::Trust(_)
                             | Object::TrustMetadata(_) => false,

@@ -89,6 +89,7 @@ impl Orchestrator {
                 | Object::Network(_)
                 | Object::Cluster(_)
                 | Object::Access(_)
+                | Object::ScanDatabase(_)
                 | Object::Policy(_)
                 | Object::Trust(_)
                 | Object::TrustMetadata(_) => {}

@@ -74,6 +74,7 @@ fn note(change: &Change, pending: &mut BTreeSet<String>) -> bool {
             Object::Network(_)
             | Object::Cluster(_)
             | Object::Access(_)
+            | Object::ScanDatabase(_)
             | Object::Policy(_)
             | Object::Trust(_)
             | Object::TrustMetadata(_),

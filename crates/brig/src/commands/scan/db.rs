@@ -12,7 +12,7 @@ use time::macros::format_description;
 use super::feeds::{FeedSource, defaults, name_of};
 use super::fetch::Fetched;
 use super::kept::Kept;
-use super::{failed, fetch};
+use super::{engine_db, failed, fetch};
 use crate::cli::leaf;
 use crate::context::Context;
 use crate::error::{Error, Result, message};
@@ -77,6 +77,9 @@ struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// The engine's database, and its swarm's, instead of a file here
+    #[arg(long, conflicts_with = "db")]
+    engine: bool,
 }
 
 #[derive(Args, Debug)]
@@ -90,6 +93,9 @@ struct UpdateArgs {
     /// Make the database without the feeds that cannot be had
     #[arg(long)]
     allow_missing: bool,
+    /// The engine's database, and its swarm's, instead of a file here
+    #[arg(long, conflicts_with = "db")]
+    engine: bool,
 }
 
 #[derive(Args, Debug)]
@@ -97,6 +103,9 @@ struct BuildArgs {
     /// Database file
     #[arg(long)]
     db: Option<PathBuf>,
+    /// The engine's database, and its swarm's, instead of a file here
+    #[arg(long, conflicts_with = "db")]
+    engine: bool,
     #[arg(hide = true, required = true)]
     paths: Vec<PathBuf>,
 }
@@ -106,6 +115,9 @@ struct CarryArgs {
     /// Database file
     #[arg(long)]
     db: Option<PathBuf>,
+    /// The engine's database, and its swarm's, instead of a file here
+    #[arg(long, conflicts_with = "db")]
+    engine: bool,
     #[arg(hide = true, required = true)]
     file: PathBuf,
 }
@@ -134,7 +146,10 @@ pub(super) fn now() -> String {
         .unwrap_or_default()
 }
 
-async fn status(_: &Context, args: StatusArgs) -> Result<()> {
+async fn status(context: &Context, args: StatusArgs) -> Result<()> {
+    if args.engine {
+        return engine_db::status(context, args.json).await;
+    }
     let path = path(args.db.as_deref());
     let index = Index::open(&path).map_err(failed)?;
     if args.verify {
@@ -182,7 +197,7 @@ fn age(day: &str) -> String {
     }
 }
 
-async fn update(_: &Context, args: UpdateArgs) -> Result<()> {
+async fn update(context: &Context, args: UpdateArgs) -> Result<()> {
     let feeds: Vec<FeedSource> = if args.feed.is_empty() {
         defaults()
     } else {
@@ -215,6 +230,9 @@ async fn update(_: &Context, args: UpdateArgs) -> Result<()> {
             missing.join(", ")
         )));
     }
+    if args.engine {
+        return engine_db::give(context, into).await;
+    }
     write(into, &database)
 }
 
@@ -231,7 +249,7 @@ async fn fetched(into: &mut Collector, feed: &FeedSource, kept: &Kept) -> Result
     read.inspect_err(|_| kept.forget(&feed.address)).map_err(failed)
 }
 
-async fn build(_: &Context, args: BuildArgs) -> Result<()> {
+async fn build(context: &Context, args: BuildArgs) -> Result<()> {
     let mut into = Collector::new();
     for path in &args.paths {
         // A folder of feeds is as many feeds, so that each has its age.
@@ -259,6 +277,9 @@ async fn build(_: &Context, args: BuildArgs) -> Result<()> {
                 Err(error) => return Err(failed(error)),
             }
         }
+    }
+    if args.engine {
+        return engine_db::give(context, into).await;
     }
     write(into, &path(args.db.as_deref()))
 }
@@ -292,14 +313,20 @@ fn write(into: Collector, path: &Path) -> Result<()> {
     ))
 }
 
-async fn export(_: &Context, args: CarryArgs) -> Result<()> {
+async fn export(context: &Context, args: CarryArgs) -> Result<()> {
+    if args.engine {
+        return engine_db::export(context, &args.file).await;
+    }
     let index = Index::open(&path(args.db.as_deref())).map_err(failed)?;
     index.verify().map_err(failed)?;
     index.copy_to(&args.file).map_err(failed)?;
     crate::output::line(&format!("{}: sha256:{}", args.file.display(), index.digest()))
 }
 
-async fn take_over(_: &Context, args: CarryArgs) -> Result<()> {
+async fn take_over(context: &Context, args: CarryArgs) -> Result<()> {
+    if args.engine {
+        return engine_db::import(context, &args.file).await;
+    }
     let io = |source| Error::io(format!("reading {}", args.file.display()), source);
     let mut bytes = Vec::new();
     File::open(&args.file).map_err(io)?.take(MAX_DATABASE).read_to_end(&mut bytes).map_err(io)?;

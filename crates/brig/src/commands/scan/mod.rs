@@ -1,10 +1,13 @@
 //! `scan …`: what is in an image, what is wrong with it. Works on files without a daemon.
 
 mod db;
+mod engine_db;
+mod exception;
 mod feeds;
 mod fetch;
 mod kept;
 mod ls;
+mod policy;
 mod source;
 
 use std::collections::BTreeSet;
@@ -58,6 +61,15 @@ pub(crate) const BELOW: &[(&[&str], &Leaf)] = &[
     (&["db", "build"], &db::BUILD),
     (&["db", "export"], &db::EXPORT),
     (&["db", "import"], &db::IMPORT),
+    (&["policy"], &policy::INSPECT),
+    (&["policy", "inspect"], &policy::INSPECT),
+    (&["policy", "set"], &policy::SET),
+    (&["policy", "rm"], &policy::REMOVE),
+    (&["policy", "test"], &policy::TEST),
+    (&["exception"], &exception::LIST),
+    (&["exception", "ls"], &exception::LIST),
+    (&["exception", "add"], &exception::ADD),
+    (&["exception", "rm"], &exception::REMOVE),
 ];
 
 /// The ignore file that is read when none is named and this one is there.

@@ -1,0 +1,47 @@
+//! `/brig/scan/…`: the vulnerability database of an engine or a swarm. Docker has no such routes.
+
+model! {
+    /// `GET /brig/scan/database`, and the answer to a new one.
+    pub struct ScanDatabase {
+        /// SHA-256 of the file.
+        digest: String,
+        /// Hash that the index has of its own content.
+        content: String,
+        /// When it was made.
+        created: String,
+        /// In bytes.
+        size: u64,
+        /// The newest record in it.
+        newest: String,
+        /// Flaws that it knows.
+        vulnerabilities: u64,
+        /// Packages that they are in.
+        packages: u64,
+        /// What it was made from.
+        feeds: Vec<ScanFeed>,
+        /// When this engine got it.
+        received: String,
+        /// Whether a swarm's managers share it.
+        shared: bool,
+        /// The node that got it first, in a swarm.
+        node: String,
+        /// Which file the swarm wants, where this engine does not have that one yet.
+        awaited: String,
+        /// What somebody should know.
+        warnings: Vec<String>,
+    }
+
+    /// A source of data and how old it is.
+    pub struct ScanFeed {
+        name: String,
+        origin: String,
+        /// Newest date among its records.
+        newest: String,
+        /// Days since then; -1 when it has no date.
+        age: i64,
+        /// When it was read.
+        read: String,
+        records: u64,
+        skipped: u64,
+    }
+}
