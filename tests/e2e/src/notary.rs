@@ -160,8 +160,10 @@ impl Notary {
 
     /// Ends it; nothing answers at its address any more.
     pub fn stop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 
     /// Its URL.
@@ -206,9 +208,6 @@ pub const PASSPHRASE: &str = "other passphrase";
 
 impl Drop for Notary {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.stop();
     }
 }

@@ -425,7 +425,7 @@ mod tests {
         assert!(matches!(again, PolicyError::OutOfSequence), "{again}");
         let newer = policies.put("trust", document("d"), shared.version, by()).await.unwrap();
         assert!(newer.version > shared.version);
-        assert_eq!(policies.list().await.unwrap(), [newer.clone()]);
+        assert_eq!(policies.list().await.unwrap(), std::slice::from_ref(&newer));
         policies.remove("trust", newer.version).await.unwrap();
         let gone = policies.remove("trust", newer.version).await.unwrap_err();
         assert!(matches!(gone, PolicyError::NotFound(_)));
