@@ -492,7 +492,7 @@ fn unsigned(source: &str) -> &str {
 /// that have nothing to do with it.
 fn is_foreign(package: &Package, distribution: &str) -> bool {
     if package.ecosystem == Ecosystem::Deb {
-        return has_foreign_mark(&package.version);
+        return has_foreign_mark(&package.version, distribution);
     }
     let (Ecosystem::Rpm, Some(vendor)) = (package.ecosystem, &package.vendor) else { return false };
     let own: &[&str] = match distribution {
@@ -513,9 +513,10 @@ fn is_foreign(package: &Package, distribution: &str) -> bool {
 }
 
 /// Whether a deb's version has the mark of one of the repositories that people add to Debian and
-/// Ubuntu: their names, or the release that it was built for (`1.25.3-1~bookworm`), which the
-/// distributions themselves write as a number. Names and maintainers tell nothing.
-fn has_foreign_mark(version: &str) -> bool {
+/// Ubuntu: their names, or the release that it was built for (`1.25.3-1~bookworm`), which Debian
+/// itself writes as a number. Ubuntu does write its releases' names (`5.1.6~rc2-0ubuntu1~xenial3.1`),
+/// so there it takes more (`~ubuntu.22.04~jammy`). Names and maintainers tell nothing.
+fn has_foreign_mark(version: &str, distribution: &str) -> bool {
     const NAMES: [&str; 6] = ["nodesource", ".pgdg", "sury.org", "dotdeb", "~ppa", ".gbp"];
     const RELEASES: [&str; 13] = [
         "stretch", "buster", "bullseye", "bookworm", "trixie", "forky", "xenial", "bionic",
@@ -523,7 +524,8 @@ fn has_foreign_mark(version: &str) -> bool {
     ];
     let last = version.rsplit('~').next().unwrap_or_default();
     let word = last.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
-    NAMES.iter().any(|name| version.contains(name)) || RELEASES.contains(&word)
+    let marked = distribution != "ubuntu" || version.contains("~ubuntu.");
+    NAMES.iter().any(|name| version.contains(name)) || (marked && RELEASES.contains(&word))
 }
 
 /// Modular rpms are compared within their stream only.

@@ -174,6 +174,22 @@ fn debs_of_other_repositories_are_a_doubt() {
 }
 
 #[test]
+fn ubuntu_names_its_releases_in_versions_of_its_own() {
+    let index = index(&[(
+        "a.json",
+        &osv("U-1", "Ubuntu:16.04:LTS", "x", r#"{"introduced":"0"},{"fixed":"9"}"#, ""),
+    )]);
+    let foreign = |version: &str| {
+        let packages = vec![package(Ecosystem::Deb, "x", version)];
+        let inventory = inventory(Some(("ubuntu", "16.04")), packages);
+        let report = judge(&index, &inventory, &options()).unwrap();
+        report.doubts.iter().any(|doubt| matches!(doubt, Doubt::ThirdParty { .. }))
+    };
+    assert!(!foreign("1:5.1.6~rc2-0ubuntu1~xenial3.1"));
+    assert!(foreign("5:24.0.7-1~ubuntu.16.04~xenial"));
+}
+
+#[test]
 fn versions_that_say_nothing_are_a_doubt() {
     let index = index(&[(
         "a.json",

@@ -285,7 +285,7 @@ fn a_stack_comes_up_and_mistakes_change_nothing() {
     let before = stage.specs("up");
     for (text, expected) in [
         (
-            "services: {web: {image: busybox, networks: [n]}}\nnetworks: {n: {external: true}}",
+            "services: {web: {image: busybox, networks: [n]}}\nnetworks: {n: {external: true, name: not-there}}",
             "is declared as external, but could not be found",
         ),
         (

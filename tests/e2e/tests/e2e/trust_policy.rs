@@ -381,6 +381,10 @@ fn a_worker_holds_to_the_policy_by_itself() {
     let mine = worker.brig();
     mine.run(&["pull", "-q", &unsigned]).ok();
     mine.run(&["pull", "-q", &signed]).ok();
+    // Nodes ask for policies once a second at most.
+    eventually("the policy has come to the worker", PATIENCE, || {
+        mine.run(&["run", "--rm", &unsigned, "true"]).code != 0
+    });
     refused(&mine.run(&["run", "--rm", &unsigned, "true"]), 125, "is not signed");
     mine.run(&["kill", &first[0]]).ok();
     eventually("the worker refuses what the manager never judged", PATIENCE, || {

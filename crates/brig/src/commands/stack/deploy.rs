@@ -166,23 +166,32 @@ async fn check_external(context: &Context, networks: &[Network]) -> Result<()> {
         if !crate::parse::network::is_user_defined(name) {
             continue;
         }
-        match context.client.json::<NetworkInspect>(Call::get(format!("/networks/{name}"))).await {
-            Ok(found) if found.scope == "swarm" => {}
-            Ok(found) => {
+        let found = context
+            .client
+            .json::<NetworkInspect>(Call::get(format!("/networks/{name}")))
+            .await
+            .map(|found| (found.name == *name || found.id == *name).then_some(found));
+        match found {
+            Ok(Some(found)) if found.scope == "swarm" => {}
+            Ok(Some(found)) => {
                 return Err(message(format!(
                     "network {name:?} is declared as external, but it is not in the right scope: {:?} instead of \"swarm\"",
                     found.scope
                 )));
             }
-            Err(error) if error.is_not_found() => {
-                return Err(message(format!(
-                    "network {name:?} is declared as external, but could not be found. You need to create a swarm-scoped network before the stack is deployed"
-                )));
-            }
+            // The daemon takes the beginning of an id for a name.
+            Ok(None) => return Err(not_there(name)),
+            Err(error) if error.is_not_found() => return Err(not_there(name)),
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+fn not_there(network: &str) -> crate::error::Error {
+    message(format!(
+        "network {network:?} is declared as external, but could not be found. You need to create a swarm-scoped network before the stack is deployed"
+    ))
 }
 
 async fn prune(
