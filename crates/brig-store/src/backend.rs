@@ -65,17 +65,6 @@ pub struct Batch {
     /// Version of the objects that it writes; `None`: the transaction's revision. It may be lower
     /// than that.
     pub version: Option<Revision>,
-    /// All that it looked at beside what it writes; `None` where that is more than single things.
-    pub seen: Option<Vec<Seen>>,
-}
-
-/// One thing that a transaction looked at, whether there was one or not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// An object.
-    Object(Kind, String),
-    /// A name, as a keyed hash.
-    Name(BlindName),
 }
 
 /// What somebody else did to one object.
@@ -165,22 +154,6 @@ pub trait Backend: Send + Sync + 'static {
     /// revision. After any error but [`BackendError::Fatal`] nothing has changed.
     fn commit(&self, first: Revision, group: &[Batch]) -> Result<(), BackendError>;
 
-    /// Applies transactions in order, all or none, at the next place that they get: what others
-    /// commit meanwhile may come before, as long as it leaves alone what these read and write.
-    /// Returns when they are durable, with the revision that the first one got; [`News`] tell of
-    /// them at their place. `None`: nothing was done, [`Backend::commit`] is the way. Blocks.
-    ///
-    /// # Errors
-    /// As [`Backend::commit`].
-    fn commit_apart(
-        &self,
-        first: Revision,
-        group: &[Batch],
-    ) -> Result<Option<Revision>, BackendError> {
-        let _ = (first, group);
-        Ok(None)
-    }
-
     /// Sealed records in a fixed order, at most `limit`, from the first after `after`. Blocks.
     ///
     /// # Errors
@@ -207,10 +180,8 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// Until when the caller should leave it to others to commit; what they commit may end that
-    /// earlier. Whoever commits all the same does no harm. `apart` where everything that waits may
-    /// go into [`Backend::commit_apart`].
-    fn turn(&self, apart: bool) -> Option<Instant> {
-        let _ = apart;
+    /// earlier. Whoever commits all the same does no harm.
+    fn turn(&self) -> Option<Instant> {
         None
     }
 
@@ -219,8 +190,7 @@ pub trait Backend: Send + Sync + 'static {
         Room::ENDLESS
     }
 
-    /// How many of these transactions, from the first on, can be committed at a time; 0 when the
-    /// first one is too large by itself.
+    /// How many of these transactions, from the first on, can be committed at a time; at least 1.
     fn fits(&self, group: &[Batch]) -> usize {
         group.len().max(1)
     }

@@ -35,7 +35,7 @@ mod writer;
 
 pub use backend::{
     Backend, BackendError, Batch, Content, Foreign, Loaded, NameClaim, News, NewsSink, Revision,
-    Room, SealedRecord, Seen, Write,
+    Room, SealedRecord, Write,
 };
 pub use error::StoreError;
 pub use object::{Index, Kind, Object, StoreObject};

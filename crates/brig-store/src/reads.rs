@@ -56,21 +56,6 @@ impl Reads {
         }
     }
 
-    /// The single objects and names that it looked at, names as they are compared; `None` when it
-    /// looked at more.
-    pub(crate) fn singles(&self) -> Option<Vec<Single>> {
-        let seen = self.lock();
-        if seen.everything || !seen.kinds.is_empty() {
-            return None;
-        }
-        let single = |thing: &Thing| match thing {
-            Thing::Object(kind, id) => Some(Single::Object(*kind, id.clone())),
-            Thing::Name(kind, name) => Some(Single::Name(*kind, name.clone())),
-            Thing::Key(..) => None,
-        };
-        seen.things.iter().map(single).collect()
-    }
-
     pub(crate) fn note_everything(&self) {
         self.lock().everything = true;
     }
@@ -90,13 +75,6 @@ impl Reads {
     pub(crate) fn note_key(&self, kind: Kind, index: Index, key: &str) {
         self.note(kind, Thing::Key(kind, index, key.to_owned()));
     }
-}
-
-/// One of the things that can be compared with what is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Single {
-    Object(Kind, String),
-    Name(Kind, String),
 }
 
 /// What was written since.

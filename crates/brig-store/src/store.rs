@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, oneshot};
 use crate::backend::{Backend, BackendError, Content, Loaded, News, Revision, SealedRecord};
 use crate::error::{SealSource, StoreError};
 use crate::object::Object;
-use crate::reads::{Reads, Single};
+use crate::reads::Reads;
 use crate::sealer::Sealer;
 use crate::state::State;
 use crate::tx::Tx;
@@ -78,8 +78,6 @@ pub(crate) struct Shared {
 pub(crate) struct Head {
     pub(crate) state: State,
     pub(crate) queue: Vec<Staged>,
-    /// Transactions that are durable, and come into the state once everything before them has.
-    pub(crate) placed: Option<Placed>,
     /// What a shared backend told of and nobody looked at yet.
     pub(crate) news: VecDeque<News>,
     /// A backend that is to take the place of the present one.
@@ -95,16 +93,7 @@ pub(crate) struct Staged {
     pub(crate) version: Revision,
     /// What it looked at; `None` where nobody asks.
     pub(crate) reads: Option<Arc<Reads>>,
-    /// The same, where that is only single things.
-    pub(crate) singles: Option<Vec<Single>>,
     pub(crate) done: oneshot::Sender<Result<(), Refused>>,
-}
-
-/// Transactions that got a place apart from the row.
-pub(crate) struct Placed {
-    /// Revision of the first one that changes anything.
-    pub(crate) first: Revision,
-    pub(crate) group: Vec<Staged>,
 }
 
 /// Why a transaction did not become durable.
@@ -193,7 +182,6 @@ impl Store {
             head: Mutex::new(Head {
                 state: state.clone(),
                 queue: Vec::new(),
-                placed: None,
                 news: VecDeque::new(),
                 moving: None,
                 failed: None,
@@ -371,9 +359,8 @@ impl Store {
         let outcome = outcome.map(|result| (result, tx.finish()));
         head.state.reads = None;
         let (result, changes) = outcome?;
-        let singles = reads.as_ref().and_then(|reads| reads.singles());
         let (done, durable) = oneshot::channel();
-        head.queue.push(Staged { changes, version, reads, singles, done });
+        head.queue.push(Staged { changes, version, reads, done });
         shared.wake.notify_one();
         Ok((result, durable))
     }

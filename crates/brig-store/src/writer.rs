@@ -8,15 +8,14 @@ use std::time::{Duration, Instant};
 use brig_types::secret::SecretBytes;
 
 use crate::backend::{
-    BackendError, Batch, Content, Foreign, Loaded, NameClaim, News, Revision, SealedRecord, Seen,
-    Write,
+    BackendError, Batch, Content, Foreign, Loaded, NameClaim, News, Revision, SealedRecord, Write,
 };
 use crate::error::{SealSource, StoreError};
 use crate::object::{Kind, Object};
-use crate::reads::{Single, Written};
+use crate::reads::Written;
 use crate::sealer::Sealer;
 use crate::state::{State, folded};
-use crate::store::{Head, Move, Placed, Refused, Shared, Staged, read_record, read_state};
+use crate::store::{Head, Move, Refused, Shared, Staged, read_record, read_state};
 use crate::tx::remaining;
 use crate::watch::{Change, Commit};
 
@@ -82,24 +81,12 @@ fn next_work(shared: &Shared, pace: &Pace) -> Option<Work> {
         if let Some(news) = head.news.pop_front() {
             return Some(Work::News(news));
         }
-        if head.placed.is_some() {
-            // The news of their place are on the way; nothing can be built on another one.
-            if head.closing {
-                let placed = head.placed.take();
-                drop(head);
-                acknowledge(placed);
-                head = shared.lock_head();
-            } else {
-                head = shared.wake.wait(head).unwrap_or_else(PoisonError::into_inner);
-            }
-            continue;
-        }
         if let Some(wanted) = head.moving.take() {
             return Some(Work::Move(wanted));
         }
         if !head.queue.is_empty()
             && !head.closing
-            && let Some(until) = until(shared, &head, pace)
+            && let Some(until) = pace.wait_until(head.queue.len()).max(shared.backend().turn())
             && until > Instant::now()
         {
             let left = until.saturating_duration_since(Instant::now());
@@ -117,31 +104,16 @@ fn next_work(shared: &Shared, pace: &Pace) -> Option<Work> {
     }
 }
 
-/// Until when to leave it to others to write.
-fn until(shared: &Shared, head: &Head, pace: &Pace) -> Option<Instant> {
-    let backend = shared.backend();
-    let apart = backend.is_shared() && head.queue.iter().all(|staged| staged.singles.is_some());
-    pace.wait_until(head.queue.len()).max(backend.turn(apart))
-}
-
 /// Answers how many transactions have to run again.
 fn write(shared: &Arc<Shared>, mut group: Vec<Staged>) -> usize {
     while !group.is_empty() {
         // No snapshot is kept meanwhile: it would have every table copied that changes.
         let before = shared.revision();
         match persist(shared, before, &group) {
-            Ok(Persisted { count, place: None }) => {
+            Ok(count) => {
                 let rest = group.split_off(count.min(group.len()));
                 publish(shared, before, group);
                 group = rest;
-            }
-            Ok(Persisted { count, place: Some(first) }) => {
-                let mut rest = group.split_off(count.min(group.len()));
-                let mut head = shared.lock_head();
-                rest.append(&mut head.queue);
-                head.queue = rest;
-                head.placed = Some(Placed { first, group });
-                return 0;
             }
             Err(error) => return not_written(shared, before, group, error),
         }
@@ -198,47 +170,31 @@ fn tell(error: &StoreError) {
     );
 }
 
-/// What has become durable.
-struct Persisted {
-    /// How many transactions, from the first on.
-    count: usize,
-    /// The revision of the first one, where that is not simply the next.
-    place: Option<Revision>,
-}
-
-/// Makes as many transactions durable as the backend takes at a time.
-fn persist(shared: &Shared, before: Revision, group: &[Staged]) -> Result<Persisted, StoreError> {
+/// Makes as many transactions durable as the backend takes at a time; answers how many.
+fn persist(shared: &Shared, before: Revision, group: &[Staged]) -> Result<usize, StoreError> {
     let batches = group
         .iter()
         .filter(|staged| !staged.changes.is_empty())
         .map(|staged| batch(shared.sealer.as_ref(), staged))
         .collect::<Result<Vec<_>, _>>()?;
     if batches.is_empty() {
-        return Ok(Persisted { count: group.len(), place: None });
+        return Ok(group.len());
     }
     let backend = shared.backend();
     let fitting = backend.fits(&batches).clamp(1, batches.len());
-    let fitting_batches = batches.get(..fitting).unwrap_or(&batches);
-    let failed = |error| StoreError::Commit(Arc::new(error));
-    let place = match fitting_batches.iter().all(|batch| batch.seen.is_some()) {
-        true => backend.commit_apart(before + 1, fitting_batches).map_err(failed)?,
-        false => None,
-    };
-    if place.is_none() {
-        backend.commit(before + 1, fitting_batches).map_err(failed)?;
-    }
+    backend
+        .commit(before + 1, batches.get(..fitting).unwrap_or(&batches))
+        .map_err(|error| StoreError::Commit(Arc::new(error)))?;
     let is_write = |staged: &Staged| !staged.changes.is_empty();
     let last = group.iter().enumerate().filter(|(_, staged)| is_write(staged)).nth(fitting - 1);
-    let count = match last {
+    Ok(match last {
         Some((at, _)) if fitting < batches.len() => at + 1,
         Some(_) | None => group.len(),
-    };
-    Ok(Persisted { count, place })
+    })
 }
 
 fn batch(sealer: &dyn Sealer, staged: &Staged) -> Result<Batch, StoreError> {
-    let seen = staged.singles.as_ref().map(|singles| seen(sealer, singles));
-    let mut batch = Batch { version: Some(staged.version), seen, ..Batch::default() };
+    let mut batch = Batch { version: Some(staged.version), ..Batch::default() };
     for change in &staged.changes {
         let object = change.object();
         let (kind, id) = (object.kind(), object.id());
@@ -273,14 +229,6 @@ fn batch(sealer: &dyn Sealer, staged: &Staged) -> Result<Batch, StoreError> {
     Ok(batch)
 }
 
-fn seen(sealer: &dyn Sealer, singles: &[Single]) -> Vec<Seen> {
-    let seen = |single: &Single| match single {
-        Single::Object(kind, id) => Seen::Object(*kind, id.clone()),
-        Single::Name(kind, name) => Seen::Name(sealer.blind(kind.as_str(), name)),
-    };
-    singles.iter().map(seen).collect()
-}
-
 /// Adds a step to a name's way through the transaction: one object may give it to another.
 fn claim(batch: &mut Batch, name: Option<[u8; 32]>, from: Option<&str>, to: Option<&str>) {
     let Some(name) = name else {
@@ -313,14 +261,6 @@ fn publish(shared: &Shared, before: Revision, group: Vec<Staged>) {
     for done in acknowledged {
         // The caller may have stopped waiting.
         let _ = done.send(Ok(()));
-    }
-}
-
-/// Tells those whose transactions are durable already.
-fn acknowledge(placed: Option<Placed>) {
-    for staged in placed.into_iter().flat_map(|placed| placed.group) {
-        // The caller may have stopped waiting.
-        let _ = staged.done.send(Ok(()));
     }
 }
 
@@ -381,12 +321,14 @@ fn take_in(shared: &Arc<Shared>, news: News) -> usize {
             tracing::warn!(first, known, "missed what other managers wrote");
             reload(shared)
         }
-        News::Committed { first, last, changes } => match own(shared, first) {
-            Some(placed) => {
-                publish(shared, known, placed.group);
-                0
+        News::Committed { last, changes, .. } => match decode(shared, changes) {
+            Ok(changes) => follow(shared, last, changes),
+            // It may be of before the last change of keys: what is stored now is not.
+            Err(error) => {
+                let error = brig_types::error::chain(&error);
+                tracing::info!(error, "reading all of the store, for a commit that does not open");
+                reload(shared)
             }
-            None => take_in_foreign(shared, last, changes),
         },
         News::Reloaded(loaded) => {
             let before = shared.read_committed();
@@ -397,29 +339,11 @@ fn take_in(shared: &Arc<Shared>, news: News) -> usize {
     }
 }
 
-/// The own transactions that have this place.
-fn own(shared: &Shared, first: Revision) -> Option<Placed> {
-    shared.lock_head().placed.take_if(|placed| placed.first == first)
-}
-
-fn take_in_foreign(shared: &Arc<Shared>, last: Revision, changes: Vec<Foreign>) -> usize {
-    match decode(shared, changes) {
-        Ok(changes) => follow(shared, last, changes),
-        // It may be of before the last change of keys: what is stored now is not.
-        Err(error) => {
-            let error = brig_types::error::chain(&error);
-            tracing::info!(error, "reading all of the store, for a commit that does not open");
-            reload(shared)
-        }
-    }
-}
-
 fn reload(shared: &Arc<Shared>) -> usize {
     match shared.backend().load() {
         Ok(loaded) => take_in(shared, News::Reloaded(loaded)),
         Err(error) => {
             tracing::error!(error = %brig_types::error::chain(&error), "cannot read the cluster store");
-            acknowledge(shared.lock_head().placed.take());
             0
         }
     }
@@ -432,16 +356,13 @@ fn adopt(shared: &Shared, outcome: Result<(State, Vec<Change>), StoreError>) -> 
         Err(error) => {
             let text = brig_types::error::chain(&error);
             tracing::error!(error = text, "what another manager wrote cannot be read");
-            let mut head = shared.lock_head();
-            head.failed = Some(Arc::new(BackendError::Fatal(Box::new(error))));
-            acknowledge(head.placed.take());
+            shared.lock_head().failed = Some(Arc::new(BackendError::Fatal(Box::new(error))));
             return 0;
         }
     };
     let overtaken = {
         let mut head = shared.lock_head();
         head.state = after.clone();
-        let placed = head.placed.take();
         let overtaken = std::mem::take(&mut head.queue);
         let mut committed = shared.committed.write().unwrap_or_else(PoisonError::into_inner);
         let revision = after.revision();
@@ -449,8 +370,6 @@ fn adopt(shared: &Shared, outcome: Result<(State, Vec<Change>), StoreError>) -> 
         if !changes.is_empty() {
             announce(shared, Commit { revision, changes });
         }
-        // What is stored has them.
-        acknowledge(placed);
         overtaken
     };
     run_again(overtaken)
@@ -484,9 +403,7 @@ impl Head {
     /// taken back and answered, with all that was built on them.
     fn put_before_queue(&mut self, last: Revision, changes: &[Change]) -> Vec<Staged> {
         let mut written = Written::of(changes);
-        // What has its place already comes first, and has nothing to do with these changes.
-        let placed = self.placed.iter().flat_map(|placed| &placed.group);
-        let mut position = last + count_writes(placed);
+        let mut position = last;
         let (mut kept, mut overtaken) = (Vec::new(), Vec::new());
         for staged in std::mem::take(&mut self.queue) {
             let next = position + u64::from(!staged.changes.is_empty());
@@ -506,10 +423,6 @@ impl Head {
         self.queue = kept;
         overtaken
     }
-}
-
-fn count_writes<'a>(group: impl Iterator<Item = &'a Staged>) -> u64 {
-    group.map(|staged| u64::from(!staged.changes.is_empty())).sum()
 }
 
 /// Opens what others wrote.

@@ -180,9 +180,9 @@ async fn what_has_nothing_to_do_with_others_writes_runs_once() {
 }
 
 /// Three managers fight for one name and write to the same objects, while each also does things that
-/// look at everything: both ways of committing make one history.
+/// look at everything: all of it makes one history.
 #[tokio::test(flavor = "multi_thread")]
-async fn both_ways_of_committing_make_one_history() {
+async fn rivals_for_a_name_make_one_history() {
     const ROUNDS: usize = 12;
     let etcd = Etcd::start();
     let stores = [open(&etcd).await, open(&etcd).await, open(&etcd).await];

@@ -1,20 +1,22 @@
 //! The backend: its own copy of who has which revision and name, and commits by comparing the
 //! head.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use brig_proto::etcd::{KeyValue, RangeRequest, RequestOp, TxnRequest, TxnResponse, response_op};
+use brig_proto::etcd::{
+    KeyValue, RangeRequest, RequestOp, TxnRequest, TxnResponse, request_op, response_op,
+};
 use tokio::runtime::Handle;
 use tokio::sync::watch as flag;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::{EtcdClient, EtcdError};
-use super::known::{Fresh, Known, Names};
-use super::layout::{self, Head, Layout, Mark, Nonce, Place};
+use super::layout::{self, Head, Layout, Place};
+use super::turns::{Turns, Writer};
 use super::watch;
 use crate::backend::{
     Backend, BackendError, Batch, Content, Foreign, Loaded, NewsSink, Revision, Room, SealedRecord,
@@ -34,11 +36,11 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(50);
 const WRITE_PATIENCE: Duration = Duration::from_secs(6);
 /// How long the news that say what became of a write may take.
 const NEWS_PATIENCE: Duration = Duration::from_secs(3);
-pub(super) const UNKNOWN: &str = "a write was not answered, and whether it was made is not known";
-/// Requests and marks of others that one commit clears away, of either.
-pub(super) const CLEARED: usize = 4;
-/// How often a commit of the row is sent again because of marks behind which nothing stands.
-const ROW_ATTEMPTS: usize = 3;
+const UNKNOWN: &str = "a write was not answered, and whether it was made is not known";
+/// Requests of others that one commit clears away.
+const CLEARED: usize = 4;
+/// Heads that are remembered to find an own one among them.
+const HEADS: usize = 4096;
 
 /// What etcd takes in one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ impl Limits {
     /// Room for the head, for requests to be let go first, and for what surrounds the values.
     const fn usable(self) -> Self {
         Self {
-            operations: self.operations.saturating_sub(4 + 2 * CLEARED),
+            operations: self.operations.saturating_sub(3 + CLEARED),
             bytes: self.bytes.saturating_sub(16 << 10),
         }
     }
@@ -82,6 +84,30 @@ pub(super) struct Shared {
     pub(super) current: flag::Sender<bool>,
 }
 
+/// What is stored, without the values.
+pub(super) struct Known {
+    pub(super) head: Head,
+    /// etcd's revision of the last head that was read or heard of.
+    pub(super) heard: i64,
+    /// With etcd's revision of each.
+    heads: VecDeque<(i64, Head)>,
+    /// etcd's revision from which on no head was missed.
+    row_from: i64,
+    objects: BTreeMap<(Kind, String), Revision>,
+    names: BTreeMap<BlindName, String>,
+    pub(super) turns: Turns,
+}
+
+/// What was read at one moment.
+#[derive(Default)]
+pub(super) struct Fresh {
+    head: Head,
+    pub(super) heard: i64,
+    objects: BTreeMap<(Kind, String), Revision>,
+    names: BTreeMap<BlindName, String>,
+    waiting: Vec<Writer>,
+}
+
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -91,6 +117,61 @@ impl Shared {
         self.moved.notify_all();
     }
 }
+
+impl Known {
+    fn new() -> Self {
+        Self {
+            head: Head::default(),
+            heard: 0,
+            heads: VecDeque::new(),
+            row_from: 0,
+            objects: BTreeMap::new(),
+            names: BTreeMap::new(),
+            turns: Turns::new(),
+        }
+    }
+
+    pub(super) fn remember(&mut self, at: i64, head: Head) {
+        if self.heads.len() >= HEADS
+            && let Some((oldest, _)) = self.heads.pop_front()
+        {
+            self.row_from = self.row_from.max(oldest);
+        }
+        self.heads.push_back((at, head));
+    }
+
+    /// Knows what was read, and the heads from before.
+    pub(super) fn replace(&mut self, fresh: Fresh) {
+        let Fresh { head, heard, objects, names, waiting } = fresh;
+        (self.head, self.heard, self.row_from) = (head, heard, heard);
+        (self.objects, self.names) = (objects, names);
+        for writer in waiting {
+            self.turns.asks(writer, Instant::now());
+        }
+        self.remember(heard, head);
+    }
+
+    pub(super) fn take(&mut self, head: Head, changes: &[Foreign], names: Names) {
+        self.head = head;
+        self.turns.wrote(&head.nonce, Instant::now());
+        for change in changes {
+            let key = (change.kind, change.id.clone());
+            match &change.value {
+                Some((revision, _)) => self.objects.insert(key, *revision),
+                None => self.objects.remove(&key),
+            };
+        }
+        for (name, holder) in names {
+            match holder {
+                Some(id) => self.names.insert(name, id),
+                None => self.names.remove(&name),
+            };
+        }
+    }
+}
+
+/// Names and who has them now.
+pub(super) type Names = Vec<(BlindName, Option<String>)>;
 
 impl EtcdBackend {
     /// A cluster's part of an etcd. Its methods block and must not be called from within the
@@ -117,14 +198,6 @@ impl EtcdBackend {
     #[must_use]
     pub const fn client(&self) -> &EtcdClient {
         &self.client
-    }
-
-    pub(super) fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stop.is_cancelled()
     }
 
     pub(super) fn layout(&self) -> &Layout {
@@ -183,12 +256,7 @@ impl EtcdBackend {
             success.push(op);
         }
         self.write_blindly(success)?;
-        let head = Head {
-            first: loaded.revision + 1,
-            last: loaded.revision,
-            nonce: self.nonce()?,
-            apart: 0,
-        };
+        let head = Head { first: loaded.revision + 1, last: loaded.revision, nonce: self.nonce()? };
         let request = TxnRequest {
             compare: vec![layout::is_absent(layout.head())],
             success: vec![layout::put(layout.head(), head.to_bytes(), 0)],
@@ -227,111 +295,47 @@ impl EtcdBackend {
 
     /// Commits transactions that fit into one request.
     fn commit_part(&self, first: Revision, group: &[Batch]) -> Result<(), BackendError> {
-        for _ in 0..ROW_ATTEMPTS {
-            if self.commit_to_row(first, group)? {
-                return Ok(());
-            }
-        }
-        Err(BackendError::Conflict)
-    }
-
-    /// Answers `false` when there was something new to know that has nothing to do with the state.
-    fn commit_to_row(&self, first: Revision, group: &[Batch]) -> Result<bool, BackendError> {
         let layout = &self.shared.layout;
-        let (base, since, mut success, next, cleared, waiting) = {
+        let (base, since, mut success, next, waiting) = {
             let known = self.shared.lock();
-            if known.revision.checked_add(1) != Some(first) {
+            if known.head.last.checked_add(1) != Some(first) {
                 return Err(BackendError::Conflict);
             }
-            let (mut success, changes) = self.request(&known, first, group)?;
-            let now = Instant::now();
-            let asked = known.turns.stale(now).into_iter().take(CLEARED);
+            let (mut success, next) = self.request(&known, first, group)?;
+            let cleared = known.turns.stale(Instant::now()).into_iter().take(CLEARED);
             let own = known.turns.own();
-            let asked = asked.chain(known.turns.asked.then_some(own));
-            success.extend(asked.map(|writer| layout::delete(layout.waiting(writer))));
-            let (cleared, apart) = known.stale_marks(now);
-            success.extend(cleared.iter().map(|writer| layout::delete(layout.mark(*writer))));
-            let last = first.wrapping_sub(1).wrapping_add(group.len() as u64);
-            let head = Head { first, last, nonce: known.turns.nonce()?, apart };
-            (known.head, known.heard, success, (head, changes), cleared, layout.waiting(own))
+            let cleared = cleared.chain(known.turns.asked.then_some(own));
+            success.extend(cleared.map(|writer| layout::delete(layout.waiting(writer))));
+            (known.head, known.heard, success, next, layout.waiting(own))
         };
-        let (head, changes) = next;
         let head_key = layout.head();
-        success.push(layout::put(head_key.clone(), head.to_bytes(), 0));
+        success.push(layout::put(head_key.clone(), next.head.to_bytes(), 0));
+        let read = RangeRequest { key: head_key.clone(), ..RangeRequest::default() };
+        let read = RequestOp { request: Some(request_op::Request::RequestRange(read)) };
         let request = TxnRequest {
             // The first commit of all has nothing to compare with.
-            compare: vec![
-                if base == Head::default() {
-                    layout::is_absent(head_key.clone())
-                } else {
-                    layout::value_is(head_key.clone(), base.to_bytes())
-                },
-                layout::is_calm_since(layout.marks(), since),
-            ],
+            compare: vec![if base == Head::default() {
+                layout::is_absent(head_key)
+            } else {
+                layout::value_is(head_key, base.to_bytes())
+            }],
             success,
             // Whoever is overtaken asks to be let go first.
-            failure: vec![layout::get(head_key), layout::put(waiting, Vec::new(), 0)],
+            failure: vec![read, layout::put(waiting, Vec::new(), 0)],
         };
         let began = Instant::now();
-        let Sent { answer, unsure } = self.send(&request)?;
-        let mut at = revision_of(&answer);
-        let found = if answer.succeeded { None } else { head_of(&answer) };
-        let was = match found {
-            _ if answer.succeeded => Was::Done,
-            Some((found, done_at)) if found == head => {
-                at = done_at;
-                Was::Done
-            }
-            Some((_, heard)) if unsure => self.is_in_the_row(&head.nonce, since, heard),
-            Some(_) | None => Was::NotDone,
-        };
+        let outcome = self.send(&request, next.head, since);
         let mut known = self.shared.lock();
-        known.turns.asked = !answer.succeeded;
-        match was {
-            Was::Done => {}
-            Was::Unknown => return Err(BackendError::Unavailable(UNKNOWN.to_owned())),
-            Was::NotDone if found.map(|(found, _)| found).unwrap_or_default() == base => {
-                // Something was committed apart, or only a mark is another one.
-                drop(known);
-                self.wait_until_heard(at);
-                let is_same = self.shared.lock().revision.checked_add(1) == Some(first);
-                return if is_same { Ok(false) } else { Err(BackendError::Conflict) };
-            }
-            Was::NotDone => return Err(BackendError::Conflict),
-        }
+        known.turns.asked = outcome.asked;
+        outcome.result?;
         known.turns.took(began.elapsed());
         // The watch may have told of it already, and of what came after.
         if known.head == base {
-            known.take(head, at, &changes.objects, changes.names);
-            for writer in cleared {
-                known.forget_mark(writer);
-            }
+            known.take(next.head, &next.changes, next.names);
         }
         drop(known);
         self.shared.notify();
-        Ok(true)
-    }
-
-    /// Waits until the watch has told of everything up to this revision of etcd; answers whether
-    /// it did.
-    pub(super) fn wait_until_heard(&self, at: i64) -> bool {
-        let known = self.shared.lock();
-        let is_behind = |known: &mut Known| known.heard < at;
-        let waited = self.shared.moved.wait_timeout_while(known, NEWS_PATIENCE, is_behind);
-        let (known, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        known.heard >= at
-    }
-
-    /// The revision that a commit got which is surely made, once the watch has told of it.
-    pub(super) fn place_of(&self, nonce: &Nonce, at: i64) -> Option<Revision> {
-        // It is done: better late than not known.
-        for _ in 0..2 {
-            if self.wait_until_heard(at) {
-                break;
-            }
-        }
-        let known = self.shared.lock();
-        known.done.iter().rev().find(|done| done.nonce == *nonce).map(|done| done.first)
+        Ok(())
     }
 
     fn nonce(&self) -> Result<[u8; 16], BackendError> {
@@ -339,12 +343,12 @@ impl EtcdBackend {
     }
 
     /// The operations of a group, after its expectations were found to hold.
-    pub(super) fn request(
+    fn request(
         &self,
         known: &Known,
         first: Revision,
         group: &[Batch],
-    ) -> Result<(Vec<RequestOp>, Changes), BackendError> {
+    ) -> Result<(Vec<RequestOp>, Next), BackendError> {
         type Staged<'a> = Option<(Revision, &'a [u8])>;
         let mut objects: BTreeMap<(Kind, &str), Staged<'_>> = BTreeMap::new();
         let mut names: BTreeMap<BlindName, Option<&str>> = BTreeMap::new();
@@ -355,10 +359,7 @@ impl EtcdBackend {
             for write in &batch.writes {
                 let current = match objects.get(&(write.kind, write.id.as_str())) {
                     Some(staged) => staged.map(|(revision, _)| revision),
-                    None => {
-                        let known = known.objects.get(&(write.kind, write.id.clone()));
-                        known.map(|(revision, _)| *revision)
-                    }
+                    None => known.objects.get(&(write.kind, write.id.clone())).copied(),
                 };
                 if current != write.expected {
                     return Err(BackendError::Conflict);
@@ -369,7 +370,7 @@ impl EtcdBackend {
             for claim in &batch.names {
                 let current = match names.get(&claim.name) {
                     Some(staged) => *staged,
-                    None => known.names.get(&claim.name).map(|(id, _)| id.as_str()),
+                    None => known.names.get(&claim.name).map(String::as_str),
                 };
                 if current != claim.from.as_deref() {
                     return Err(BackendError::Conflict);
@@ -396,50 +397,62 @@ impl EtcdBackend {
                 None => layout::delete(layout.name(name)),
             });
         }
-        let is_freed = changes.iter().any(|change| change.value.is_none())
-            || names.values().any(Option::is_none);
-        if is_freed {
-            ops.push(layout::put(layout.freed(), Vec::new(), 0));
-        }
         let names = names.into_iter().map(|(name, id)| (name, id.map(str::to_owned))).collect();
-        Ok((ops, Changes { objects: changes, names }))
+        let head = Head { first, last: revision, nonce: known.turns.nonce()? };
+        Ok((ops, Next { head, changes, names }))
     }
 
-    /// Sends a transaction until it is answered.
-    pub(super) fn send(&self, request: &TxnRequest) -> Result<Sent, BackendError> {
+    /// Sends a transaction until it is known what became of it.
+    fn send(&self, request: &TxnRequest, own: Head, since: i64) -> Sent {
         let until = Instant::now() + WRITE_PATIENCE;
+        // Whether an earlier attempt may have worked without our hearing of it.
         let mut unsure = false;
         loop {
             let attempt = self.client.txn_once(request, ATTEMPT_PATIENCE);
             let error = match self.runtime.block_on(attempt) {
-                Ok(answer) => return Ok(Sent { answer, unsure }),
+                Ok(answer) if answer.succeeded => return Sent { asked: false, result: Ok(()) },
+                Ok(answer) => {
+                    let was = match head_of(&answer) {
+                        Some((head, _)) if head == own => Was::Done,
+                        Some((_, heard)) if unsure => self.is_in_the_row(own, since, heard),
+                        Some(_) | None => Was::NotDone,
+                    };
+                    let result = match was {
+                        Was::Done => Ok(()),
+                        Was::NotDone => Err(BackendError::Conflict),
+                        Was::Unknown => Err(BackendError::Unavailable(UNKNOWN.to_owned())),
+                    };
+                    return Sent { asked: true, result };
+                }
                 Err(error) => error,
             };
+            let asked = self.shared.lock().turns.asked;
             if !error.may_pass() {
                 // That says nothing about the attempts before.
-                return Err(if unsure { unavailable(&error) } else { translate(error) });
+                let error = if unsure { unavailable(&error) } else { translate(error) };
+                return Sent { asked, result: Err(error) };
             }
             unsure = true;
             if self.stop.is_cancelled() || Instant::now() + ATTEMPT_PAUSE >= until {
                 self.shared.current.send_replace(false);
-                return Err(unavailable(&error));
+                return Sent { asked, result: Err(unavailable(&error)) };
             }
             std::thread::sleep(ATTEMPT_PAUSE);
         }
     }
 
-    /// Whether a commit was made at some time after `since`, once the watch has told of everything
-    /// up to `heard`. Taking one for not done that was done would do it twice: the second time it
-    /// finds what the first one left, and is refused because of that.
-    pub(super) fn is_in_the_row(&self, nonce: &Nonce, since: i64, heard: i64) -> Was {
+    /// Whether a head was the last one at some time after `since`, once the watch has told of
+    /// everything up to `heard`. Taking one for not done that was done would do it twice: the
+    /// second time it finds what the first one left, and is refused because of that.
+    fn is_in_the_row(&self, head: Head, since: i64, heard: i64) -> Was {
         let until = Instant::now() + NEWS_PATIENCE;
         let mut known = self.shared.lock();
         loop {
-            if known.done.iter().any(|done| done.nonce == *nonce) {
+            if known.heads.iter().any(|(_, other)| *other == head) {
                 return Was::Done;
             }
             if known.heard >= heard {
-                return if known.done_from <= since { Was::NotDone } else { Was::Unknown };
+                return if known.row_from <= since { Was::NotDone } else { Was::Unknown };
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -453,24 +466,24 @@ impl EtcdBackend {
 }
 
 /// Whether something was done.
-pub(super) enum Was {
+enum Was {
     Done,
     NotDone,
     /// Nobody told of it in time.
     Unknown,
 }
 
-/// A transaction that was answered.
-pub(super) struct Sent {
-    pub(super) answer: TxnResponse,
-    /// Whether an earlier attempt may have worked without our hearing of it.
-    pub(super) unsure: bool,
+/// What became of a transaction.
+struct Sent {
+    /// Whether this writer asks to be let go first now.
+    asked: bool,
+    result: Result<(), BackendError>,
 }
 
-/// What a group leaves.
-pub(super) struct Changes {
-    pub(super) objects: Vec<Foreign>,
-    pub(super) names: Names,
+struct Next {
+    head: Head,
+    changes: Vec<Foreign>,
+    names: Names,
 }
 
 impl Backend for EtcdBackend {
@@ -496,22 +509,22 @@ impl Backend for EtcdBackend {
             return Err(BackendError::Fatal("the store is closed".into()));
         }
         let limits = self.limits.usable();
-        if self.fits(group) >= group.len() {
+        let (mut operations, mut bytes) = (0, 0);
+        for batch in group {
+            let (more, size) = layout::weight(batch);
+            if more > limits.operations || size > limits.bytes {
+                return Err(BackendError::TooLarge(format!(
+                    "{more} changes of {size} bytes, etcd takes {} of {} (--max-txn-ops, --max-request-bytes)",
+                    limits.operations, limits.bytes
+                )));
+            }
+            operations += more;
+            bytes += size;
+        }
+        if operations <= limits.operations && bytes <= limits.bytes {
             return self.commit_part(first, group);
         }
-        let (operations, bytes) = layout::weight(group);
-        Err(BackendError::TooLarge(format!(
-            "{operations} changes of {bytes} bytes, etcd takes {} of {} (--max-txn-ops, --max-request-bytes)",
-            limits.operations, limits.bytes
-        )))
-    }
-
-    fn commit_apart(
-        &self,
-        first: Revision,
-        group: &[Batch],
-    ) -> Result<Option<Revision>, BackendError> {
-        self.commit_group_apart(first, group)
+        Err(BackendError::TooLarge(format!("{operations} changes of {bytes} bytes at a time")))
     }
 
     fn page(
@@ -529,13 +542,8 @@ impl Backend for EtcdBackend {
         self.reseal_all(records)
     }
 
-    fn turn(&self, apart: bool) -> Option<Instant> {
-        let (known, now) = (self.shared.lock(), Instant::now());
-        if apart && !known.is_row_time(now) {
-            known.turns.pause(now)
-        } else {
-            known.turns.turn(now)
-        }
+    fn turn(&self) -> Option<Instant> {
+        self.shared.lock().turns.turn(Instant::now())
     }
 
     fn room(&self) -> Room {
@@ -548,12 +556,12 @@ impl Backend for EtcdBackend {
         let limits = self.limits.usable();
         let (mut operations, mut bytes) = (0, 0);
         let fitting = group.iter().take_while(|batch| {
-            let (more, size) = layout::weight(std::slice::from_ref(batch));
+            let (more, size) = layout::weight(batch);
             operations += more;
             bytes += size;
             operations <= limits.operations && bytes <= limits.bytes
         });
-        fitting.count()
+        fitting.count().max(1)
     }
 
     fn follow(&self, sink: NewsSink) {
@@ -624,18 +632,13 @@ pub(super) async fn read(
                     known.head = Head::parse(&kv.value).ok_or_else(|| wrong("its head"))?;
                 }
                 Some(Place::Waiting(writer)) => known.waiting.push(writer),
-                Some(Place::Freed) => known.freed = kv.mod_revision,
-                Some(Place::Apart(writer)) => {
-                    let mark = Mark::parse(&kv.value).ok_or_else(|| wrong("a writer's mark"))?;
-                    known.marks.insert(writer, (mark, kv.mod_revision));
-                }
                 Some(Place::Name(name)) => {
-                    known.names.insert(name, (layout::text(&kv), kv.mod_revision));
+                    known.names.insert(name, layout::text(&kv));
                 }
                 Some(Place::Object(kind, id)) => {
                     let (revision, value) = layout::parse_record(&kv.value)
                         .ok_or_else(|| wrong("a record is too short"))?;
-                    known.objects.insert((kind, id.clone()), (revision, kv.mod_revision));
+                    known.objects.insert((kind, id.clone()), revision);
                     loaded.records.push(SealedRecord { kind, id, revision, value });
                 }
                 None => return Err(wrong("a key of an unknown kind")),
@@ -646,26 +649,18 @@ pub(super) async fn read(
         }
     }
     known.heard = at;
-    loaded.revision = known.revision();
+    loaded.revision = known.head.last;
     Ok((loaded, known))
 }
 
 fn head_of(answer: &TxnResponse) -> Option<(Head, i64)> {
-    let kv = found(answer)?;
+    let Some(response_op::Response::ResponseRange(range)) =
+        answer.responses.first()?.response.as_ref()
+    else {
+        return None;
+    };
+    let kv: &KeyValue = range.kvs.first()?;
     Some((Head::parse(&kv.value)?, kv.mod_revision))
-}
-
-/// The key that the first operation asked for.
-pub(super) fn found(answer: &TxnResponse) -> Option<&KeyValue> {
-    match answer.responses.first()?.response.as_ref()? {
-        response_op::Response::ResponseRange(range) => range.kvs.first(),
-        _ => None,
-    }
-}
-
-/// etcd's revision when it answered; that of the transaction where it wrote something.
-pub(super) fn revision_of(answer: &TxnResponse) -> i64 {
-    answer.header.as_ref().map_or(0, |header| header.revision)
 }
 
 pub(super) fn unavailable(error: &EtcdError) -> BackendError {

@@ -9,9 +9,8 @@ use crate::backend::{Batch, Revision};
 use crate::object::Kind;
 use crate::sealer::BlindName;
 
-/// Bytes of the number that tells a commit from all others.
+/// Bytes of the random number in a head.
 const NONCE: usize = 16;
-pub(super) type Nonce = [u8; NONCE];
 
 /// The names of a cluster's keys.
 #[derive(Clone, Debug)]
@@ -28,48 +27,14 @@ pub(super) enum Place {
     Name(BlindName),
     /// A writer that others overtook.
     Waiting(Writer),
-    /// What a writer committed apart from the row.
-    Apart(Writer),
-    /// Something was removed.
-    Freed,
 }
 
-/// The last commit of the row.
+/// The last commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) first: Revision,
     pub(super) last: Revision,
-    pub(super) nonce: Nonce,
-    /// The sum of all marks at that moment; `last` counts what they stand for.
-    pub(super) apart: u64,
-}
-
-/// A writer's last commit apart from the row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    /// Transactions of this writer, over all its commits apart.
-    pub(super) total: u64,
-    /// Those of the last one. With none it only keeps an older request from having an effect.
-    pub(super) count: u64,
-    pub(super) nonce: Nonce,
-}
-
-impl Mark {
-    pub(super) fn to_bytes(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(16 + NONCE);
-        bytes.extend_from_slice(&self.total.to_be_bytes());
-        bytes.extend_from_slice(&self.count.to_be_bytes());
-        bytes.extend_from_slice(&self.nonce);
-        bytes
-    }
-
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        let (total, rest) = bytes.split_first_chunk::<8>()?;
-        let (count, rest) = rest.split_first_chunk::<8>()?;
-        let nonce = rest.try_into().ok()?;
-        let (total, count) = (u64::from_be_bytes(*total), u64::from_be_bytes(*count));
-        (count <= total).then_some(Self { total, count, nonce })
-    }
+    pub(super) nonce: [u8; NONCE],
 }
 
 impl Head {
@@ -78,22 +43,15 @@ impl Head {
         bytes.extend_from_slice(&self.first.to_be_bytes());
         bytes.extend_from_slice(&self.last.to_be_bytes());
         bytes.extend_from_slice(&self.nonce);
-        if self.apart > 0 {
-            bytes.extend_from_slice(&self.apart.to_be_bytes());
-        }
         bytes
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (first, rest) = bytes.split_first_chunk::<8>()?;
         let (last, rest) = rest.split_first_chunk::<8>()?;
-        let (nonce, rest) = rest.split_first_chunk::<NONCE>()?;
-        let apart = match rest {
-            [] => 0,
-            rest => Some(u64::from_be_bytes(rest.try_into().ok()?)).filter(|apart| *apart > 0)?,
-        };
+        let nonce = rest.try_into().ok()?;
         let (first, last) = (Revision::from_be_bytes(*first), Revision::from_be_bytes(*last));
-        (first <= last.saturating_add(1)).then_some(Self { first, last, nonce: *nonce, apart })
+        (first <= last.saturating_add(1)).then_some(Self { first, last, nonce })
     }
 }
 
@@ -129,20 +87,6 @@ impl Layout {
         format!("{}s/w/{writer:016x}", self.root).into_bytes()
     }
 
-    /// Written whenever something is removed.
-    pub(super) fn freed(&self) -> Vec<u8> {
-        format!("{}s/freed", self.root).into_bytes()
-    }
-
-    /// All marks.
-    pub(super) fn marks(&self) -> Vec<u8> {
-        format!("{}s/a/", self.root).into_bytes()
-    }
-
-    pub(super) fn mark(&self, writer: Writer) -> Vec<u8> {
-        format!("{}s/a/{writer:016x}", self.root).into_bytes()
-    }
-
     pub(super) fn name(&self, name: &BlindName) -> Vec<u8> {
         let mut key = format!("{}s/n/", self.root);
         for byte in name {
@@ -158,15 +102,9 @@ impl Layout {
         if key == "head" {
             return Some(Place::Head);
         }
-        if key == "freed" {
-            return Some(Place::Freed);
-        }
         if let Some(writer) = key.strip_prefix("w/") {
             // Courtesy alone: whoever writes something else there is let go like any other.
             return Some(Place::Waiting(Writer::from_str_radix(writer, 16).unwrap_or_default()));
-        }
-        if let Some(writer) = key.strip_prefix("a/") {
-            return Writer::from_str_radix(writer, 16).ok().map(Place::Apart);
         }
         if let Some(hex) = key.strip_prefix("n/") {
             return parse_name(hex).map(Place::Name);
@@ -216,11 +154,6 @@ pub(super) fn put(key: Vec<u8>, value: Vec<u8>, lease: i64) -> RequestOp {
     RequestOp { request: Some(request_op::Request::RequestPut(PutRequest { key, value, lease })) }
 }
 
-pub(super) fn get(key: Vec<u8>) -> RequestOp {
-    let range = brig_proto::etcd::RangeRequest { key, ..Default::default() };
-    RequestOp { request: Some(request_op::Request::RequestRange(range)) }
-}
-
 pub(super) fn delete(key: Vec<u8>) -> RequestOp {
     let delete = brig_proto::etcd::DeleteRangeRequest { key, range_end: Vec::new() };
     RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }
@@ -233,7 +166,6 @@ pub(super) fn value_is(key: Vec<u8>, value: Vec<u8>) -> Compare {
         target: compare::CompareTarget::Value as i32,
         key,
         target_union: Some(compare::TargetUnion::Value(value)),
-        range_end: Vec::new(),
     }
 }
 
@@ -244,40 +176,25 @@ pub(super) fn is_absent(key: Vec<u8>) -> Compare {
         target: compare::CompareTarget::Create as i32,
         key,
         target_union: Some(compare::TargetUnion::CreateRevision(0)),
-        range_end: Vec::new(),
     }
 }
 
-/// Holds while this is etcd's revision of the key; 0 where there is none.
+/// Holds while nobody wrote the key since this revision of etcd.
 pub(super) fn is_unwritten_since(key: Vec<u8>, mod_revision: i64) -> Compare {
     Compare {
         result: compare::CompareResult::Equal as i32,
         target: compare::CompareTarget::Mod as i32,
         key,
         target_union: Some(compare::TargetUnion::ModRevision(mod_revision)),
-        range_end: Vec::new(),
     }
 }
 
-/// Holds while nobody wrote any key with the prefix after this revision of etcd.
-pub(super) fn is_calm_since(prefix: Vec<u8>, revision: i64) -> Compare {
-    Compare {
-        result: compare::CompareResult::Less as i32,
-        target: compare::CompareTarget::Mod as i32,
-        target_union: Some(compare::TargetUnion::ModRevision(revision.saturating_add(1))),
-        range_end: prefix_end(&prefix),
-        key: prefix,
-    }
-}
-
-/// What batches weigh in a request: operations and bytes.
-pub(super) fn weight(group: &[Batch]) -> (usize, usize) {
+/// What a batch weighs in a request.
+pub(super) fn weight(batch: &Batch) -> (usize, usize) {
     const KEY: usize = 160;
-    let writes = group.iter().flat_map(|batch| &batch.writes);
-    let values = writes.map(|write| write.value.as_ref().map_or(0, Vec::len) + KEY);
-    let claims = group.iter().flat_map(|batch| &batch.names);
-    let names = claims.map(|claim| claim.to.as_ref().map_or(0, String::len) + KEY);
-    values.chain(names).fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
+    let values = batch.writes.iter().map(|write| write.value.as_ref().map_or(0, Vec::len) + KEY);
+    let names = batch.names.iter().map(|claim| claim.to.as_ref().map_or(0, String::len) + KEY);
+    (batch.writes.len() + batch.names.len(), values.chain(names).sum())
 }
 
 /// What a record that is sealed anew weighs: its key is compared with as well.
@@ -304,7 +221,6 @@ mod tests {
         let name = [0xab; 32];
         assert_eq!(layout.parse(&layout.name(&name)), Some(Place::Name(name)));
         assert_eq!(layout.parse(&layout.waiting(7)), Some(Place::Waiting(7)));
-        assert_eq!(layout.parse(&layout.mark(7)), Some(Place::Apart(7)));
         for kind in Kind::ALL {
             let key = layout.object(kind, "x.y");
             assert_eq!(layout.parse(&key), Some(Place::Object(kind, "x.y".to_owned())));
@@ -319,9 +235,6 @@ mod tests {
         fn whatever_is_stored_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             if let Some(head) = Head::parse(&bytes) {
                 prop_assert_eq!(head.to_bytes(), &bytes[..]);
-            }
-            if let Some(mark) = Mark::parse(&bytes) {
-                prop_assert_eq!(mark.to_bytes(), &bytes[..]);
             }
             let layout = Layout::new("c");
             let _ = layout.parse(&bytes);

@@ -373,7 +373,6 @@ fn give_back(key: Vec<u8>, lease: i64) -> TxnRequest {
         target: compare::CompareTarget::Lease as i32,
         key: key.clone(),
         target_union: Some(compare::TargetUnion::Lease(lease)),
-        range_end: Vec::new(),
     };
     let success: Vec<RequestOp> = vec![layout::delete(key)];
     TxnRequest { compare: vec![own], success, failure: Vec::new() }

@@ -2,20 +2,17 @@
 //!
 //! | key, after `/brig/<cluster>/` | value |
 //! | --- | --- |
-//! | `s/head` | first and last revision of the last commit of the row, its writer, a random number, and the sum of the marks that it counts |
-//! | `s/a/<writer>` | this writer's mark: how many transactions it committed apart from the row |
+//! | `s/head` | first and last revision of the last commit, its writer, and a random number |
 //! | `s/o/<kind>/<id>` | version (8 bytes, big endian) and the sealed value |
 //! | `s/n/<keyed hash in hex>` | id of the object that has the name |
-//! | `s/freed` | nothing: written whenever something is removed |
 //! | `s/w/<writer>` | nothing: this writer was overtaken, the others let it go first |
 //! | `l/…` | what ends with a manager's lease: who leads, who is there, whose agents it serves |
 //!
-//! Every commit is one etcd transaction. Those that look at many objects compare `s/head` and the
-//! marks with what the writer last saw, and replace the head: they stand in one row, and each writer
-//! knows everything that is before its own. Those that read and write single things compare just
-//! these, and go through side by side (`apart`). Head and marks count the transactions without gaps,
-//! as in a single file. Sending the same transaction again is harmless: after a lost answer the
-//! writer finds its own random number in what was committed, or it does not.
+//! Every commit is one etcd transaction that compares `s/head` with what the writer last saw and
+//! replaces it. So all commits of all managers stand in one row, each writer knows everything
+//! that is before its own, and revisions are counted without gaps, as in a single file. Sending
+//! the same transaction again is harmless: after a lost answer the writer finds its own random
+//! number in the row, or it does not.
 //!
 //! Many are written together: a commit takes everything that waits at its manager. What another
 //! manager committed first overtakes only those transactions that it has to do with (`reads`); the
@@ -25,10 +22,8 @@
 //! Sealing a record anew compares the record alone and leaves the head and the revision as they
 //! are, so it stands in no row and overtakes nobody.
 
-mod apart;
 mod backend;
 mod client;
-mod known;
 mod layout;
 mod live;
 mod reseal;

@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 
 use brig_pki::random;
 
-use super::layout::Nonce;
 use crate::backend::BackendError;
 
 /// A writer among the others.
 pub(super) type Writer = u64;
 
 /// For how long somebody who has written, or could not, is thought to have more to write.
-pub(super) const ACTIVE: Duration = Duration::from_millis(250);
+const ACTIVE: Duration = Duration::from_millis(250);
 /// Limits of the time in which a writer has to take its turn.
 const MIN_SLOT: Duration = Duration::from_millis(3);
 const MAX_SLOT: Duration = Duration::from_millis(60);
@@ -65,7 +64,7 @@ impl Turns {
     }
 
     /// A number that no other commit has, with its writer in it.
-    pub(super) fn nonce(&self) -> Result<Nonce, BackendError> {
+    pub(super) fn nonce(&self) -> Result<[u8; 16], BackendError> {
         let mut nonce = [0; 16];
         let random: [u8; 8] =
             random::bytes().map_err(|error| BackendError::Fatal(Box::new(error)))?;
@@ -75,7 +74,7 @@ impl Turns {
     }
 
     /// Somebody has committed.
-    pub(super) fn wrote(&mut self, nonce: &Nonce, now: Instant) {
+    pub(super) fn wrote(&mut self, nonce: &[u8; 16], now: Instant) {
         let Some(writer) = nonce.first_chunk().map(|writer| u64::from_be_bytes(*writer)) else {
             return;
         };
@@ -112,19 +111,6 @@ impl Turns {
         stale.map(|(writer, _)| *writer).filter(|writer| *writer != self.own).collect()
     }
 
-    /// How long a writer has to take its turn.
-    fn slot(&self) -> Duration {
-        (self.pace * 3 / 2).clamp(MIN_SLOT, MAX_SLOT)
-    }
-
-    /// Until when nothing should be committed apart from the row, because somebody in the row was
-    /// overtaken: what goes apart comes before it again and again.
-    pub(super) fn pause(&self, now: Instant) -> Option<Instant> {
-        let others = self.waiting.iter().filter(|(writer, _)| **writer != self.own);
-        let asked = others.map(|(_, at)| *at).max()?;
-        Some(asked + self.slot() * 2).filter(|until| *until > now)
-    }
-
     /// Until when others should be let go first.
     pub(super) fn turn(&self, now: Instant) -> Option<Instant> {
         let (last, at) = self.last?;
@@ -139,7 +125,8 @@ impl Turns {
         before.sort_unstable();
         before.dedup();
         let slots = u32::try_from(before.len()).unwrap_or(u32::MAX);
-        (slots > 0).then(|| at + self.slot().saturating_mul(slots))
+        let slot = (self.pace * 3 / 2).clamp(MIN_SLOT, MAX_SLOT);
+        (slots > 0).then(|| at + slot.saturating_mul(slots))
     }
 }
 
@@ -199,8 +186,6 @@ mod tests {
         let later = now + ACTIVE;
         assert_eq!(turns.turn(later), None, "it does not come any more");
         assert!(turns.stale(later).is_empty());
-        assert_eq!(turns.pause(now), Some(now + MIN_SLOT * 2), "whoever asks is let go");
-        assert_eq!(turns.pause(now + MIN_SLOT * 2), None, "but not for ever");
         assert_eq!(turns.stale(now + STALE * 2), [20]);
         turns.asks_no_more(20);
         assert_eq!(turns.turn(now), None);

@@ -13,11 +13,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::metadata::MetadataValue;
 
-use super::backend::{Shared, read};
+use super::backend::{Names, Shared, read};
 use super::client::{EtcdClient, EtcdError, MAX_ANSWER};
-use super::known::Names;
-use super::layout::{self, Head, Mark, Place};
-use crate::backend::{Foreign, News, NewsSink, Revision};
+use super::layout::{self, Head, Place};
+use crate::backend::{Foreign, News, NewsSink};
 
 /// Pause before a watch is begun again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -164,8 +163,6 @@ fn revision(event: &Event) -> i64 {
 
 fn commit(shared: &Shared, sink: &NewsSink, at: i64, events: Vec<Event>) {
     let mut head = None;
-    let mut mark = None;
-    let mut gone = Vec::new();
     let mut is_request = false;
     let mut changes = Vec::new();
     let mut names = Names::new();
@@ -190,53 +187,43 @@ fn commit(shared: &Shared, sink: &NewsSink, at: i64, events: Vec<Event>) {
                 } else {
                     known.turns.asks_no_more(writer);
                 }
+                known.heard = known.heard.max(at);
                 is_request = true;
             }
-            Some(Place::Apart(writer)) => match is_put.then(|| Mark::parse(&kv.value)) {
-                Some(parsed) => mark = parsed.map(|mark| (writer, mark)),
-                None => gone.push(writer),
-            },
-            Some(Place::Head | Place::Freed) | None => {}
+            Some(Place::Head) | None => {}
         }
     }
-    let news = {
+    if head.is_none() && is_request && changes.is_empty() {
+        shared.notify();
+        return;
+    }
+    if head.is_none() && names.is_empty() && is_resealed(shared, &changes) {
         let mut known = shared.lock();
-        // What was read anew may be newer than what the watch tells.
-        let is_known = at <= known.heard;
         known.heard = known.heard.max(at);
-        if let Some(head) = head {
-            known.remember(at, head.nonce, head.first);
-            // The own commits are known already.
-            if head.last > known.revision {
-                known.take(head, at, &changes, names);
-                gone.into_iter().for_each(|writer| known.forget_mark(writer));
-            }
-            Some((head.first, head.last))
-        } else if let Some((writer, mark)) = mark {
-            let is_news = !is_known && mark.count > 0;
-            let first = (!is_known)
-                .then(|| known.take_apart((writer, mark), at, &changes, names))
-                .filter(|_| is_news);
-            first.map(|first| (first, known.revision))
-        } else if names.is_empty() && is_resealed(known.revision, &changes) {
-            known.resealed(at, &changes);
-            None
-        } else {
-            if !is_request || !changes.is_empty() {
-                let what = "something else than brig writes to the replicated store";
-                tracing::error!(revision = at, "{what}");
-            }
-            None
-        }
-    };
-    if let Some((first, last)) = news {
-        sink(News::Committed { first, last, changes });
+        drop(known);
+        shared.notify();
+        return;
     }
+    let Some(head) = head else {
+        tracing::error!(revision = at, "something else than brig writes to the replicated store");
+        return;
+    };
+    {
+        let mut known = shared.lock();
+        known.heard = known.heard.max(at);
+        known.remember(at, head);
+        // The own commits are known already.
+        if head.last > known.head.last {
+            known.take(head, &changes, names);
+        }
+    }
+    sink(News::Committed { first: head.first, last: head.last, changes });
     shared.notify();
 }
 
 /// Whether these are other bytes for what is known, or was known before what is known now.
-fn is_resealed(last: Revision, changes: &[Foreign]) -> bool {
+fn is_resealed(shared: &Shared, changes: &[Foreign]) -> bool {
+    let last = shared.lock().head.last;
     let is_old =
         |change: &Foreign| matches!(&change.value, Some((revision, _)) if *revision <= last);
     !changes.is_empty() && changes.iter().all(is_old)
