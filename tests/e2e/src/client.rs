@@ -28,6 +28,17 @@ pub struct Output {
 }
 
 impl Output {
+    /// What a command that has ended said.
+    #[must_use]
+    pub fn of(command: String, ended: &std::process::Output) -> Self {
+        Self {
+            command,
+            code: ended.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&ended.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&ended.stderr).into_owned(),
+        }
+    }
+
     /// Standard output without the final newline.
     ///
     /// # Panics
@@ -133,12 +144,7 @@ impl Client {
         });
         let output = child.wait_with_output().expect("the client ends");
         let _ = feeder.join();
-        Output {
-            command: format!("{}: {}", self.name, args.join(" ")),
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(format!("{}: {}", self.name, args.join(" ")), &output)
     }
 
     /// Runs inside a terminal of its own (`script`), with `input` typed into it; returns what the
@@ -173,11 +179,6 @@ impl Client {
         });
         let output = child.wait_with_output().expect("script ends");
         let _ = feeder.join();
-        Output {
-            command: format!("{} (terminal): {}", self.name, args.join(" ")),
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(format!("{} (terminal): {}", self.name, args.join(" ")), &output)
     }
 }

@@ -172,6 +172,16 @@ impl Notary {
         format!("https://{}", self.address)
     }
 
+    /// What a client of docker's has to know of it: where it is, and the passphrases.
+    #[must_use]
+    pub fn introduction(&self) -> [(&'static str, String); 3] {
+        [
+            ("DOCKER_CONTENT_TRUST_SERVER", self.url()),
+            ("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", ROOT_PASSPHRASE.to_owned()),
+            ("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", PASSPHRASE.to_owned()),
+        ]
+    }
+
     /// Its certificate.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
@@ -192,12 +202,7 @@ impl Notary {
             command.env(format!("NOTARY_{role}_PASSPHRASE"), pass);
         }
         let output = command.stdin(Stdio::null()).output().expect("notary starts");
-        Output {
-            command: format!("notary {}", args.join(" ")),
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(format!("notary {}", args.join(" ")), &output)
     }
 }
 

@@ -300,11 +300,6 @@ impl User {
         });
         let output = child.wait_with_output().unwrap();
         let _ = feeder.join();
-        Output {
-            command: format!("{}: {}", self.name, args.join(" ")),
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(format!("{}: {}", self.name, args.join(" ")), &output)
     }
 }

@@ -95,12 +95,7 @@ impl Guarded {
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        Output {
-            command: format!("uid {uid}: {} {}", program.display(), args.join(" ")),
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(format!("uid {uid}: {} {}", program.display(), args.join(" ")), &output)
     }
 
     /// One request as another user: status and body. The kernel asks the thread that connects who

@@ -5,12 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use brig_pki::hash::sha256;
 use brig_pki::web::{ClientIdentity, WebConnector, WebTrust};
-use brig_types::challenge::Challenge;
 use brig_types::digest::Digest;
 use brig_types::reference::DEFAULT_DOMAIN;
 use brig_types::secret::SecretBytes;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
 
@@ -143,16 +142,9 @@ impl Client {
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
-        let challenges: Vec<_> = answer
-            .headers
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(Challenge::parse_all)
-            .collect();
         // The scope of a token is the one that the registry names.
         let header = login::answer(
-            &challenges,
+            &answer.headers,
             &self.credentials,
             (&self.tls, &Proxies::default()),
             None,

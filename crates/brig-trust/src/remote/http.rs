@@ -6,9 +6,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use brig_pki::web::WebConnector;
-use brig_types::challenge::Challenge;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
 
@@ -116,15 +115,8 @@ impl HttpRemote {
         if first.status != StatusCode::UNAUTHORIZED {
             return Ok(first);
         }
-        let challenges: Vec<_> = first
-            .headers
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(Challenge::parse_all)
-            .collect();
         let header = login::answer(
-            &challenges,
+            &first.headers,
             &self.credentials,
             (&self.tls, &self.proxies),
             Some(gun),

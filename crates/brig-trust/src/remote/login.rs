@@ -6,8 +6,8 @@ use brig_pki::web::WebConnector;
 use brig_types::challenge::Challenge;
 use brig_types::secret::SecretString;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
 
 use super::connection::{Connection, ServerAddress};
@@ -66,17 +66,18 @@ struct Token {
     access_token: Option<String>,
 }
 
-/// The header that answers a challenge.
+/// The header that answers the first of a refusal's challenges that can be.
 pub(crate) async fn answer(
-    challenges: &[Challenge],
+    refusal: &HeaderMap,
     credentials: &Credentials,
     way: (&WebConnector, &Proxies),
     gun: Option<&Gun>,
     action: Action,
 ) -> Result<HeaderValue, RemoteError> {
-    for challenge in challenges {
+    let challenges = refusal.get_all(WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok());
+    for challenge in challenges.flat_map(Challenge::parse_all) {
         match challenge.scheme.as_str() {
-            "bearer" => return bearer(challenge, credentials, way, gun, action).await,
+            "bearer" => return bearer(&challenge, credentials, way, gun, action).await,
             "basic" if !credentials.username.is_empty() => return basic(credentials),
             _ => {}
         }

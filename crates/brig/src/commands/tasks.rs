@@ -6,7 +6,10 @@ use brig_api::swarm::{Node, PortConfig, Service, Task};
 use brig_types::reference::Reference;
 use time::OffsetDateTime;
 
+use clap::Args;
+
 use crate::client::{Call, Client};
+use crate::context::Context;
 use crate::error::Result;
 use crate::output::human::{capitalized, natural_order, short_id, since};
 use crate::output::list::{Listing, Row};
@@ -16,6 +19,38 @@ const HEADERS: &[(&str, &str)] =
 const TABLE: &str = "{{.ID}}\t{{.Name}}\t{{.Image}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}\t{{.Ports}}";
 /// Longest error that is shown.
 const MAX_ERROR: usize = 30;
+
+/// Flags of the commands that list tasks.
+#[derive(Args, Debug)]
+pub(super) struct PsFlags {
+    /// Filter output based on conditions provided
+    #[arg(long, short = 'f')]
+    pub(super) filter: Vec<String>,
+    /// Pretty-print tasks using a Go template
+    #[arg(long)]
+    pub(super) format: Option<String>,
+    /// Do not map IDs to Names
+    #[arg(long)]
+    no_resolve: bool,
+    /// Do not truncate output
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only display task IDs
+    #[arg(long, short = 'q')]
+    quiet: bool,
+}
+
+impl PsFlags {
+    /// The format that was asked for, else the user's own for tasks.
+    pub(super) fn format_of<'a>(&'a self, context: &'a Context) -> Option<&'a str> {
+        let own = || context.config.text("tasksFormat").filter(|_| !self.quiet);
+        self.format.as_deref().or_else(own)
+    }
+
+    pub(super) const fn options<'a>(&self, format: Option<&'a str>) -> Options<'a> {
+        Options { format, quiet: self.quiet, no_trunc: self.no_trunc, no_resolve: self.no_resolve }
+    }
+}
 
 /// How tasks are printed.
 #[derive(Clone, Copy, Debug)]

@@ -77,18 +77,11 @@ impl Person<'_> {
             .command(args)
             .current_dir(&self.config)
             .env("DOCKER_CONTENT_TRUST", if trust { "1" } else { "0" })
-            .env("DOCKER_CONTENT_TRUST_SERVER", self.stage.notary.url())
-            .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", ROOT_PASSPHRASE)
-            .env("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", PASSPHRASE)
+            .envs(self.stage.notary.introduction())
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        Output {
-            command: format!("{}: {}", client.name, args.join(" ")),
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(format!("{}: {}", client.name, args.join(" ")), &output)
     }
 
     /// brig's CLI with trust, whose clock is so far from the true time (in faketime's words).
@@ -105,18 +98,11 @@ impl Person<'_> {
         }
         let output = command
             .env("DOCKER_CONTENT_TRUST", "1")
-            .env("DOCKER_CONTENT_TRUST_SERVER", self.stage.notary.url())
-            .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", ROOT_PASSPHRASE)
-            .env("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", PASSPHRASE)
+            .envs(self.stage.notary.introduction())
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        Output {
-            command: format!("brig at {offset}: {}", args.join(" ")),
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(format!("brig at {offset}: {}", args.join(" ")), &output)
     }
 
     fn brig(&self, args: &[&str]) -> Output {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use brig_e2e::notary::{Notary, PASSPHRASE, ROOT_PASSPHRASE};
+use brig_e2e::notary::Notary;
 use brig_e2e::registry::{LOGIN, Registry};
 use brig_e2e::{Brigd, Client, Output, image};
 
@@ -13,12 +13,7 @@ const PASSWORD: &str = "pw of keys";
 
 fn run(mut command: Command, shown: &str) -> Output {
     let output = command.stdin(Stdio::null()).output().unwrap();
-    Output {
-        command: shown.to_owned(),
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    Output::of(shown.to_owned(), &output)
 }
 
 fn text(path: &Path) -> &str {
@@ -297,12 +292,7 @@ fn content_trust_is_left_for_cosign(notary: &Notary) {
     let client = Client::brig(&daemon.socket(), folder.path());
     let brig = |args: &[&str]| {
         let mut command = client.command(args);
-        command
-            .current_dir(&folder)
-            .env("DOCKER_CONTENT_TRUST_SERVER", notary.url())
-            .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", ROOT_PASSPHRASE)
-            .env("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", PASSPHRASE)
-            .env("COSIGN_PASSWORD", PASSWORD);
+        command.current_dir(&folder).envs(notary.introduction()).env("COSIGN_PASSWORD", PASSWORD);
         run(command, &format!("brig {}", args.join(" ")))
     };
     let cosign_verifies = |tag: &str, image: &str| {

@@ -117,12 +117,7 @@ impl Stage {
             .env_remove("GONE")
             .output()
             .unwrap();
-        Output {
-            command: format!("{}: {}", client.name, args.join(" ")),
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(format!("{}: {}", client.name, args.join(" ")), &output)
     }
 
     /// All services, networks, secrets and configs of a stack, with what tells two stacks apart

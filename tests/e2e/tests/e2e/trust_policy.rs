@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use brig_e2e::notary::{Notary, PASSPHRASE, ROOT_PASSPHRASE};
+use brig_e2e::notary::Notary;
 use brig_e2e::registry::Registry;
 use brig_e2e::{Brigd, Client, Output, eventually, http};
 use serde_json::json;
@@ -66,18 +66,11 @@ impl Stage {
     fn with(&self, client: &Client, args: &[&str]) -> Output {
         let output = client
             .command(args)
-            .env("DOCKER_CONTENT_TRUST_SERVER", self.notary.url())
-            .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", ROOT_PASSPHRASE)
-            .env("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", PASSPHRASE)
+            .envs(self.notary.introduction())
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        Output {
-            command: format!("{}: {}", client.name, args.join(" ")),
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(format!("{}: {}", client.name, args.join(" ")), &output)
     }
 
     fn push(&self, image: &str, name: &str) {

@@ -101,12 +101,7 @@ impl Publisher<'_> {
             command.env(format!("NOTARY_{role}_PASSPHRASE"), PASSPHRASE);
         }
         let output = command.stdin(Stdio::null()).output().unwrap();
-        Output {
-            command: format!("notary at {}: {}", manager.node.address, args.join(" ")),
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(format!("notary at {}: {}", manager.node.address, args.join(" ")), &output)
     }
 
     /// Tags that a role has, read as somebody who never read before.

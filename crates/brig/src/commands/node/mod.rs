@@ -8,7 +8,7 @@ use brig_api::swarm::{Node, NodeSpec, Task};
 use brig_api::system::SystemInfo;
 use clap::Args;
 
-use super::tasks;
+use super::tasks::{self, PsFlags};
 use crate::cli::{Leaf, leaf};
 use crate::client::Call;
 use crate::commands::{checked, each, filters};
@@ -131,21 +131,8 @@ fn row(node: &Node, own: &str) -> Row {
 
 #[derive(Args, Debug)]
 struct PsArgs {
-    /// Filter output based on conditions provided
-    #[arg(long, short = 'f')]
-    filter: Vec<String>,
-    /// Pretty-print tasks using a Go template
-    #[arg(long)]
-    format: Option<String>,
-    /// Do not map IDs to Names
-    #[arg(long)]
-    no_resolve: bool,
-    /// Do not truncate output
-    #[arg(long)]
-    no_trunc: bool,
-    /// Only display task IDs
-    #[arg(long, short = 'q')]
-    quiet: bool,
+    #[command(flatten)]
+    flags: PsFlags,
     #[arg(hide = true)]
     nodes: Vec<String>,
 }
@@ -159,17 +146,12 @@ async fn ps(context: &Context, args: PsArgs) -> Result<()> {
         let found = async {
             let id = resolve(context, name).await?;
             let node: Node = context.client.json(Call::get(format!("/nodes/{id}"))).await?;
-            let filters: Filters = filters(&args.filter)?.with("node", node.id);
+            let filters: Filters = filters(&args.flags.filter)?.with("node", node.id);
             context.client.json::<Vec<Task>>(Call::get("/tasks").filters(&filters)).await
         };
         all.extend(failures.keep(found.await)?.into_iter().flatten());
     }
-    let options = tasks::Options {
-        format: args.format.as_deref(),
-        quiet: args.quiet,
-        no_trunc: args.no_trunc,
-        no_resolve: args.no_resolve,
-    };
+    let options = args.flags.options(args.flags.format.as_deref());
     if !(all.is_empty() && args.nodes.len() > 1) {
         tasks::print(&context.client, all, options).await?;
     }

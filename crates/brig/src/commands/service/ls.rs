@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::leaf;
 use crate::client::Call;
-use crate::commands::tasks::{self, without_digest};
+use crate::commands::tasks::{self, PsFlags, without_digest};
 use crate::commands::{checked, each, filters};
 use crate::context::Context;
 use crate::error::{Result, message};
@@ -190,21 +190,8 @@ fn ports(ports: &[PortConfig]) -> String {
 
 #[derive(Args, Debug)]
 struct PsArgs {
-    /// Filter output based on conditions provided
-    #[arg(long, short = 'f')]
-    filter: Vec<String>,
-    /// Pretty-print tasks using a Go template
-    #[arg(long)]
-    format: Option<String>,
-    /// Do not map IDs to Names
-    #[arg(long)]
-    no_resolve: bool,
-    /// Do not truncate output
-    #[arg(long)]
-    no_trunc: bool,
-    /// Only display task IDs
-    #[arg(long, short = 'q')]
-    quiet: bool,
+    #[command(flatten)]
+    flags: PsFlags,
     #[arg(required = true, hide = true)]
     services: Vec<String>,
 }
@@ -216,7 +203,7 @@ async fn ps(context: &Context, args: PsArgs) -> Result<()> {
     found.extend(
         context.client.json::<Vec<Service>>(Call::get("/services").filters(&by("name"))).await?,
     );
-    let mut wanted = filters(&args.filter)?;
+    let mut wanted = filters(&args.flags.filter)?;
     let mut missing = Vec::new();
     let mut any = false;
     for name in &args.services {
@@ -255,16 +242,8 @@ async fn ps(context: &Context, args: PsArgs) -> Result<()> {
     }
     if any {
         let tasks: Vec<Task> = context.client.json(Call::get("/tasks").filters(&wanted)).await?;
-        let format = args
-            .format
-            .as_deref()
-            .or_else(|| context.config.text("tasksFormat").filter(|_| !args.quiet));
-        let options = tasks::Options {
-            format,
-            quiet: args.quiet,
-            no_trunc: args.no_trunc,
-            no_resolve: args.no_resolve,
-        };
+        let format = args.flags.format_of(context);
+        let options = args.flags.options(format);
         tasks::print(&context.client, tasks, options).await?;
     }
     if missing.is_empty() { Ok(()) } else { Err(message(missing.join("\n"))) }

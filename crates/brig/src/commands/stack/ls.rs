@@ -9,6 +9,7 @@ use clap::Args;
 use super::{checked, of_stack};
 use crate::cli::leaf;
 use crate::client::Call;
+use crate::commands::tasks::PsFlags;
 use crate::commands::{filters, service, tasks};
 use crate::compose::LABEL_NAMESPACE;
 use crate::context::Context;
@@ -92,41 +93,20 @@ async fn services(context: &Context, args: ServicesArgs) -> Result<()> {
 
 #[derive(Args, Debug)]
 struct PsArgs {
-    /// Filter output based on conditions provided
-    #[arg(long, short = 'f')]
-    filter: Vec<String>,
-    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or a Go template
-    #[arg(long)]
-    format: Option<String>,
-    /// Do not map IDs to Names
-    #[arg(long)]
-    no_resolve: bool,
-    /// Do not truncate output
-    #[arg(long)]
-    no_trunc: bool,
-    /// Only display task IDs
-    #[arg(long, short = 'q')]
-    quiet: bool,
+    #[command(flatten)]
+    flags: PsFlags,
     #[arg(hide = true)]
     stack: String,
 }
 
 async fn ps(context: &Context, args: PsArgs) -> Result<()> {
-    let selection = selection(&args.stack, &args.filter)?;
+    let selection = selection(&args.stack, &args.flags.filter)?;
     let found: Vec<Task> = context.client.json(Call::get("/tasks").filters(&selection)).await?;
     if found.is_empty() {
         return Err(message(format!("nothing found in stack: {}", args.stack)));
     }
-    let format = args
-        .format
-        .as_deref()
-        .or_else(|| context.config.text("tasksFormat").filter(|_| !args.quiet));
-    let options = tasks::Options {
-        format,
-        quiet: args.quiet,
-        no_trunc: args.no_trunc,
-        no_resolve: args.no_resolve,
-    };
+    let format = args.flags.format_of(context);
+    let options = args.flags.options(format);
     tasks::print(&context.client, found, options).await
 }
 
