@@ -4,17 +4,31 @@
 mod doubt;
 mod ignore;
 mod judge;
+mod remember;
 mod vex;
+mod weigh;
 
-use serde::Serialize;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 
 pub use doubt::Doubt;
 pub use ignore::{IgnoreError, IgnoreFile};
-pub use judge::judge;
+pub use remember::Matcher;
 pub use vex::{Vex, VexError};
 
+use crate::db::{DbError, Index};
 use crate::package::Inventory;
 use crate::severity::Severity;
+
+/// Holds one inventory against a database; many of them: [`Matcher`].
+///
+/// # Errors
+/// [`DbError::Damaged`] when the database is.
+pub fn judge(index: &Index, inventory: &Inventory, options: &Options) -> Result<Report, DbError> {
+    Matcher::new().judge(index, inventory, options)
+}
 
 /// What is asked beside the inventory and the database.
 #[derive(Debug, Clone, Default)]
@@ -125,11 +139,9 @@ pub struct Evidence {
     pub feeds: Vec<String>,
 }
 
-/// One flaw in one package.
+/// A flaw as it is in a package of one version: the same for all images that have it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Finding {
-    /// Place of the package in the inventory.
-    pub package: usize,
+pub struct Details {
     /// The flaw.
     pub id: String,
     /// Its other names.
@@ -177,12 +189,33 @@ pub struct Finding {
     pub malicious: bool,
     /// How it was found.
     pub evidence: Evidence,
+}
+
+/// One flaw in one package.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// Place of the package in the inventory.
+    pub package: usize,
+    #[serde(flatten, serialize_with = "shared")]
+    details: Arc<Details>,
     /// Why it is not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suppressed: Option<Suppression>,
 }
 
-impl Finding {
+fn shared<S: Serializer>(details: &Arc<Details>, to: S) -> Result<S::Ok, S::Error> {
+    details.as_ref().serialize(to)
+}
+
+impl Deref for Finding {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.details
+    }
+}
+
+impl Details {
     /// Whether an upgrade that anybody can have ends it.
     #[must_use]
     pub fn fixable(&self) -> bool {
@@ -194,7 +227,9 @@ impl Finding {
     pub fn is_minor(&self) -> bool {
         self.severity == Severity::Negligible && self.exploited.is_none() && !self.malicious
     }
+}
 
+impl Finding {
     /// Whether it makes a verdict of "vulnerable".
     #[must_use]
     pub fn counts(&self) -> bool {

@@ -1,14 +1,14 @@
 //! The scan gate: an image's inventory, judged by the database and by the policy.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use brig_engine::Origin;
 use brig_image::{Credentials, ImageStore};
 use brig_scan::gate::{self, DoubtKind, Facts, GateDecision, Mode, Policy, Rule};
-use brig_scan::matching::{Report, judge};
+use brig_scan::matching::{Matcher, Report};
 use brig_scan::package::Inventory;
 use brig_types::error::chain;
 use brig_types::reference::Reference;
@@ -94,7 +94,8 @@ impl ScanGate {
         }
     }
 
-    /// The decisions about an image under each of its names, by a policy.
+    /// The decisions about an image under each of its names, by a policy. Whoever asks about many
+    /// images has one matcher for all of them.
     pub(super) async fn decide(
         &self,
         policy: &Arc<Policy>,
@@ -102,12 +103,16 @@ impl ScanGate {
         asked: &str,
         (service, stack): (&str, &str),
         known: Known,
+        matcher: &Arc<Mutex<Matcher>>,
     ) -> Vec<GateDecision> {
+        let matcher = Arc::clone(matcher);
         let (policy, database) = (Arc::clone(policy), self.database.current());
         let (asked, service, stack) = (asked.to_owned(), service.to_owned(), stack.to_owned());
         let decide = move || {
             let some = |text: &'_ String| (!text.is_empty()).then(|| text.clone());
             let (service, stack) = (some(&service), some(&stack));
+            // What it remembers is right at any time.
+            let mut matcher = matcher.lock().unwrap_or_else(PoisonError::into_inner);
             names
                 .iter()
                 .map(|image| {
@@ -117,7 +122,7 @@ impl ScanGate {
                         service: service.as_deref(),
                         stack: stack.as_deref(),
                     };
-                    decide(&policy, &subject, &known, database.as_deref())
+                    decide(&policy, &subject, &known, database.as_deref(), &mut matcher)
                 })
                 .collect()
         };
@@ -131,6 +136,7 @@ fn decide(
     subject: &gate::Subject<'_>,
     known: &Known,
     database: Option<&Loaded>,
+    matcher: &mut Matcher,
 ) -> GateDecision {
     let today = today();
     let unjudged =
@@ -142,7 +148,7 @@ fn decide(
         Known::Inventory(inventory) => inventory,
         Known::Nothing(why) => return unjudged(DoubtKind::NoInventory, why),
     };
-    match report(inventory, database, rule, &today) {
+    match report(inventory, database, rule, &today, matcher) {
         Ok(report) => {
             let facts = Facts::Judged { inventory, report: &report };
             gate::decide(policy, facts, subject, &today)
@@ -156,11 +162,12 @@ fn report(
     database: Option<&Loaded>,
     rule: &Rule,
     today: &str,
+    matcher: &mut Matcher,
 ) -> Result<Report, String> {
     let database = database.ok_or(
         "this engine has no vulnerability database; give it one: brig scan db update --engine",
     )?;
-    judge(&database.index, inventory, &rule.options(today)).map_err(|error| chain(&error))
+    matcher.judge(&database.index, inventory, &rule.options(today)).map_err(|error| chain(&error))
 }
 
 /// Today, in UTC.
@@ -218,7 +225,8 @@ impl Gate for ScanGate {
         }
         let known = self.look(subject).await;
         let about = (subject.service, subject.stack);
-        let decisions = self.decide(&policy, names, subject.asked, about, known).await;
+        let matcher = Arc::default();
+        let decisions = self.decide(&policy, names, subject.asked, about, known, &matcher).await;
         // The strictest of its names decides.
         let Some(worst) = decisions
             .into_iter()

@@ -107,6 +107,7 @@ fn asks_managers(state: &State) -> bool {
 /// Matches all that runs; answers what has been told by now.
 async fn look_through(state: &State, gate: &ScanGate, policy: &Arc<Policy>, told: &Told) -> Told {
     let mut now = Told::new();
+    let matcher = Arc::default();
     for running in running(state).await {
         let kept = told.get(&running.image).cloned().unwrap_or_default();
         let flaws = now.entry(running.image.clone()).or_insert(kept);
@@ -117,7 +118,7 @@ async fn look_through(state: &State, gate: &ScanGate, policy: &Arc<Policy>, told
         }
         let about = (running.service.as_str(), running.stack.as_str());
         let decisions =
-            gate.decide(policy, running.names.clone(), &running.name, about, known).await;
+            gate.decide(policy, running.names.clone(), &running.name, about, known, &matcher).await;
         for decision in decisions.iter().filter(|decision| decision.mode != Mode::Off) {
             for reason in decision.refusing() {
                 if let What::Flaw(flaw) = &reason.what

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use brig_api::inventory::{ImageUse, RunningImage};
 use brig_scan::db::Index;
-use brig_scan::matching::{Finding, Report, judge};
+use brig_scan::matching::{Finding, Matcher, Report};
 use brig_scan::package::Inventory;
 use brig_scan::report::{Filter, Origin};
 use brig_scan::severity::Severity;
@@ -80,6 +80,7 @@ async fn ls(context: &Context, args: ListArgs) -> Result<()> {
     let index = Index::open(&db::path(args.judge.db.as_deref())).map_err(failed)?;
     let images: Vec<RunningImage> = context.client.json(Call::get("/brig/inventories")).await?;
     let options = options(&args.judge)?;
+    let mut matcher = Matcher::new();
     let mut judged = Vec::with_capacity(images.len());
     for image in images {
         let inventory = match image.known {
@@ -88,7 +89,7 @@ async fn ls(context: &Context, args: ListArgs) -> Result<()> {
         };
         let known = match inventory {
             Some(inventory) => {
-                let report = judge(&index, &inventory, &options).map_err(failed)?;
+                let report = matcher.judge(&index, &inventory, &options).map_err(failed)?;
                 Some((inventory, report))
             }
             None => None,
