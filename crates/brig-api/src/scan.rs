@@ -29,6 +29,23 @@ model! {
         awaited: String,
         /// What somebody should know.
         warnings: Vec<String>,
+        /// How the engine fetches it by itself, where it does.
+        fetch: Option<ScanFetch> = omitempty,
+    }
+
+    /// What became of fetching the database.
+    pub struct ScanFetch {
+        url: String,
+        /// Seconds between two attempts that work.
+        interval: u64,
+        /// When it was tried last; empty for never.
+        attempted: String,
+        /// When that worked last.
+        succeeded: String,
+        /// Why the last attempt did not work.
+        error: String = omitempty,
+        /// When it is tried again.
+        next: String,
     }
 
     /// A source of data and how old it is.

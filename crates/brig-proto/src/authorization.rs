@@ -76,10 +76,11 @@ const TABLE: [(&str, Rule); 16] = [
     ("Health/Check", MANAGERS),
 ];
 
-const OWN_TABLE: [(&str, Rule); 6] = [
+const OWN_TABLE: [(&str, Rule); 7] = [
     ("Managers/Join", MANAGERS),
     ("Managers/AdoptKeys", MANAGERS),
-    ("ScanDatabases/Fetch", MANAGERS),
+    ("ScanDatabases/Current", NODES),
+    ("ScanDatabases/Fetch", NODES),
     ("Admission/Facts", NODES),
     ("Inventories/Announce", NODES),
     ("Inventories/Send", NODES),

@@ -3,8 +3,8 @@
 //! The inventory half reads images (archives, OCI layouts, directories, layers as they are
 //! unpacked) and lists every package with the layer that brought it and the file that proves it;
 //! it reads and writes CycloneDX and SPDX. The other half holds a database of advisories and
-//! compares. Nothing here knows the engine, the network or the API: whoever has the bytes hands
-//! them in.
+//! compares. Nothing here knows the engine or the API; [`fetch`] alone knows the network, for the
+//! database's sake.
 //!
 //! Bytes of images are hostile. The parsers are total functions over bounded input, without unsafe
 //! code, and [`sandbox`] runs them in a process that holds nothing worth stealing.
@@ -13,6 +13,7 @@
 
 pub mod db;
 pub mod distribution;
+pub mod fetch;
 pub mod gate;
 pub mod inventory;
 pub mod kept;

@@ -60,7 +60,7 @@ pub async fn run(
         .context("cannot open the access authority")?;
     // The operator's files are looked at before anything is started.
     let remote = if config.tls_auto { None } else { remote(&config, authority.trust())? };
-    let state = build(config, roots.instance(), authority, &sockets).await?;
+    let (state, scan_gate) = build(config, roots.instance(), authority, &sockets).await?;
     let remote = match remote {
         None if state.config.tls_auto => certified(&state).await?,
         remote => remote,
@@ -73,11 +73,7 @@ pub async fn run(
     swarm::expiring::follow(&state);
     state.tasks.spawn(admission::follow(Arc::clone(&state.admission), state.stop.clone()));
     state.tasks.spawn(scan::follow(Arc::clone(&state)));
-    let scan_gate = ScanGate::new(
-        Arc::clone(&state.vulnerabilities),
-        state.inventories.clone(),
-        state.engine.images().clone(),
-    );
+    state.tasks.spawn(scan::follow_source(Arc::clone(&state)));
     state.tasks.spawn(scan::follow_running(Arc::clone(&state), scan_gate));
     state.tasks.spawn(state.inventories.clone().keep());
 
@@ -136,7 +132,7 @@ async fn build(
     instance: &Instance,
     authority: Authority,
     handed_over: &[UnixListener],
-) -> anyhow::Result<AppState> {
+) -> anyhow::Result<(AppState, ScanGate)> {
     config.socket_binds.sockets.extend(handed_over.iter().filter_map(path_of));
     let tools = Tools::find(&config)?;
     let images = ImageStore::open(&config.data_root, parts::image_options(&config))
@@ -175,14 +171,14 @@ async fn build(
         facts,
         engine.images().clone(),
     ));
-    let scan = Box::new(scan_gate);
+    let scan = Box::new(scan_gate.clone());
     let admission = Admission::new(policies, trust, scan, engine.images().clone(), audit.clone());
     let admission = Arc::new(admission);
     hook.set(Arc::clone(&admission));
     let gate = Gate::open(config.access.clone(), audit, config.audit_failure)
         .context("cannot use the access rules")?;
     let ssh = Keys::open(authority.dir(), &config.exec_root).context("cannot read the SSH keys")?;
-    Ok(Arc::new(State {
+    let state = Arc::new(State {
         config,
         engine_id,
         gate,
@@ -200,7 +196,8 @@ async fn build(
         open: Arc::default(),
         tasks: TaskTracker::new(),
         stop,
-    }))
+    });
+    Ok((state, scan_gate))
 }
 
 /// Where a socket that somebody else made is to be found.

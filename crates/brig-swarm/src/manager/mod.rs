@@ -143,6 +143,7 @@ impl Manager {
             stop.clone(),
         );
         let scan_files = ScanFiles::new(
+            store.clone(),
             own.id.clone(),
             live.clone(),
             Arc::clone(&credentials),

@@ -1,4 +1,4 @@
-//! The vulnerability database's file, from manager to manager. What is in it is the daemon's
+//! The vulnerability database's file, from manager to manager, and from managers to workers. What is in it is the daemon's
 //! business; here it is bytes with a digest.
 
 use std::path::{Path, PathBuf};
@@ -8,10 +8,11 @@ use std::time::Duration;
 use brig_pki::hash;
 use brig_pki::tls::TlsCredentials;
 use brig_proto::brig::{
-    FetchScanDatabaseRequest, ScanDatabase, ScanDatabasePart,
-    scan_databases_client::ScanDatabasesClient, scan_databases_server,
+    CurrentScanDatabaseReply, CurrentScanDatabaseRequest, FetchScanDatabaseRequest, ScanDatabase,
+    ScanDatabasePart, scan_databases_client::ScanDatabasesClient, scan_databases_server,
 };
 use brig_store::etcd::Live;
+use brig_store::{State, Store, StoreObject as _};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -62,6 +63,7 @@ pub enum FetchError {
 /// The way to the files of the others, and to our own.
 #[derive(Clone)]
 pub(crate) struct ScanFiles {
+    store: Store,
     own: String,
     live: Live,
     credentials: Arc<TlsCredentials>,
@@ -73,13 +75,14 @@ pub(crate) struct ScanFiles {
 
 impl ScanFiles {
     pub(crate) fn new(
+        store: Store,
         own: String,
         live: Live,
         credentials: Arc<TlsCredentials>,
         tracker: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self { own, live, credentials, tracker, stop, folder: Arc::default() }
+        Self { store, own, live, credentials, tracker, stop, folder: Arc::default() }
     }
 
     /// Gives other managers files out of this folder.
@@ -103,73 +106,104 @@ impl ScanFiles {
 
     /// Writes the file into `path`, whole and verified, or removes what there is of it.
     pub(crate) async fn fetch(&self, wanted: &ScanDatabase, path: &Path) -> Result<(), FetchError> {
-        let mut last = FetchError::Nobody;
-        for manager in self.others(&wanted.node) {
-            let fetched = tokio::select! {
-                () = self.stop.cancelled() => return Err(FetchError::Nobody),
-                fetched = self.fetch_from(&manager, wanted, path) => fetched,
-            };
-            match fetched {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    let _ = tokio::fs::remove_file(path).await;
-                    last = error;
-                }
-            }
-        }
-        Err(last)
+        let others = self.others(&wanted.node);
+        let fetch = fetch(&others, &self.credentials, wanted, path);
+        self.stop.run_until_cancelled(fetch).await.unwrap_or(Err(FetchError::Nobody))
     }
+}
 
-    async fn fetch_from(
-        &self,
-        manager: &str,
-        wanted: &ScanDatabase,
-        path: &Path,
-    ) -> Result<(), FetchError> {
-        let refused = |reason: String| FetchError::Refused { manager: manager.to_owned(), reason };
-        let write = |source| FetchError::Write { path: path.to_owned(), source };
-        let late = |_| refused("it does not answer".to_owned());
-        let begin = async {
-            let (channel, _) =
-                client::connect(manager, Arc::clone(&self.credentials), MANAGER_NAME)
-                    .await
-                    .map_err(|error| brig_types::error::chain(&error))?;
-            let request = FetchScanDatabaseRequest { digest: wanted.digest.clone() };
-            ScanDatabasesClient::new(channel)
-                .max_decoding_message_size(MAX_PART)
-                .fetch(request)
-                .await
-                .map_err(|status| status.message().to_owned())
-        };
-        let answer = tokio::time::timeout(PATIENCE, begin).await.map_err(late)?.map_err(refused)?;
-        let mut parts = answer.into_inner();
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
-            .await
-            .map_err(write)?;
-        let (mut sum, mut size) = (hash::Sha256::new(), 0_u64);
-        loop {
-            let part = tokio::time::timeout(PATIENCE, parts.message()).await.map_err(late)?;
-            let part = part.map_err(|status| refused(status.message().to_owned()))?;
-            let Some(part) = part else { break };
-            size = size.saturating_add(u64::try_from(part.data.len()).unwrap_or(u64::MAX));
-            if size > wanted.size {
-                return Err(refused(format!("it sends more than {} bytes", wanted.size)));
+/// Writes the file into `path` from the first of these managers that gives it, whole and verified,
+/// or removes what there is of it.
+pub(crate) async fn fetch(
+    managers: &[String],
+    credentials: &Arc<TlsCredentials>,
+    wanted: &ScanDatabase,
+    path: &Path,
+) -> Result<(), FetchError> {
+    let mut last = FetchError::Nobody;
+    for manager in managers {
+        match fetch_from(manager, credentials, wanted, path).await {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                let _ = tokio::fs::remove_file(path).await;
+                last = error;
             }
-            sum.update(&part.data);
-            file.write_all(&part.data).await.map_err(write)?;
         }
-        file.flush().await.map_err(write)?;
-        file.sync_all().await.map_err(write)?;
-        if size != wanted.size || hash::hex(&sum.finish()) != wanted.digest {
-            return Err(refused("what it sends has another digest".to_owned()));
-        }
-        Ok(())
     }
+    Err(last)
+}
+
+/// Asks a manager which file the cluster's is.
+pub(crate) async fn current(
+    manager: &str,
+    credentials: &Arc<TlsCredentials>,
+) -> Result<Option<ScanDatabase>, Status> {
+    let ask = async {
+        let (channel, _) = client::connect(manager, Arc::clone(credentials), MANAGER_NAME)
+            .await
+            .map_err(|error| Status::unavailable(brig_types::error::chain(&error)))?;
+        let mut client = ScanDatabasesClient::new(channel);
+        let answer = client.current(CurrentScanDatabaseRequest {}).await?;
+        Ok(answer.into_inner().database)
+    };
+    tokio::time::timeout(PATIENCE, ask)
+        .await
+        .unwrap_or_else(|_| Err(Status::unavailable(format!("{manager} does not answer"))))
+}
+
+/// The one object, as it is stored.
+pub(crate) fn stored(state: &State) -> Option<Arc<ScanDatabase>> {
+    state.all::<ScanDatabase>().find(|database| !database.id().is_empty()).cloned()
+}
+
+async fn fetch_from(
+    manager: &str,
+    credentials: &Arc<TlsCredentials>,
+    wanted: &ScanDatabase,
+    path: &Path,
+) -> Result<(), FetchError> {
+    let refused = |reason: String| FetchError::Refused { manager: manager.to_owned(), reason };
+    let write = |source| FetchError::Write { path: path.to_owned(), source };
+    let late = |_| refused("it does not answer".to_owned());
+    let begin = async {
+        let (channel, _) = client::connect(manager, Arc::clone(credentials), MANAGER_NAME)
+            .await
+            .map_err(|error| brig_types::error::chain(&error))?;
+        let request = FetchScanDatabaseRequest { digest: wanted.digest.clone() };
+        ScanDatabasesClient::new(channel)
+            .max_decoding_message_size(MAX_PART)
+            .fetch(request)
+            .await
+            .map_err(|status| status.message().to_owned())
+    };
+    let answer = tokio::time::timeout(PATIENCE, begin).await.map_err(late)?.map_err(refused)?;
+    let mut parts = answer.into_inner();
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .await
+        .map_err(write)?;
+    let (mut sum, mut size) = (hash::Sha256::new(), 0_u64);
+    loop {
+        let part = tokio::time::timeout(PATIENCE, parts.message()).await.map_err(late)?;
+        let part = part.map_err(|status| refused(status.message().to_owned()))?;
+        let Some(part) = part else { break };
+        size = size.saturating_add(u64::try_from(part.data.len()).unwrap_or(u64::MAX));
+        if size > wanted.size {
+            return Err(refused(format!("it sends more than {} bytes", wanted.size)));
+        }
+        sum.update(&part.data);
+        file.write_all(&part.data).await.map_err(write)?;
+    }
+    file.flush().await.map_err(write)?;
+    file.sync_all().await.map_err(write)?;
+    if size != wanted.size || hash::hex(&sum.finish()) != wanted.digest {
+        return Err(refused("what it sends has another digest".to_owned()));
+    }
+    Ok(())
 }
 
 /// The name of the file with a digest.
@@ -185,6 +219,14 @@ fn is_digest(text: &str) -> bool {
 #[tonic::async_trait]
 impl scan_databases_server::ScanDatabases for ScanFiles {
     type FetchStream = ReceiverStream<Result<ScanDatabasePart, Status>>;
+
+    async fn current(
+        &self,
+        _: Request<CurrentScanDatabaseRequest>,
+    ) -> Result<Response<CurrentScanDatabaseReply>, Status> {
+        let database = stored(&self.store.view()).map(|database| database.as_ref().clone());
+        Ok(Response::new(CurrentScanDatabaseReply { database }))
+    }
 
     async fn fetch(
         &self,

@@ -15,13 +15,13 @@ pub(crate) mod keys;
 mod renewal;
 mod running;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use brig_pki::seal::KeyEncryptionKey;
 use brig_pki::token::{NodeRole, UnlockKey};
-use brig_proto::brig::AdmissionFacts;
+use brig_proto::brig::{AdmissionFacts, ScanDatabase};
 use brig_proto::swarm::{Cluster, ClusterSpec, Peer, node_spec};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
@@ -38,6 +38,7 @@ use crate::executor::Executor;
 use crate::expiry::Expiry;
 use crate::grpc::clock::ClockOffset;
 use crate::manager::control::Control;
+use crate::manager::scan_files::FetchError;
 use crate::replica::{Child, StoreSettings};
 
 /// How long a call waits for the node to have joined. The attempt goes on after that.
@@ -548,6 +549,35 @@ impl Swarm {
         match self.membership() {
             Membership::Running(running) => running.admission_facts(repository).await,
             _ => self.control().map(|control| control.admission_facts(repository)),
+        }
+    }
+
+    /// Which vulnerability database the swarm has; a worker asks a manager.
+    ///
+    /// # Errors
+    /// As [`Swarm::admission_facts`].
+    pub async fn scan_database(&self) -> Result<Option<ScanDatabase>, SwarmError> {
+        match self.membership() {
+            Membership::Running(running) => running.scan_database().await,
+            _ => self
+                .control()
+                .map(|control| control.scan_database().map(|database| database.as_ref().clone())),
+        }
+    }
+
+    /// Fetches its file from a manager into `path`; it is there whole and with the right digest, or
+    /// not at all.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn fetch_scan_file(
+        &self,
+        wanted: &ScanDatabase,
+        path: &Path,
+    ) -> Result<(), FetchError> {
+        match self.membership() {
+            Membership::Running(running) => running.fetch_scan_file(wanted, path).await,
+            _ => Err(FetchError::Nobody),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +13,7 @@ use brig_pki::seal::{KeyEncryptionKey, KeyRing};
 use brig_pki::tls::TlsCredentials;
 use brig_pki::token::NodeRole as Role;
 use brig_proto::brig::admission_client::AdmissionClient;
-use brig_proto::brig::{AdmissionFacts, AdmissionFactsRequest};
+use brig_proto::brig::{AdmissionFacts, AdmissionFactsRequest, ScanDatabase};
 use brig_proto::swarm::{Node, NodeRole, Peer};
 use brig_store::{RedbBackend, Store, StoreError};
 use tokio::net::TcpListener;
@@ -38,6 +39,7 @@ use crate::manager::dispatcher::OwnNode;
 use crate::manager::key_peers::OtherManagers;
 use crate::manager::keys::{DataKeys, KeyManager};
 use crate::manager::leading;
+use crate::manager::scan_files::{self, FetchError};
 use crate::manager::{Manager, ManagerConfig};
 use crate::replica::{self, Replica};
 
@@ -434,6 +436,43 @@ impl Running {
         tokio::time::timeout(FACTS_PATIENCE, ask)
             .await
             .unwrap_or_else(|_| Err(unavailable(format!("{manager} does not answer"))))
+    }
+
+    /// The vulnerability database that the cluster has; a worker asks a manager.
+    ///
+    /// # Errors
+    /// [`SwarmError::Rpc`] when none answers.
+    pub(crate) async fn scan_database(&self) -> Result<Option<ScanDatabase>, SwarmError> {
+        if let Some(control) = self.control() {
+            return Ok(control.scan_database().map(|database| database.as_ref().clone()));
+        }
+        let failed = |status| SwarmError::Rpc(Box::new(status));
+        let manager = self.agent.choose_manager();
+        let manager =
+            manager.ok_or_else(|| failed(tonic::Status::unavailable("no manager is known")))?;
+        scan_files::current(&manager, &self.credentials).await.map_err(failed)
+    }
+
+    /// Writes its file into `path`, whole and with the right digest, or nothing. A worker asks the
+    /// managers one after another, not every worker the same one first.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub(crate) async fn fetch_scan_file(
+        &self,
+        wanted: &ScanDatabase,
+        path: &Path,
+    ) -> Result<(), FetchError> {
+        if let Some(control) = self.control() {
+            return control.fetch_scan_file(wanted, path).await;
+        }
+        let mut managers: Vec<String> = self.agent.choose_manager().into_iter().collect();
+        for peer in self.agent.managers() {
+            if !managers.contains(&peer.addr) {
+                managers.push(peer.addr);
+            }
+        }
+        scan_files::fetch(&managers, &self.credentials, wanted, path).await
     }
 
     /// Where this node stands.

@@ -148,6 +148,12 @@ pub struct Directives {
     /// The key of that certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_key: Option<PathBuf>,
+    /// Where the vulnerability database is fetched from, `https://…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scan_database_url: Option<String>,
+    /// How often, `24h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scan_database_interval: Option<String>,
     /// A trust server in the daemon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust_server: Option<TrustServerDirectives>,

@@ -3,6 +3,7 @@
 mod directives;
 mod file;
 mod host;
+mod scan;
 mod trust_server;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use directives::{AddressPoolDirective, Directives, RuntimeDirective, UlimitDirective};
 pub use file::{DEFAULT_CONFIG_FILE, FileError};
 pub use host::{Host, HostError};
+pub use scan::DatabaseSource;
 pub use trust_server::{TrustServerConfig, TrustServerDirectives};
 
 use brig_pki::engine::EngineFiles;
@@ -88,6 +90,8 @@ pub struct Config {
     pub store: Option<ExternalStore>,
     /// The trust server in the daemon.
     pub trust_server: Option<TrustServerConfig>,
+    /// Where the vulnerability database is fetched from.
+    pub scan_database: Option<DatabaseSource>,
 }
 
 /// Networks of this node.
@@ -295,6 +299,7 @@ impl Config {
         });
         let trust_server = d.trust_server.map(|server| server.resolve(&data_root)).transpose()?;
         Ok(Self {
+            scan_database: scan::source(d.scan_database_url, d.scan_database_interval.as_deref())?,
             trust_server,
             socket_binds: SocketBinds { lend: lend.transpose()?, sockets },
             socket_mounts_allowed: socket_mounts(d.engine_socket_mounts.as_deref())?,
@@ -377,6 +382,10 @@ impl Config {
             ("engine-socket-mounts", self.socket_mounts_allowed != other.socket_mounts_allowed),
             ("store, store-cacert, store-cert, store-key", self.store != other.store),
             ("trust-server", self.trust_server != other.trust_server),
+            (
+                "scan-database-url, scan-database-interval",
+                self.scan_database != other.scan_database,
+            ),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))

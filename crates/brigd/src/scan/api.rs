@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use brig_api::event::{Actor, Event};
-use brig_api::scan::{ScanDatabase, ScanFeed};
+use brig_api::scan::{ScanDatabase, ScanFeed, ScanFetch};
 use brig_api::time::rfc3339nano;
 use brig_types::error::{Categorized, ErrorKind};
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use time::macros::format_description;
 use tokio_util::io::ReaderStream;
 
 use super::database::{DatabaseError, Loaded};
+use super::download::Attempts;
 use super::follow;
 use crate::route;
 use crate::server::body::BodyError;
@@ -44,10 +45,32 @@ impl Categorized for DatabaseError {
 
 fn current(state: &State) -> Result<Arc<Loaded>, ApiError> {
     state.vulnerabilities.current().ok_or_else(|| {
-        ApiError::not_found(
-            "this engine has no vulnerability database; give it one: brig scan db update --engine",
-        )
+        let none =
+            "this engine has no vulnerability database; give it one: brig scan db update --engine";
+        let tried = state.vulnerabilities.attempts().filter(|tried| !tried.error.is_empty());
+        match tried.map(shown_attempts) {
+            Some(tried) => ApiError::not_found(format!(
+                "{none}; it was not had from {} on {}: {}",
+                tried.url, tried.attempted, tried.error
+            )),
+            None => ApiError::not_found(none),
+        }
     })
+}
+
+fn shown_attempts(attempts: Attempts) -> ScanFetch {
+    let shown = |seconds: i64| {
+        let time = OffsetDateTime::from_unix_timestamp(seconds).ok().filter(|_| seconds > 0);
+        time.map(rfc3339nano).unwrap_or_default()
+    };
+    ScanFetch {
+        interval: attempts.interval,
+        attempted: shown(attempts.attempted),
+        succeeded: shown(attempts.succeeded),
+        next: shown(attempts.next),
+        url: attempts.url,
+        error: attempts.error,
+    }
 }
 
 /// `GET /brig/scan/database`.
@@ -155,6 +178,7 @@ fn shown(state: &State, loaded: &Loaded) -> ScanDatabase {
             .map(|shared| format!("sha256:{}", shared.digest))
             .unwrap_or_default(),
         warnings: Vec::new(),
+        fetch: state.vulnerabilities.attempts().map(shown_attempts),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use brig_pki::hash;
@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Mutex, MutexGuard, watch};
+
+use super::download::Attempts;
 
 /// Largest database that is taken, in bytes. All feeds together make one of some 100 MiB.
 pub(super) const MAX_DATABASE: u64 = 1 << 30;
@@ -84,6 +86,17 @@ pub struct Arrived {
     pub digest: String,
 }
 
+impl Arrived {
+    /// When it was made, as it says itself; the file is looked at, not checked. Blocks.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unusable`].
+    pub fn created(&self) -> Result<String, DatabaseError> {
+        let index = Index::open(&self.path).map_err(DatabaseError::Unusable)?;
+        Ok(index.created().to_owned())
+    }
+}
+
 impl Drop for Arrived {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
@@ -96,6 +109,7 @@ pub struct Database {
     dir: PathBuf,
     current: watch::Sender<Option<Arc<Loaded>>>,
     changing: Mutex<()>,
+    attempts: std::sync::Mutex<Option<Attempts>>,
 }
 
 impl Database {
@@ -128,7 +142,12 @@ impl Database {
             }
         };
         sweep(&dir, loaded.as_deref(), |name| name.starts_with(INCOMING)).map_err(failed)?;
-        Ok(Self { dir, current: watch::Sender::new(loaded), changing: Mutex::new(()) })
+        Ok(Self {
+            dir,
+            current: watch::Sender::new(loaded),
+            changing: Mutex::new(()),
+            attempts: std::sync::Mutex::default(),
+        })
     }
 
     /// What is in use.
@@ -152,6 +171,17 @@ impl Database {
     /// Keeps everybody else from changing which one is in use.
     pub async fn change(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().await
+    }
+
+    /// What became of fetching it, where this engine does that.
+    #[must_use]
+    pub fn attempts(&self) -> Option<Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what became of fetching it.
+    pub(super) fn note(&self, attempts: Attempts) {
+        *self.attempts.lock().unwrap_or_else(PoisonError::into_inner) = Some(attempts);
     }
 
     /// A path for a file on its way.

@@ -1,19 +1,25 @@
 //! One database for all managers: who gets a new one tells the others which file it is, and they
-//! fetch it.
+//! fetch it. Workers fetch it from managers once there is a policy that it is needed for.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use brig_proto::brig::ScanDatabase;
 use brig_store::{Change, Object};
-use brig_swarm::{Control, ControlError};
+use brig_swarm::{Control, ControlError, LocalNodeState};
+use brig_types::error::{Categorized as _, ErrorKind, chain};
+
+use tokio::sync::MutexGuard;
 
 use super::database::{Loaded, MAX_DATABASE};
+use crate::admission::policies::Scope;
 use crate::state::{AppState, State};
 use crate::swarm::local;
 
 /// How often this node looks whether it has become a manager, or whether a file can be had now.
 const PAUSE: Duration = Duration::from_secs(3);
+/// How often a worker looks whether the swarm has another one.
+const WORKER_PAUSE: Duration = Duration::from_secs(30);
 /// How often a commit is tried that somebody else's came before.
 const ATTEMPTS: usize = 10;
 
@@ -55,9 +61,47 @@ async fn run(state: &State) {
                 () = tokio::time::sleep(PAUSE), if !complained.is_empty() => {}
             }
         } else {
-            tokio::time::sleep(PAUSE).await;
+            let pause = match as_worker(state).await {
+                Ok(pause) => {
+                    complained.clear();
+                    pause
+                }
+                Err(error) => {
+                    if error != complained {
+                        tracing::warn!(%error, "the swarm's vulnerability database is not here yet");
+                        complained = error;
+                    }
+                    WORKER_PAUSE
+                }
+            };
+            tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// What a node does that is no manager; answers when to look again.
+async fn as_worker(state: &State) -> Result<Duration, String> {
+    if state.swarm.status().local_node_state != LocalNodeState::Active {
+        return Ok(PAUSE);
+    }
+    // Without a policy nothing is judged.
+    let policy = state.admission.policies.find("scan").await.ok().flatten();
+    if policy.is_none_or(|policy| policy.scope != Scope::Swarm) {
+        return Ok(WORKER_PAUSE);
+    }
+    let wanted = match state.swarm.scan_database().await {
+        Ok(Some(wanted)) => wanted,
+        // What somebody gave to this engine counts where the swarm has none.
+        Ok(None) => return Ok(WORKER_PAUSE),
+        Err(error) if matches!(error.kind(), ErrorKind::NotImplemented | ErrorKind::Forbidden) => {
+            // Managers of before workers were given any.
+            return Ok(WORKER_PAUSE);
+        }
+        Err(error) => return Err(chain(&error)),
+    };
+    let changing = state.vulnerabilities.change().await;
+    take_over(state, &wanted, &changing).await?;
+    Ok(WORKER_PAUSE)
 }
 
 fn is_about_it(change: &Change) -> bool {
@@ -74,11 +118,21 @@ async fn agree(state: &State, control: &Control) -> Result<(), String> {
         if let Some(own) = database.current() {
             match control.put_scan_database(record(&own), 0).await {
                 Ok(_) | Err(ControlError::OutOfSequence) => {}
-                Err(error) => return Err(brig_types::error::chain(&error)),
+                Err(error) => return Err(chain(&error)),
             }
         }
         return Ok(());
     };
+    take_over(state, &wanted, &changing).await
+}
+
+/// Fetches the cluster's from a manager, unless it is here; what is here is used until then.
+async fn take_over(
+    state: &State,
+    wanted: &ScanDatabase,
+    changing: &MutexGuard<'_, ()>,
+) -> Result<(), String> {
+    let database = &state.vulnerabilities;
     if database.current().is_some_and(|own| own.digest == wanted.digest) {
         return Ok(());
     }
@@ -86,15 +140,9 @@ async fn agree(state: &State, control: &Control) -> Result<(), String> {
         return Err(format!("it is larger than {MAX_DATABASE} bytes"));
     }
     let path = database.incoming();
-    control
-        .fetch_scan_file(&wanted, &path)
-        .await
-        .map_err(|error| brig_types::error::chain(&error))?;
+    state.swarm.fetch_scan_file(wanted, &path).await.map_err(|error| chain(&error))?;
     let arrived = database.adopt(path, wanted.digest.clone());
-    let loaded = database
-        .install(arrived, &changing)
-        .await
-        .map_err(|error| brig_types::error::chain(&error))?;
+    let loaded = database.install(arrived, changing).await.map_err(|error| chain(&error))?;
     tracing::info!(
         digest = loaded.digest,
         created = loaded.index.created(),

@@ -3,11 +3,13 @@
 
 pub mod api;
 mod database;
+mod download;
 mod follow;
 mod gate;
 mod vulnerable;
 
 pub use database::{Database, DatabaseError, Loaded};
+pub use download::{Attempts, follow as follow_source};
 pub use follow::follow;
 pub use gate::ScanGate;
 pub use vulnerable::follow as follow_running;

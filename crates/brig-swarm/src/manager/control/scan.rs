@@ -4,17 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use brig_proto::brig::ScanDatabase;
-use brig_store::{State, StoreObject as _};
 
 use super::{Control, check_version};
 use crate::error::ControlError;
-use crate::manager::scan_files::FetchError;
+use crate::manager::scan_files::{FetchError, stored};
 
 impl Control {
     /// Which file it is; nothing before the first was given to the cluster.
     #[must_use]
     pub fn scan_database(&self) -> Option<Arc<ScanDatabase>> {
-        first(&self.store.view())
+        stored(&self.store.view())
     }
 
     /// Stores another in place of what was read; `version` is 0 when there was nothing.
@@ -28,7 +27,7 @@ impl Control {
     ) -> Result<Arc<ScanDatabase>, ControlError> {
         database.node.clone_from(&self.own_node);
         self.store
-            .update(|tx| match first(tx) {
+            .update(|tx| match stored(tx) {
                 Some(old) => {
                     check_version(&*old, version)?;
                     database.id.clone_from(&old.id);
@@ -62,8 +61,4 @@ impl Control {
     ) -> Result<(), FetchError> {
         self.scan_files.fetch(wanted, path).await
     }
-}
-
-fn first(state: &State) -> Option<Arc<ScanDatabase>> {
-    state.all::<ScanDatabase>().find(|database| !database.id().is_empty()).cloned()
 }

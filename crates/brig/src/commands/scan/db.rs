@@ -1,18 +1,19 @@
 //! `scan db …`: making, looking at and carrying the database.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use brig_api::scan::ScanFeed;
 use brig_scan::db::{Collector, Feed, Index, import};
+use brig_scan::fetch::{self, Fetched, Kept};
 use clap::Args;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::feeds::{FeedSource, defaults, name_of};
-use super::fetch::Fetched;
-use super::kept::Kept;
-use super::{engine_db, failed, fetch};
+use super::{engine_db, failed};
 use crate::cli::leaf;
 use crate::context::Context;
 use crate::error::{Error, Result, message};
@@ -63,6 +64,8 @@ leaf!(
 const VARIABLE: &str = "BRIG_SCAN_DB";
 /// Where root's database is.
 const SYSTEM: &str = "/var/lib/brig/scan/vulnerabilities.db";
+/// Largest feed that is fetched, in bytes, as it is packed.
+const MAX_DOWNLOAD: u64 = 8 << 30;
 /// Largest database that is taken over, in bytes.
 const MAX_DATABASE: u64 = 4 << 30;
 
@@ -172,29 +175,43 @@ async fn status(context: &Context, args: StatusArgs) -> Result<()> {
         index.size(),
         index.digest(),
     );
+    let feeds = index.feeds().iter().map(|feed| ScanFeed {
+        name: feed.name.clone(),
+        origin: feed.origin.clone(),
+        newest: feed.newest.clone(),
+        age: age(&feed.newest),
+        read: feed.read.clone(),
+        records: feed.records,
+        skipped: feed.skipped,
+    });
+    text.push_str(&table(feeds));
+    crate::output::print(&text)
+}
+
+/// What a database was made from.
+pub(super) fn table(feeds: impl IntoIterator<Item = ScanFeed>) -> String {
     let mut table = "FEED\tNEWEST\tAGE\tREAD\tRECORDS\tSKIPPED\tORIGIN\n".to_owned();
-    for feed in index.feeds() {
+    for feed in feeds {
         let newest = if feed.newest.is_empty() { "-" } else { &feed.newest };
-        table.push_str(&format!(
-            "{}\t{newest}\t{}\t{}\t{}\t{}\t{}\n",
+        let age = if feed.age < 0 { "-".to_owned() } else { format!("{}d", feed.age) };
+        let _ = writeln!(
+            table,
+            "{}\t{newest}\t{age}\t{}\t{}\t{}\t{}",
             feed.name,
-            age(&feed.newest),
             feed.read.get(..10).unwrap_or("-"),
             feed.records,
             feed.skipped,
             feed.origin,
-        ));
+        );
     }
-    text.push_str(&align(&table));
-    crate::output::print(&text)
+    align(&table)
 }
 
-fn age(day: &str) -> String {
+/// Days since a day; -1 when it is none.
+fn age(day: &str) -> i64 {
     let format = format_description!("[year]-[month]-[day]");
-    match time::Date::parse(day, &format) {
-        Ok(date) => format!("{}d", (OffsetDateTime::now_utc().date() - date).whole_days()),
-        Err(_) => "-".to_owned(),
-    }
+    let day = day.get(..10).and_then(|day| time::Date::parse(day, &format).ok());
+    day.map_or(-1, |day| (OffsetDateTime::now_utc().date() - day).whole_days())
 }
 
 async fn update(context: &Context, args: UpdateArgs) -> Result<()> {
@@ -238,7 +255,8 @@ async fn update(context: &Context, args: UpdateArgs) -> Result<()> {
 
 /// Fetches a feed and reads it.
 async fn fetched(into: &mut Collector, feed: &FeedSource, kept: &Kept) -> Result<Feed> {
-    let Fetched { file, unchanged } = fetch::fetch(&feed.address, kept).await?;
+    let Fetched { file, unchanged } =
+        fetch::fetch(&feed.address, kept, MAX_DOWNLOAD).await.map_err(failed)?;
     if unchanged {
         crate::output::warn(&format!("{}: not changed", feed.name));
     }

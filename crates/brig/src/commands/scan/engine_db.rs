@@ -13,7 +13,6 @@ use super::{db, failed};
 use crate::client::Call;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::output::table::align;
 
 const ROUTE: &str = "/brig/scan/database";
 
@@ -38,21 +37,22 @@ pub(super) async fn status(context: &Context, json: bool) -> Result<()> {
             database.awaited
         ));
     }
-    text.push('\n');
-    let mut table = "FEED\tNEWEST\tAGE\tREAD\tRECORDS\tSKIPPED\tORIGIN\n".to_owned();
-    for feed in &database.feeds {
-        let newest = if feed.newest.is_empty() { "-" } else { &feed.newest };
-        let age = if feed.age < 0 { "-".to_owned() } else { format!("{}d", feed.age) };
-        table.push_str(&format!(
-            "{}\t{newest}\t{age}\t{}\t{}\t{}\t{}\n",
-            feed.name,
-            feed.read.get(..10).unwrap_or("-"),
-            feed.records,
-            feed.skipped,
-            feed.origin,
+    if let Some(fetch) = &database.fetch {
+        let or_never = |time: &String| if time.is_empty() { "never" } else { time }.to_owned();
+        text.push_str(&format!(
+            "fetched from {} every {}s: tried {}, worked {}, again {}\n",
+            fetch.url,
+            fetch.interval,
+            or_never(&fetch.attempted),
+            or_never(&fetch.succeeded),
+            if fetch.next.is_empty() { "now" } else { &fetch.next },
         ));
+        if !fetch.error.is_empty() {
+            text.push_str(&format!("the last attempt failed: {}\n", fetch.error));
+        }
     }
-    text.push_str(&align(&table));
+    text.push('\n');
+    text.push_str(&db::table(database.feeds));
     crate::output::print(&text)
 }
 

@@ -4,8 +4,6 @@ mod db;
 mod engine_db;
 mod exception;
 mod feeds;
-mod fetch;
-mod kept;
 mod ls;
 mod policy;
 mod source;

@@ -1,8 +1,12 @@
-//! Feeds from the web: HTTPS only, the system's authorities, a few redirections, bounds on time and
-//! size; what did not change is not fetched, and what broke off goes on.
+//! Files from the web, feeds and whole databases: HTTPS only, the system's authorities, the
+//! environment's proxy, a few redirections, bounds on time and size; what did not change is not
+//! fetched, and what broke off goes on.
+
+mod kept;
+mod proxy;
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use brig_pki::tls::Connector;
@@ -15,37 +19,61 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Body as _;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use super::kept::{Kept, Version};
-use crate::error::{Error, Result, message};
+pub use kept::Kept;
+use kept::Version;
 
 /// Redirections that are followed.
 const MAX_REDIRECTS: usize = 5;
-/// Largest feed that is fetched, in bytes, as it is packed.
-const MAX_DOWNLOAD: u64 = 8 << 30;
 /// How long connecting, and each piece of an answer, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a feed is asked for.
+/// How often a server is asked.
 const ATTEMPTS: u32 = 3;
+
+/// Why a file cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// What a server says in so many words, or what is wrong with the address: it does not change in
+    /// a second.
+    #[error("{0}")]
+    Refused(String),
+    /// TLS cannot be set up.
+    #[error("TLS to {0}")]
+    Tls(String, #[source] brig_pki::PkiError),
+    /// The connection, or a file here.
+    #[error("{0}")]
+    Io(String, #[source] io::Error),
+    /// The server's answer.
+    #[error("fetching {0}")]
+    Http(String, #[source] hyper::Error),
+}
+
+type Result<T> = std::result::Result<T, FetchError>;
+
+const fn message(text: String) -> FetchError {
+    FetchError::Refused(text)
+}
 
 /// What came of asking.
 #[derive(Debug)]
-pub(super) struct Fetched {
-    /// The feed, from its beginning.
-    pub(super) file: File,
+pub struct Fetched {
+    /// The file, from its beginning.
+    pub file: File,
     /// It is what was fetched before.
-    pub(super) unchanged: bool,
+    pub unchanged: bool,
 }
 
-/// Fetches an address, or what of it is not kept yet.
-pub(super) async fn fetch(address: &str, kept: &Kept) -> Result<Fetched> {
+/// Fetches an address, at most `limit` bytes, or what of it is not kept yet.
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn fetch(address: &str, kept: &Kept, limit: u64) -> Result<Fetched> {
     let mut attempt = 1;
     loop {
-        match once(address, kept).await {
+        match once(address, kept, limit).await {
             Ok(fetched) => return Ok(fetched),
-            // What a server says in so many words does not change in a second.
-            Err(error @ Error::Message(_)) => return Err(error),
+            Err(error @ (FetchError::Refused(_) | FetchError::Tls(..))) => return Err(error),
             Err(error) if attempt == ATTEMPTS => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_secs(u64::from(attempt))).await,
         }
@@ -53,11 +81,11 @@ pub(super) async fn fetch(address: &str, kept: &Kept) -> Result<Fetched> {
     }
 }
 
-async fn once(address: &str, kept: &Kept) -> Result<Fetched> {
+async fn once(address: &str, kept: &Kept, limit: u64) -> Result<Fetched> {
     let mut uri: Uri =
         address.parse().map_err(|_| message(format!("{address:?} is no address")))?;
     for _ in 0..=MAX_REDIRECTS {
-        match get(&uri, address, kept, MAX_DOWNLOAD).await? {
+        match get(&uri, address, kept, limit).await? {
             Answer::Feed(fetched) => return Ok(fetched),
             Answer::Elsewhere(location) => uri = joined(&uri, &location)?,
         }
@@ -89,18 +117,18 @@ async fn get(uri: &Uri, address: &str, kept: &Kept, limit: u64) -> Result<Answer
     }
     let host = uri.host().ok_or_else(|| message(format!("{uri} names no host")))?;
     let port = uri.port_u16().unwrap_or(443);
-    let io = |source| Error::io(format!("connecting to {host}"), source);
+    let io = |source| FetchError::Io(format!("connecting to {host}"), source);
     let late = || io(std::io::Error::from(std::io::ErrorKind::TimedOut));
     let connector = Connector::web(host.trim_matches(['[', ']']))
-        .map_err(|error| message(format!("TLS to {host}: {}", brig_types::error::chain(&error))))?;
+        .map_err(|error| FetchError::Tls(host.to_owned(), error))?;
     let stream = tokio::time::timeout(PATIENCE, async {
-        let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+        let tcp = proxy::connect(uri, host.trim_matches(['[', ']']), port).await?;
         connector.connect(tcp).await
     })
     .await
     .map_err(|_| late())?
     .map_err(io)?;
-    let http = |source| Error::Http { what: "fetching a feed", source };
+    let http = |source| FetchError::Http(uri.to_string(), source);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
     let mut driver = tokio::task::JoinSet::new();
@@ -113,7 +141,7 @@ async fn get(uri: &Uri, address: &str, kept: &Kept, limit: u64) -> Result<Answer
             .await
             .map_err(|_| late())?
             .map_err(http)?;
-        let keep = |source| Error::io("keeping a feed", source);
+        let keep = |source| FetchError::Io("keeping what was fetched".to_owned(), source);
         let text = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let new = Version {
             etag: text(ETAG).map(str::to_owned),
@@ -135,14 +163,17 @@ async fn get(uri: &Uri, address: &str, kept: &Kept, limit: u64) -> Result<Answer
             (206 | 416, ..) => {
                 kept.forget_part(address);
                 let what = format!("{uri} does not go on where it broke off");
-                return Err(Error::io(what, std::io::ErrorKind::InvalidData.into()));
+                return Err(FetchError::Io(what, std::io::ErrorKind::InvalidData.into()));
             }
             (301 | 302 | 303 | 307 | 308, ..) if text(LOCATION).is_some() => {
                 return Ok(Answer::Elsewhere(text(LOCATION).unwrap_or_default().to_owned()));
             }
             (500.., ..) => {
                 let what = format!("{uri} answers with status {status}");
-                return Err(Error::io(what, std::io::Error::other("the server is in trouble")));
+                return Err(FetchError::Io(
+                    what,
+                    std::io::Error::other("the server is in trouble"),
+                ));
             }
             _ => return Err(message(format!("{uri} answers with status {status}"))),
         };
@@ -211,7 +242,7 @@ mod tests {
         let kept = Kept::open(&folder.path().join("a.db")).unwrap();
         let address = "http://127.0.0.1:1/feed.json";
         let error = get(&address.parse().unwrap(), address, &kept, 1).await.err().unwrap();
-        assert!(error.text().contains("is not https"));
+        assert!(error.to_string().contains("is not https"));
     }
 
     #[test]

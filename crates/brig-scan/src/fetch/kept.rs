@@ -14,7 +14,7 @@ const MAX_NOTE: u64 = 64 << 10;
 
 /// The folder. One process at a time has it.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub struct Kept {
     folder: PathBuf,
     _lock: File,
 }
@@ -53,7 +53,7 @@ impl Kept {
     ///
     /// # Errors
     /// When another process uses it, or others than its owner may write it.
-    pub(super) fn open(database: &Path) -> io::Result<Self> {
+    pub fn open(database: &Path) -> io::Result<Self> {
         let mut name = database.as_os_str().to_owned();
         name.push(".feeds");
         let folder = PathBuf::from(name);
@@ -148,7 +148,7 @@ impl Kept {
     }
 
     /// Drops everything of a feed: it is not what it should be.
-    pub(super) fn forget(&self, address: &str) {
+    pub fn forget(&self, address: &str) {
         self.forget_part(address);
         for ending in ["json", "feed"] {
             let _ = fs::remove_file(self.path(address, ending));
@@ -156,7 +156,7 @@ impl Kept {
     }
 
     /// Drops the feeds of addresses that are not asked any more.
-    pub(super) fn keep_only<'a>(&self, addresses: impl Iterator<Item = &'a str>) {
+    pub fn keep_only<'a>(&self, addresses: impl Iterator<Item = &'a str>) {
         let wanted: Vec<PathBuf> = addresses.map(|address| self.path(address, "x")).collect();
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for entry in entries.filter_map(Result::ok) {
