@@ -160,6 +160,12 @@ pub struct Flags {
     /// Key of that certificate
     #[arg(long, value_name = "FILE")]
     store_key: Option<PathBuf>,
+    /// Where the vulnerability database is fetched from (https://…)
+    #[arg(long, value_name = "URL")]
+    scan_database_url: Option<String>,
+    /// How often it is fetched [default: 24h]
+    #[arg(long, value_name = "TIME")]
+    scan_database_interval: Option<String>,
     #[command(flatten)]
     trust_server: TrustServerFlags,
 }
@@ -218,6 +224,8 @@ impl Flags {
             store_cacert: self.store_cacert.clone(),
             store_cert: self.store_cert.clone(),
             store_key: self.store_key.clone(),
+            scan_database_url: self.scan_database_url.clone(),
+            scan_database_interval: self.scan_database_interval.clone(),
             trust_server: self.trust_server.directives(),
         }
     }

@@ -18,6 +18,7 @@ pub struct Brigd {
     args: Vec<String>,
     core: Option<usize>,
     quiet: bool,
+    environment: Vec<(String, String)>,
 }
 
 /// A program of this build, beside the test's own.
@@ -105,7 +106,13 @@ impl Brigd {
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             core: None,
             quiet: false,
+            environment: Vec::new(),
         }
+    }
+
+    /// Adds a variable to the daemon's environment.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Gives the daemon another configuration file.
@@ -172,6 +179,7 @@ impl Brigd {
         if !self.quiet {
             command.arg("--debug");
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.spawn().expect("brigd starts"));
     }
 

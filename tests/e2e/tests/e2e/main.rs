@@ -35,6 +35,7 @@ mod remote;
 mod resources;
 mod restart;
 mod root_rotation;
+mod scan_download;
 mod scan_gate;
 mod secrets;
 mod services;

@@ -1,7 +1,7 @@
 //! The scan gate: a service whose image turns vulnerable overnight goes on and restarts; a new
 //! deployment of it is refused with the way out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brig_e2e::hosts::{HostNode, Hosts, Kind};
@@ -31,33 +31,18 @@ impl Place {
         Self { daemon, registry: Registry::start(None), folder }
     }
 
-    /// Busybox with a second layer that says it were Debian with an openssl, pushed as `name`.
+    /// The image with the flaw, pushed as `name`.
     fn push(&self, name: &str) -> String {
         let (brig, image) = (self.daemon.brig(), format!("{}/{name}", self.registry.address));
         self.daemon.load_busybox();
-        let root = self.folder.path().join("root");
-        for (path, text) in [("etc/os-release", RELEASE), ("var/lib/dpkg/status", STATUS)] {
-            let file = root.join(path);
-            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-            std::fs::write(file, text).unwrap();
-        }
-        let _ = brig.run(&["create", "--name", "maker", "busybox:latest", "true"]).ok();
-        let from = format!("{}/.", root.display());
-        let _ = brig.run(&["cp", &from, "maker:/"]).ok();
-        let _ = brig.run(&["commit", "-c", "CMD [\"sleep\",\"1000\"]", "maker", &image]).ok();
-        let _ = brig.run(&["rm", "maker"]).ok();
+        make(&brig, self.folder.path(), &image);
         let _ = brig.run(&["push", "-q", &image]).ok();
         image
     }
 
     /// Gives the engine a database that knows one flaw, fixed in this version.
     fn database(&self, fixed: &str) {
-        let feed = self.write(
-            &format!("tracker-{fixed}.json"),
-            &format!(
-                r#"{{"openssl":{{"{FLAW}":{{"releases":{{"bookworm":{{"status":"resolved","fixed_version":"{fixed}","urgency":"high"}}}}}}}}}}"#
-            ),
-        );
+        let feed = self.write(&format!("tracker-{fixed}.json"), &tracker(fixed));
         let feed = format!("tracker={}", feed.display());
         let given = self.daemon.brig().run(&["scan", "db", "update", "--engine", "--feed", &feed]);
         assert!(given.ok().contains("the engine took it"), "{}", given.stdout);
@@ -91,6 +76,28 @@ impl Place {
         let args = ["events", "--since", &since, "--until", &until, "--filter", "event=vulnerable"];
         self.daemon.brig().run(&args).ok().lines().map(str::to_owned).collect()
     }
+}
+
+/// Busybox with a second layer that says it were Debian with an openssl.
+fn make(brig: &Client, folder: &Path, image: &str) {
+    let root = folder.join("root");
+    for (path, text) in [("etc/os-release", RELEASE), ("var/lib/dpkg/status", STATUS)] {
+        let file = root.join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+    let _ = brig.run(&["create", "--name", "maker", "busybox:latest", "true"]).ok();
+    let from = format!("{}/.", root.display());
+    let _ = brig.run(&["cp", &from, "maker:/"]).ok();
+    let _ = brig.run(&["commit", "-c", "CMD [\"sleep\",\"1000\"]", "maker", image]).ok();
+    let _ = brig.run(&["rm", "maker"]).ok();
+}
+
+/// A feed that knows one flaw, fixed in this version.
+fn tracker(fixed: &str) -> String {
+    format!(
+        r#"{{"openssl":{{"{FLAW}":{{"releases":{{"bookworm":{{"status":"resolved","fixed_version":"{fixed}","urgency":"high"}}}}}}}}}}"#
+    )
 }
 
 const STRICT: &str = "[[rules]]\nprefix = \"*\"\nseverity = \"high\"\nmax_age = 0\n";
@@ -245,10 +252,7 @@ fn every_manager_gets_the_database() {
     let folder = tempfile::Builder::new().prefix("brig-scan-gate-").tempdir_in("/var/tmp").unwrap();
     let give = |node: &HostNode, fixed: &str| {
         let feed = folder.path().join(format!("tracker-{fixed}.json"));
-        let text = format!(
-            r#"{{"openssl":{{"{FLAW}":{{"releases":{{"bookworm":{{"status":"resolved","fixed_version":"{fixed}","urgency":"high"}}}}}}}}}}"#
-        );
-        std::fs::write(&feed, text).unwrap();
+        std::fs::write(&feed, tracker(fixed)).unwrap();
         let brig = Client::brig(&node.socket(), folder.path());
         let feed = format!("tracker={}", feed.display());
         let _ = brig.run(&["scan", "db", "update", "--engine", "--feed", &feed]).ok();
@@ -267,8 +271,50 @@ fn every_manager_gets_the_database() {
     let late = give(second, "2");
     assert_ne!(early, late);
     eventually("the first has the new one", patience, || digest(first).as_ref() == Some(&late));
-    assert_eq!(digest(third), None, "workers do not need it");
+    assert_eq!(digest(third), None, "without a policy workers need none");
     let worker = third.id();
     let _ = first.ok(&["node", "promote", &worker]);
     eventually("a new manager has it", patience, || digest(third).as_ref() == Some(&late));
+}
+
+/// What is run on a worker is judged there, by the policy and the database of its swarm.
+#[test]
+fn a_worker_judges_by_the_swarms_database() {
+    let hosts = Hosts::up(2);
+    let (manager, worker) = (hosts.start(1, Kind::Brigd), hosts.start(2, Kind::Brigd));
+    let folder = tempfile::Builder::new().prefix("brig-scan-gate-").tempdir_in("/var/tmp").unwrap();
+    let brig = |node: &HostNode| Client::brig(&node.socket(), folder.path());
+    worker.load_busybox();
+    make(&brig(&worker), folder.path(), "web:v1");
+    manager.init_swarm();
+    let _ = worker.join(&manager);
+    let digest = |node: &HostNode| {
+        let shown = http::get(&node.socket(), "/brig/scan/database");
+        shown["Digest"].as_str().map(str::to_owned)
+    };
+    let give = |fixed: &str| {
+        let feed = folder.path().join(format!("tracker-{fixed}.json"));
+        std::fs::write(&feed, tracker(fixed)).unwrap();
+        let feed = format!("tracker={}", feed.display());
+        let _ = brig(&manager).run(&["scan", "db", "update", "--engine", "--feed", &feed]).ok();
+        digest(&manager).unwrap()
+    };
+    let run =
+        || worker.client().run(&["run", "--rm", "--network", "none", "web:v1", "echo", "runs"]);
+    let early = give("3.0.0-1");
+    let policy = folder.path().join("policy.toml");
+    std::fs::write(&policy, STRICT).unwrap();
+    let _ = brig(&manager).run(&["scan", "policy", "set", &policy.display().to_string()]).ok();
+    let patience = Duration::from_secs(100);
+    eventually("the worker has it", patience, || digest(&worker).as_ref() == Some(&early));
+    assert_eq!(run().ok(), "runs");
+    let late = give("3.0.2-1");
+    eventually("the worker has the new one", patience, || digest(&worker).as_ref() == Some(&late));
+    let refused = run();
+    let said = refused.fails(125);
+    assert!(said.contains("by the scan policy") && said.contains(FLAW), "{said}");
+    assert!(said.contains("upgrade openssl to 3.0.2-1"), "{said}");
+    // Cut off from its manager it goes by what it has.
+    hosts.cut(1);
+    assert!(run().fails(125).contains(FLAW));
 }
