@@ -112,10 +112,10 @@ fn another_database_is_another_answer() {
 
 #[test]
 fn what_an_image_says_does_not_make_two_questions_one() {
-    let mut plain = Package::new(Ecosystem::Apk, "a", "1", "x", EvidenceKind::Database);
-    plain.source = Some(Source { name: "b".to_owned(), version: "1".to_owned() });
+    let mut plain = Package::new(Ecosystem::Apk, "a", "x", "x", EvidenceKind::Database);
+    plain.source = Some(Source { name: "b".to_owned(), version: "x".to_owned() });
     let mut keys = Vec::new();
-    let sly = ["a\01", "a", "1\0b\01"];
+    let sly = ["a\0x", "a", "x\0b\0x"];
     for package in sly
         .iter()
         .flat_map(|name| sly.iter().map(move |version| (*name, *version)))

@@ -180,8 +180,8 @@ impl Database {
     }
 
     /// Notes what became of fetching it.
-    pub(super) fn note(&self, attempts: Attempts) {
-        *self.attempts.lock().unwrap_or_else(PoisonError::into_inner) = Some(attempts);
+    pub(super) fn note(&self, attempts: Option<Attempts>) {
+        *self.attempts.lock().unwrap_or_else(PoisonError::into_inner) = attempts;
     }
 
     /// A path for a file on its way.

@@ -109,7 +109,11 @@ fn chance() -> u64 {
 /// Fetches the database again and again until the daemon stops, where the configuration says from
 /// where.
 pub async fn follow(state: AppState) {
-    let Some(source) = state.config.scan_database.clone() else { return };
+    let Some(source) = state.config.scan_database.clone() else {
+        let dir = state.vulnerabilities.dir().to_owned();
+        let _ = tokio::task::spawn_blocking(move || forget(&dir)).await;
+        return;
+    };
     let stop = state.stop.clone();
     let _ = stop.run_until_cancelled(run(&state, &source)).await;
 }
@@ -123,11 +127,16 @@ async fn run(state: &State, source: &DatabaseSource) {
     };
     let mut attempts = Attempts::of(source, kept, now());
     loop {
-        database.note(attempts.clone());
+        if !is_ours(state) {
+            database.note(None);
+            tokio::time::sleep(GLANCE).await;
+            continue;
+        }
         let due = attempts.next.max(shared_until(state, &attempts));
+        database.note(Some(Attempts { next: due, ..attempts.clone() }));
         let left = u64::try_from(due.saturating_sub(now())).unwrap_or_default();
-        if left > 0 || !is_ours(state) {
-            tokio::time::sleep(GLANCE.min(Duration::from_secs(left.max(1)))).await;
+        if left > 0 {
+            tokio::time::sleep(GLANCE.min(Duration::from_secs(left))).await;
             continue;
         }
         match attempt(state, source).await {
@@ -252,6 +261,12 @@ fn announce_failure(state: &State, source: &DatabaseSource, error: &str) {
         scope: "local".to_owned(),
         ..Event::default()
     });
+}
+
+/// Nothing is fetched any more: what was kept for it goes. What is in use stays.
+fn forget(dir: &Path) {
+    let _ = fs::remove_file(dir.join(NOTE));
+    let _ = fs::remove_dir_all(dir.join(format!("{KEPT}.feeds")));
 }
 
 fn read(path: &Path) -> Option<Attempts> {

@@ -19,7 +19,7 @@ use crate::swarm::local;
 /// How often this node looks whether it has become a manager, or whether a file can be had now.
 const PAUSE: Duration = Duration::from_secs(3);
 /// How often a worker looks whether the swarm has another one.
-const WORKER_PAUSE: Duration = Duration::from_secs(30);
+const WORKER_PAUSE: Duration = Duration::from_secs(15);
 /// How often a commit is tried that somebody else's came before.
 const ATTEMPTS: usize = 10;
 
