@@ -178,7 +178,7 @@ fn a_feed_that_cannot_be_had_leaves_the_database_as_it_is() {
     for (name, reason) in [
         ("page", "a.json"),
         ("gone", "status 404"),
-        ("always-half", "fetching a feed"),
+        ("always-half", "fetching https://"),
         ("circle", "redirects more than"),
         ("plain", "is not https"),
         ("large", "is larger than"),
