@@ -44,5 +44,7 @@ mod storm;
 mod swarm_life;
 mod thieves;
 mod three_hosts;
+mod trust_kills;
 mod trust_policy;
+mod trust_policy_cosign;
 mod trust_server;
