@@ -14,6 +14,10 @@ impl Victim for Server {
     fn remote(&self) -> HttpRemote {
         Self::remote(self)
     }
+
+    fn keeps(&self) -> u64 {
+        u64::MAX
+    }
 }
 
 #[test]

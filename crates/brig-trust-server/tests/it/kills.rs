@@ -28,6 +28,8 @@ pub(crate) trait Victim: Send + Sync + 'static {
     fn kill_and_run(&mut self);
     /// A client of it.
     fn remote(&self) -> HttpRemote;
+    /// Of how many versions of a file nothing may be missing.
+    fn keeps(&self) -> u64;
 }
 
 struct World<V> {
@@ -84,12 +86,15 @@ async fn run(server: impl Victim) {
         world.kills.load(Ordering::Relaxed),
         world.reads.load(Ordering::Relaxed)
     );
-    // Every version of everybody, byte for byte.
-    let remote = world.server.read().await.remote();
+    // Every version of everybody that is kept, byte for byte.
+    let (remote, keeps) = {
+        let server = world.server.read().await;
+        (server.remote(), server.keeps())
+    };
     for owner in &world.owners {
         for signer in 0..SIGNERS {
             let role = signer_role(signer);
-            for version in 1..=each {
+            for version in each.saturating_sub(keeps - 1).max(1)..=each {
                 let file = RemoteFile::Version(role.clone(), version);
                 let stored = remote.fetch(&owner.gun, &file, 1 << 20).await.unwrap();
                 let read = brig_trust::Signed::<brig_trust::Targets>::parse(
@@ -126,6 +131,15 @@ async fn publisher(world: Arc<World<impl Victim>>, owner: usize, signer: usize, 
             }
             is_first = false;
         }
+        // What was acknowledged is what is served from now on, also after the next kill.
+        let newest = loop {
+            match remote.fetch(&owner.gun, &RemoteFile::Newest(signer_role(signer)), 1 << 20).await
+            {
+                Ok(newest) => break newest,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        assert!(newest.as_ref() == Some(&files[0].1), "version {version} is not the newest");
     }
 }
 

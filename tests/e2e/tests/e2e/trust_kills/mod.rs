@@ -55,6 +55,11 @@ impl Victim for Manager {
         let connector = WebConnector::new(&trust, None).unwrap();
         HttpRemote::new(address, connector, Credentials::default(), Action::All)
     }
+
+    fn keeps(&self) -> u64 {
+        // A cluster's store lets older ones go.
+        16
+    }
 }
 
 #[test]
