@@ -10,6 +10,7 @@ mod backup;
 mod build;
 mod chaos;
 mod compose;
+mod content_trust;
 mod contexts;
 mod cosign;
 mod deployer;

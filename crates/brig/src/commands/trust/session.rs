@@ -202,11 +202,12 @@ impl Session {
         update(&self.remote, &self.cache, &self.gun, &reading).await.ok()
     }
 
-    /// Publishes the repository for the first time.
-    pub(super) async fn initialise(&mut self, changes: &[Change]) -> Result<()> {
+    /// Publishes the repository for the first time, and remembers its root as the one to believe.
+    pub(super) async fn initialise(&mut self, changes: &[Change]) -> Result<Repository> {
         let mut terminal = Terminal;
         let done = self.publisher(&mut terminal).initialise(changes).await;
-        done.map_err(|error| self.unpublished(error))
+        done.map_err(|error| self.unpublished(error))?;
+        self.read().await.map_err(|error| explained(&self.gun, &error))
     }
 
     /// Gives a role another key.

@@ -12,7 +12,7 @@ use clap::Args;
 use super::cosign;
 use super::inspect::signers_of;
 use super::passphrase::Terminal;
-use super::session::{Session, explained};
+use super::session::Session;
 use super::signer::new_signer;
 use crate::cli::leaf;
 use crate::client::Call;
@@ -60,10 +60,10 @@ async fn sign(context: &Context, args: SignArgs) -> Result<()> {
         Some(known) => known,
         None => {
             check_local(context, image).await?;
-            initialise(&mut session).await?;
+            let known = initialise(&mut session).await?;
             crate::output::line(&format!("Created signer: {}", session.username))?;
             crate::output::line(&format!("Finished initializing signed repository for {image}"))?;
-            session.read().await.map_err(|error| explained(&session.gun, &error))?
+            known
         }
     };
     let released = known.released(&tag).ok().filter(|_| !args.local);
@@ -90,7 +90,7 @@ async fn sign(context: &Context, args: SignArgs) -> Result<()> {
 }
 
 /// Makes the repository, with the user as its first signer.
-async fn initialise(session: &mut Session) -> Result<()> {
+async fn initialise(session: &mut Session) -> Result<Repository> {
     let name = session.username.clone();
     if Role::signer(&name).is_err() {
         return Err(message(format!(
