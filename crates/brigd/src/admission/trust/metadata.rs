@@ -32,7 +32,7 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 const RECENT: Duration = Duration::from_secs(60);
 /// Metadata that has run out and counts all the same may be this old.
 const LONG_AGO: time::Duration = time::Duration::days(3650);
-const MAX_STAMP: usize = 64;
+const MAX_STAMP: u64 = 64;
 
 /// What is read.
 #[derive(Clone, Copy, Debug)]
