@@ -35,7 +35,7 @@ pub(super) const RECENT_FOR_TASKS: Duration = Duration::from_secs(60);
 pub(super) const RECENT_FOR_STARTS: Duration = Duration::from_secs(10);
 /// Metadata that has run out and counts all the same may be this old.
 const LONG_AGO: time::Duration = time::Duration::days(3650);
-const MAX_STAMP: usize = 64;
+const MAX_STAMP: u64 = 64;
 
 /// What is read.
 #[derive(Clone, Copy, Debug)]
