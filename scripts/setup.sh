@@ -7,9 +7,9 @@
 set -euo pipefail
 
 run_packages=(gcc libc6-dev crun conmon nftables iproute2 tini busybox-static openssl apparmor)
-test_packages=(etcd-server etcd-client runc docker.io docker-registry notary skopeo buildah golang-cfssl util-linux procps passwd jq hyperfine iputils-ping faketime openssh-server openssh-client docker-compose age python3 python3-yaml python3-packaging rpm ruby node-semver zstd strace apache2-utils)
+test_packages=(etcd-server etcd-client runc docker.io docker-registry notary skopeo buildah golang-cfssl util-linux procps passwd jq hyperfine iputils-ping faketime openssh-server openssh-client docker-compose age python3 python3-yaml python3-packaging rpm ruby node-semver zstd strace apache2-utils curl)
 bench_packages=("${test_packages[@]}" python3-pip python3-venv unzip mmdebstrap npm golang-go)
-conformance_packages=("${test_packages[@]}" curl python3-venv)
+conformance_packages=("${test_packages[@]}" python3-venv)
 
 want=("${run_packages[@]}")
 case "${1:-run}" in

@@ -6,9 +6,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-/// A crate of ours and the crates of ours that it may use; everything may use `brig-types`.
+/// A crate of ours and the crates of ours that it may use, beside those that [`EVERYBODYS`] are.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("brig-types", &[]),
+    ("brig-files", &[]),
     ("brig-api", &[]),
     ("brig-proto", &[]),
     ("brig-sys", &[]),
@@ -59,6 +60,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["brig-api", "brig-archive", "brig-pki", "brig-trust-server", "brig-trust", "brig-scan"],
     ),
 ];
+
+/// What everything may use.
+const EVERYBODYS: &[&str] = &["brig-types", "brig-files"];
 
 /// Crates that stand outside of the table: they test or check, and ship nothing.
 const UNBOUND: &[&str] = &["xtask", "brig-e2e"];
@@ -135,7 +139,7 @@ fn broken_in(metadata: &Metadata) -> Vec<String> {
         let shipped = package.dependencies.iter().filter(|d| d.kind.as_deref() != Some("dev"));
         for dependency in shipped {
             let used = dependency.name.as_str();
-            if ours.contains(&used) && used != "brig-types" && !allowed.contains(&used) {
+            if ours.contains(&used) && !EVERYBODYS.contains(&used) && !allowed.contains(&used) {
                 broken.push(format!("{name} uses {used}, which its direction does not allow"));
             }
             if let Some((_, owners)) = OWNED.iter().find(|(library, _)| *library == used)

@@ -24,6 +24,16 @@ pub enum Origin {
     },
 }
 
+/// When somebody is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Occasion {
+    /// The container is to be made.
+    #[default]
+    Create,
+    /// The container was judged when it was made, and is to start for the first time.
+    FirstStart,
+}
+
 /// An image that is to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmissionRequest {
@@ -37,6 +47,8 @@ pub struct AdmissionRequest {
     pub tags: Vec<Reference>,
     /// For whom.
     pub origin: Origin,
+    /// When.
+    pub occasion: Occasion,
 }
 
 /// Why an image is not run.

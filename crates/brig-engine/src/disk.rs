@@ -1,63 +1,10 @@
 //! Small files on disk: written whole or not at all, with their final mode from the start.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
-/// Whether a write has to survive a loss of power, or only the end of this process.
-///
-/// What a killed daemon wrote stays in the page cache. A flush is needed only for facts that still
-/// matter when every container is gone with the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// In place when the call returns, on disk later.
-    Cached,
-    /// On disk when the call returns.
-    Flushed,
-}
-
-/// Writes a file by way of a temporary one beside it.
-pub(crate) fn write_file(
-    path: &Path,
-    data: &[u8],
-    mode: u32,
-    durability: Durability,
-) -> io::Result<()> {
-    let dir = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(".tmp");
-    let temporary = dir.join(temporary);
-    let written = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&temporary)?;
-        file.write_all(data)?;
-        if durability == Durability::Flushed {
-            file.sync_data()?;
-        }
-        std::fs::rename(&temporary, path)
-    };
-    if let Err(error) = written() {
-        // A disk that is full is not to be filled with halves.
-        let _ = std::fs::remove_file(&temporary);
-        return Err(error);
-    }
-    if durability == Durability::Flushed {
-        File::open(dir)?.sync_all()?;
-    }
-    Ok(())
-}
-
-/// Creates a directory and its missing parents with `mode`; one that exists is fine.
-pub(crate) fn create_dir(path: &Path, mode: u32) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(path)
-}
+pub(crate) use brig_files::{Durability, make_folder as create_dir, replace as write_file};
 
 /// Reads a file of at most `limit` bytes; a larger one is an error.
 pub(crate) fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
@@ -87,7 +34,7 @@ mod tests {
     fn files_are_replaced_whole_with_their_mode() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.json");
-        for (data, durability) in [(&b"one"[..], Durability::Flushed), (b"2", Durability::Cached)] {
+        for (data, durability) in [(&b"one"[..], Durability::Synced), (b"2", Durability::Cached)] {
             write_file(&path, data, 0o600, durability).unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), data);
         }

@@ -25,7 +25,7 @@ mod guard;
 mod lent;
 mod users;
 
-pub use admission::{Admission, AdmissionRequest, Admitted, Origin, Refusal};
+pub use admission::{Admission, AdmissionRequest, Admitted, Occasion, Origin, Refusal};
 pub use config::EngineConfig;
 pub use container::archive::{ArchiveWrite, ByteStream};
 pub use container::attach::{AttachRequest, AttachedStreams, OutputChunk, StdinWriter, Written};

@@ -126,7 +126,7 @@ impl Snapshots {
             .make_root(&upper, &image.layers)
             .map_err(ImageError::io("creating", &upper))
             .and_then(|()| files::make_dir(&dir.join("work")))
-            .and_then(|()| write_record(&dir, &record, Durability::ByCaller));
+            .and_then(|()| write_record(&dir, &record, Durability::Cached));
         if let Err(error) = made {
             let _ = self.shared.trash.put(&dir);
             return Err(error);
@@ -190,7 +190,7 @@ impl Snapshots {
         if record.volatile_boot != volatile_boot || (!volatile && !durable) {
             let record = Record { volatile_boot, ..record.clone() };
             // A volatile mount's record may be lost: the kernel's mark then has no boot to match.
-            let durability = if volatile { Durability::ByCaller } else { Durability::Now };
+            let durability = if volatile { Durability::Cached } else { Durability::Synced };
             write_record(&dir, &record, durability)?;
             if !volatile {
                 files::sync_dir(&self.shared.dir)?;

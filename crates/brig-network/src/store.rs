@@ -4,12 +4,12 @@
 //! container has; it only has to survive the daemon, because after a power cut no container runs,
 //! so starting a container waits for no disk.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use brig_files::Durability;
 use brig_types::id::{ContainerId, EndpointId, NetworkId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,6 @@ use crate::spec::NetworkRecord;
 /// Far above any real record; a longer file is damaged.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 const EXTENSION: &str = "json";
-const TEMPORARY_PREFIX: &str = ".tmp-";
 
 /// What a connected container has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,23 +40,12 @@ pub(crate) struct Store {
     sandboxes: PathBuf,
 }
 
-/// Whether a file has to be on the disk when the write returns.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Durability {
-    PowerCut,
-    DaemonCrash,
-}
-
 impl Store {
     pub(crate) fn open(root: &Path) -> Result<Self, NetworkError> {
         let store = Self { networks: root.join("networks"), sandboxes: root.join("sandboxes") };
         for dir in [&store.networks, &store.sandboxes] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(dir)
-                .map_err(file_error("cannot create", dir))?;
-            remove_temporary_files(dir)?;
+            brig_files::make_folder(dir, 0o700).map_err(file_error("cannot create", dir))?;
+            brig_files::remove_temporary(dir).map_err(file_error("cannot clean", dir))?;
         }
         Ok(store)
     }
@@ -73,7 +61,7 @@ impl Store {
 
     pub(crate) fn save_network(&self, record: &NetworkRecord) -> Result<(), NetworkError> {
         let path = file_name(&self.networks, record.id.as_str());
-        write(&path, record, Durability::PowerCut)
+        write(&path, record, Durability::Synced)
     }
 
     pub(crate) fn remove_network(&self, id: &NetworkId) -> Result<(), NetworkError> {
@@ -104,7 +92,7 @@ impl Store {
         record: &SandboxRecord,
     ) -> Result<(), NetworkError> {
         let path = file_name(&self.sandboxes, container.as_str());
-        write(&path, record, Durability::DaemonCrash)
+        write(&path, record, Durability::Cached)
     }
 
     pub(crate) fn remove_sandbox(&self, container: &ContainerId) -> Result<(), NetworkError> {
@@ -140,28 +128,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<T, NetworkError> {
 fn write<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<(), NetworkError> {
     let bytes = serde_json::to_vec(value)
         .map_err(|source| NetworkError::Damaged { path: path.to_owned(), source })?;
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let temporary = dir.join(format!("{TEMPORARY_PREFIX}{name}"));
-    let written = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&bytes)?;
-        if durability == Durability::PowerCut {
-            file.sync_all()?;
-        }
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        // A disk that is full is not to be filled with halves.
-        let _ = fs::remove_file(&temporary);
-    }
-    written.map_err(file_error("cannot write", path))?;
-    if durability == Durability::PowerCut { sync_dir(dir) } else { Ok(()) }
+    brig_files::replace(path, &bytes, 0o600, durability).map_err(file_error("cannot write", path))
 }
 
 fn remove(path: &Path) -> Result<(), NetworkError> {
@@ -174,18 +141,7 @@ fn remove(path: &Path) -> Result<(), NetworkError> {
 }
 
 fn sync_dir(dir: &Path) -> Result<(), NetworkError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(file_error("cannot sync", dir))
-}
-
-/// What a crash between creating and renaming left.
-fn remove_temporary_files(dir: &Path) -> Result<(), NetworkError> {
-    for entry in fs::read_dir(dir).map_err(file_error("cannot list", dir))? {
-        let entry = entry.map_err(file_error("cannot list", dir))?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
-            remove(&entry.path())?;
-        }
-    }
-    Ok(())
+    brig_files::sync_folder(dir).map_err(file_error("cannot sync", dir))
 }
 
 fn file_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> NetworkError {
@@ -241,7 +197,7 @@ mod tests {
         let sandbox_again = sandbox.clone();
         let torn = dir.path().join(format!("sandboxes/{}.json", ContainerId::generate()));
         fs::write(&torn, b"{\"endpoints\":[").unwrap();
-        fs::write(dir.path().join("sandboxes/.tmp-x.json"), b"").unwrap();
+        fs::write(dir.path().join("sandboxes/.x.json.tmp"), b"").unwrap();
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(store.sandboxes().unwrap(), [(container, sandbox)]);
         assert_eq!(fs::read_dir(dir.path().join("sandboxes")).unwrap().count(), 1);

@@ -1,11 +1,11 @@
 //! Files that must be complete or absent after a crash.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use brig_files::Durability;
 
 use crate::PkiError;
 
@@ -21,18 +21,7 @@ pub(crate) fn failed<'a>(
 
 /// Reads a whole file of at most `limit` bytes; `None` if there is none.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, PkiError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed("open", path)(error)),
-    };
-    let mut content = Vec::new();
-    file.take(limit + 1).read_to_end(&mut content).map_err(failed("read", path))?;
-    if content.len() as u64 > limit {
-        let error = std::io::Error::new(ErrorKind::FileTooLarge, "the file is too large");
-        return Err(failed("read", path)(error));
-    }
-    Ok(Some(content))
+    brig_files::read(path, limit).map_err(failed("read", path))
 }
 
 /// Writes and syncs a new file with its final mode, replacing an older one of that exact name.
@@ -63,9 +52,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), PkiError> {
 
 /// Replaces a file's content: old or new, never something between.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiError> {
-    let temporary = beside(path, ".tmp");
-    write_new(&temporary, content, mode)?;
-    rename(&temporary, path)
+    brig_files::replace(path, content, mode, Durability::Synced).map_err(failed("write", path))
 }
 
 /// As [`replace`], and overwrites the old content before its blocks are given back. Where the file
@@ -88,7 +75,7 @@ pub(crate) fn replace_and_wipe(path: &Path, content: &[u8], mode: u32) -> Result
 pub(crate) fn finish_wiping(path: &Path) -> Result<(), PkiError> {
     let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
     let mut removed = false;
-    for left in [beside(path, ".old"), beside(path, ".tmp")] {
+    for left in [beside(path, ".old"), brig_files::temporary(path)] {
         let metadata = match fs::symlink_metadata(&left) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -112,8 +99,7 @@ fn overwrite(path: &Path, length: u64) -> std::io::Result<()> {
 }
 
 pub(crate) fn create_dir(path: &Path, mode: u32) -> Result<(), PkiError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(failed("create directory", path))
+    brig_files::make_folder(path, mode).map_err(failed("create directory", path))
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -123,11 +109,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 }
 
 fn sync_parent(path: &Path) -> Result<(), PkiError> {
-    let Some(parent) = path.parent() else {
-        return Ok(());
-    };
-    let synced = File::open(parent).and_then(|dir| dir.sync_all());
-    synced.map_err(failed("sync", parent))
+    brig_files::sync_folder_of(path).map_err(failed("sync the folder of", path))
 }
 
 #[cfg(test)]
@@ -139,7 +121,7 @@ mod tests {
     fn an_interrupted_replacement_is_finished_and_nothing_is_left() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("key");
-        let (old, new) = (beside(&path, ".old"), beside(&path, ".tmp"));
+        let (old, new) = (beside(&path, ".old"), brig_files::temporary(&path));
         type Crash = fn(&Path, &Path, &Path);
         let crashes: [(Crash, &[u8]); 4] = [
             (|path, old, _| fs::hard_link(path, old).unwrap(), b"first"),

@@ -3,11 +3,12 @@
 //! They are sealed with a data key that lies wrapped beside the database; what unwraps it is a
 //! file of its own, which may be kept elsewhere. Whoever has the database alone can sign nothing.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use brig_files::Durability;
 use brig_pki::PkiError;
 use brig_pki::hash::hex;
 use brig_pki::seal::{KeyEncryptionKey, KeyRing, Place};
@@ -206,25 +207,8 @@ fn read(path: &Path, secret: bool) -> Result<Option<SecretBytes>, VaultError> {
 /// Complete, or not there.
 fn write_new(path: &Path, content: &SecretBytes) -> Result<(), VaultError> {
     let failed = |source| VaultError::File { action: "write", path: path.to_owned(), source };
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let write = || {
-        match std::fs::remove_file(&temporary) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(RING_MODE).open(&temporary)?;
-        file.write_all(content.expose_secret())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Some(parent) => File::open(parent)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().map_err(failed)
+    brig_files::replace(path, content.expose_secret(), RING_MODE, Durability::Synced)
+        .map_err(failed)
 }
 
 #[cfg(test)]

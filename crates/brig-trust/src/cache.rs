@@ -120,7 +120,7 @@ impl Cache {
         let path = self.path(gun, role);
         // A root that is lost is a pin that is lost; the others come again.
         let keep =
-            if *role == Role::Root { files::Durability::Synced } else { files::Durability::Atomic };
+            if *role == Role::Root { files::Durability::Synced } else { files::Durability::Cached };
         files::replace(&path, content, keep).map_err(|source| CacheError {
             action: "write",
             path,

@@ -13,6 +13,7 @@
 
 pub mod cache;
 pub mod canonical;
+pub mod changelist;
 pub mod cosign;
 pub mod edit;
 pub mod error;

@@ -1,8 +1,6 @@
 //! The user's `config.json`: docker's file at docker's place, so that logins are shared.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -10,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use brig_api::auth::RegistryAuth;
 use brig_api::data::SecretText;
+use brig_files::Durability;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -185,29 +184,14 @@ impl ConfigFile {
     fn save(&self) -> Result<()> {
         let failed = |source| Error::io(format!("writing {}", self.path.display()), source);
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        brig_files::make_folder(dir, 0o700).map_err(failed)?;
         let mut text = Vec::new();
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
         self.root
             .serialize(&mut serializer)
             .map_err(|source| Error::Answer { path: self.path.display().to_string(), source })?;
-        let temporary = dir.join(format!(".config.json.{}", std::process::id()));
-        let write = || -> std::io::Result<()> {
-            let mut file = std::fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, &self.path)?;
-            std::fs::File::open(dir)?.sync_all()
-        };
-        write().map_err(|source| {
-            let _ = std::fs::remove_file(&temporary);
-            failed(source)
-        })
+        brig_files::replace(&self.path, &text, 0o600, Durability::Synced).map_err(failed)
     }
 }
 

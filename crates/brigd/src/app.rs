@@ -147,7 +147,13 @@ async fn build(
     let inventories = Inventories::open(&config.data_root, engine.images().clone(), stop.clone())
         .context("cannot open the inventories of images")?;
     let host = HostFacts::read();
-    let executor = executor::new(engine.clone(), host.clone(), inventories.clone(), &config);
+    let executor = executor::new(
+        engine.clone(),
+        host.clone(),
+        Arc::clone(&hook),
+        inventories.clone(),
+        &config,
+    );
     let swarm = Swarm::open(parts::swarm_config(&config, instance, executor))
         .await
         .context("cannot open the cluster's state")?;

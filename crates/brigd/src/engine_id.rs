@@ -1,8 +1,8 @@
 //! The random name of this engine, which `/info` tells.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use brig_files::Durability;
 
 const FILE_NAME: &str = "engine-id";
 /// Length of the usual form with four dashes.
@@ -31,7 +31,9 @@ pub fn load(data_root: &Path) -> Result<String, EngineIdError> {
         Err(source) => return Err(EngineIdError { path, source }),
     }
     let id = random_id();
-    write(&path, &id).map_err(|source| EngineIdError { path, source })?;
+    let written =
+        brig_files::replace(&path, format!("{id}\n").as_bytes(), 0o600, Durability::Synced);
+    written.map_err(|source| EngineIdError { path, source })?;
     Ok(id)
 }
 
@@ -43,19 +45,6 @@ fn random_id() -> String {
 
 fn is_id(text: &str) -> bool {
     text.len() == LEN && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
-}
-
-fn write(path: &Path, id: &str) -> std::io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    writeln!(file, "{id}")?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

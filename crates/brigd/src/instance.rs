@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use brig_files::Durability;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::config::{Config, DEFAULT_DATA_ROOT};
@@ -189,18 +190,8 @@ fn patiently(file: &File) -> rustix::io::Result<()> {
 
 fn write_pid(path: &Path) -> Result<(), InstanceError> {
     let error = |source| InstanceError::Write { path: path.to_owned(), source };
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let temporary = PathBuf::from(name);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(&temporary)
-        .map_err(error)?;
-    writeln!(file, "{}", std::process::id()).map_err(error)?;
-    std::fs::rename(&temporary, path).map_err(error)
+    let line = format!("{}\n", std::process::id());
+    brig_files::replace(path, line.as_bytes(), 0o644, Durability::Cached).map_err(error)
 }
 
 #[cfg(test)]

@@ -182,6 +182,39 @@ impl Notary {
         ]
     }
 
+    /// Whether brig's own server says that it serves.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.get("/_notary_server/health").is_some()
+    }
+
+    /// What it answers, if that is a success.
+    fn get(&self, path: &str) -> Option<String> {
+        let output = Command::new("curl")
+            .args(["-sS", "--fail", "--max-time", "10", "--cacert"])
+            .arg(self.certificate())
+            .arg(format!("{}{path}", self.url()))
+            .output()
+            .expect("curl is installed");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// How many requests for metadata brig's own server has answered.
+    ///
+    /// # Panics
+    /// When it does not say.
+    #[must_use]
+    pub fn lookups(&self) -> u64 {
+        let text = self.get("/metrics").expect("the server's counters");
+        let is_lookup = |line: &&str| {
+            ["newest", "version", "hash"].iter().any(|route| {
+                line.starts_with(&format!("brig_trust_requests_total{{route=\"{route}\""))
+            })
+        };
+        let counts = text.lines().filter(is_lookup).filter_map(|line| line.rsplit(' ').next());
+        counts.map(|count| count.parse::<u64>().expect("a count")).sum()
+    }
+
     /// Its certificate.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {

@@ -83,6 +83,12 @@ impl Registry {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Ends it; nothing answers at its address any more.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Where the registry keeps its blobs.
     #[must_use]
     pub fn data(&self) -> std::path::PathBuf {
@@ -92,7 +98,6 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }

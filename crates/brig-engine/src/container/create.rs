@@ -17,7 +17,7 @@ use super::mounts::{self, MountRequest};
 use super::record::{MountKind, MountRecord, Record};
 use super::state::State;
 use super::{Container, image_defaults, links, logs, networking, ports, spec, validate};
-use crate::admission::{AdmissionRequest, Origin};
+use crate::admission::{AdmissionRequest, Occasion, Origin, Refusal};
 use crate::disk;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -65,7 +65,10 @@ impl Engine {
                 ));
             }
             let image = engine.images().resolve(&request.config.image)?;
-            let warnings = engine.admit(&request.config.image, &image, origin).await?;
+            let warnings = {
+                let asked = &request.config.image;
+                engine.admit(asked, &image, origin, Occasion::Create).await?
+            };
             let this = engine.clone();
             let create = move || this.create_blocking(name.as_deref(), request, &image);
             let mut created = engine.blocking(create).await?;
@@ -82,6 +85,7 @@ impl Engine {
         asked: &str,
         image: &Image,
         origin: Origin,
+        occasion: Occasion,
     ) -> Result<Vec<String>, EngineError> {
         let Some(admission) = &self.config().admission else { return Ok(Vec::new()) };
         let request = AdmissionRequest {
@@ -90,11 +94,16 @@ impl Engine {
             repo_digests: image.repo_digests.clone(),
             tags: image.tags.clone(),
             origin,
+            occasion,
         };
-        admission.admit(&request).await.map_err(|refusal| {
-            self.events().emit(kind::IMAGE, "refuse", asked, refusal.attributes);
-            EngineError::Forbidden(refusal.message)
-        })
+        admission.admit(&request).await.map_err(|refusal| self.refuse(asked, refusal))
+    }
+
+    /// Tells everybody who listens that an image was refused, and makes it the caller's error.
+    #[must_use]
+    pub fn refuse(&self, asked: &str, refusal: Refusal) -> EngineError {
+        self.events().emit(kind::IMAGE, "refuse", asked, refusal.attributes);
+        EngineError::Forbidden(refusal.message)
     }
 
     fn create_blocking(

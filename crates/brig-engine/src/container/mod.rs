@@ -167,7 +167,7 @@ impl Container {
     pub(crate) async fn save_durably(self: &Arc<Self>, durability: Durability) {
         match durability {
             Durability::Cached => self.save(),
-            Durability::Flushed => {
+            Durability::Synced => {
                 let this = Arc::clone(self);
                 let saved = tokio::task::spawn_blocking(move || this.save_as(durability)).await;
                 if let Err(error) = saved {

@@ -193,7 +193,7 @@ impl Record {
     /// How a new or changed configuration is written. A container that removes itself has nothing
     /// to tell after a loss of power.
     pub(crate) fn durability(&self) -> Durability {
-        if self.host_config.auto_remove { Durability::Cached } else { Durability::Flushed }
+        if self.host_config.auto_remove { Durability::Cached } else { Durability::Synced }
     }
 
     /// How a start or stop is written: after a loss of power nothing runs, and only those that
@@ -201,7 +201,7 @@ impl Record {
     pub(crate) fn state_durability(&self) -> Durability {
         match self.host_config.restart_policy.name.as_str() {
             "" | "no" => Durability::Cached,
-            _ => Durability::Flushed,
+            _ => Durability::Synced,
         }
     }
 }
@@ -273,7 +273,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut record = sample();
         record.state.started_at = Some(OffsetDateTime::now_utc());
-        record.save(dir.path(), Durability::Flushed).unwrap();
+        record.save(dir.path(), Durability::Synced).unwrap();
         assert_eq!(Record::load(dir.path()).unwrap(), record);
     }
 

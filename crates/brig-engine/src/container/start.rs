@@ -13,7 +13,7 @@ use super::record::Record;
 use super::restart_policy::Backoff;
 use super::state::{ProcessFacts, Status, Transition};
 use super::{Container, Run, spec};
-use crate::admission::Origin;
+use crate::admission::{Occasion, Origin};
 use crate::disk::Durability;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -123,7 +123,10 @@ impl Engine {
             return Ok(());
         }
         let image = self.images().resolve(record.image_id.as_str())?;
-        let warnings = self.admit(&record.config.image, &image, origin.clone()).await?;
+        let warnings = {
+            let asked = &record.config.image;
+            self.admit(asked, &image, origin.clone(), Occasion::FirstStart).await?
+        };
         for warning in warnings {
             tracing::warn!(container = %container.id, warning, "while starting a container");
         }

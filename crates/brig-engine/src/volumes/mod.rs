@@ -218,7 +218,7 @@ impl Volumes {
             })
             .and_then(|()| serde_json::to_vec(&info).map_err(io::Error::other))
             .and_then(|json| {
-                disk::write_file(&dir.join(RECORD_FILE), &json, 0o600, Durability::Flushed)
+                disk::write_file(&dir.join(RECORD_FILE), &json, 0o600, Durability::Synced)
             });
         if let Err(source) = made {
             let _ = disk::remove_tree(&dir);

@@ -19,12 +19,7 @@ pub(crate) struct Blobs {
 impl Blobs {
     pub(crate) fn open(dir: PathBuf) -> Result<Self, ImageError> {
         files::make_dir(&dir)?;
-        for name in files::names(&dir)? {
-            if name.starts_with(".tmp-") {
-                let path = dir.join(name);
-                std::fs::remove_file(&path).map_err(ImageError::io("removing", &path))?;
-            }
-        }
+        brig_files::remove_temporary(&dir).map_err(ImageError::io("cleaning", &dir))?;
         Ok(Self { dir })
     }
 
@@ -50,14 +45,14 @@ impl Blobs {
 
     /// Adds content; the caller syncs the file system before it refers to it.
     pub(crate) fn write(&self, digest: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
-        files::replace(&self.path(digest), bytes, Durability::ByCaller)
+        files::replace(&self.path(digest), bytes, Durability::Cached)
     }
 
     /// Removes everything that is not in `keep`.
     pub(crate) fn retain(&self, keep: &BTreeSet<&Digest>) -> Result<(), ImageError> {
         for name in files::names(&self.dir)? {
             let kept = Digest::parse(&format!("sha256:{name}")).is_ok_and(|d| keep.contains(&d));
-            if !kept && !name.starts_with(".tmp-") {
+            if !kept && !brig_files::is_temporary(name.as_ref()) {
                 let path = self.dir.join(name);
                 std::fs::remove_file(&path).map_err(ImageError::io("removing", &path))?;
             }

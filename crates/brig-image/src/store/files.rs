@@ -1,23 +1,18 @@
-//! Writing files so that they are there whole or not at all.
+//! The store's files and folders, with the errors of this crate.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use brig_types::id::random_hex;
+pub(crate) use brig_files::Durability;
 use rustix::fs::IFlags;
 
 use crate::error::ImageError;
 
 /// Makes a directory and its parents, readable by root only.
 pub(crate) fn make_dir(path: &Path) -> Result<(), ImageError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(ImageError::io("creating", path))
+    brig_files::make_folder(path, 0o700).map_err(ImageError::io("creating", path))
 }
 
 /// Says that what is made in a directory has nothing to do with each other, so that a file system
@@ -54,7 +49,7 @@ pub(crate) fn require_room(path: &Path, needed: u64) -> Result<(), ImageError> {
 
 /// Makes renames and new names within a directory durable.
 pub(crate) fn sync_dir(path: &Path) -> Result<(), ImageError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(ImageError::io("syncing", path))
+    brig_files::sync_folder(path).map_err(ImageError::io("syncing", path))
 }
 
 /// Makes everything written to the file system of `path` durable.
@@ -63,58 +58,15 @@ pub(crate) fn sync_file_system(path: &Path) -> Result<(), ImageError> {
     sync().map_err(ImageError::io("syncing", path))
 }
 
-/// Whether a new file's content is made durable on its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// File and directory are synced before the call returns.
-    Now,
-    /// The caller syncs the file system before anything refers to the file.
-    ByCaller,
-}
-
-/// Replaces a file as a whole.
+/// Replaces a file as a whole. With [`Durability::Cached`] the caller syncs the file system before
+/// anything refers to the file.
 pub(crate) fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), ImageError> {
-    let parent = path.parent().unwrap_or_else(|| Path::new("/"));
-    let temporary = parent.join(format!(".tmp-{}", random_hex().get(..16).unwrap_or_default()));
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&temporary)?;
-        file.write_all(bytes)?;
-        if durability == Durability::Now {
-            file.sync_all()?;
-        }
-        fs::rename(&temporary, path)
-    };
-    if let Err(error) = write() {
-        let _ = fs::remove_file(&temporary);
-        return Err(ImageError::io("writing", path)(error));
-    }
-    match durability {
-        Durability::Now => sync_dir(parent),
-        Durability::ByCaller => Ok(()),
-    }
+    brig_files::replace(path, bytes, 0o600, durability).map_err(ImageError::io("writing", path))
 }
 
 /// Reads a file that must not be larger than `limit` bytes; `None` when it is not there.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, ImageError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(ImageError::io("opening", path)(error)),
-    };
-    let mut bytes = Vec::new();
-    file.take(limit.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(ImageError::io("reading", path))?;
-    if u64::try_from(bytes.len()).is_ok_and(|len| len <= limit) {
-        Ok(Some(bytes))
-    } else {
-        Err(ImageError::io("reading", path)(io::ErrorKind::FileTooLarge.into()))
-    }
+    brig_files::read(path, limit).map_err(ImageError::io("reading", path))
 }
 
 /// The names in a directory.

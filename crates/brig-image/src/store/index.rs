@@ -85,6 +85,6 @@ impl IndexFile {
     pub(super) fn write(&self, path: &Path) -> Result<(), ImageError> {
         let bytes = serde_json::to_vec(self)
             .map_err(|source| ImageError::Damaged { path: path.to_owned(), source })?;
-        files::replace(path, &bytes, Durability::Now)
+        files::replace(path, &bytes, Durability::Synced)
     }
 }

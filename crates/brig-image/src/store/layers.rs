@@ -252,7 +252,7 @@ impl Layers {
         let json = serde_json::to_vec(&meta).map_err(|source| {
             StageError::Store(ImageError::Damaged { path: path.join(META), source })
         })?;
-        files::replace(&path.join(META), &json, Durability::ByCaller)?;
+        files::replace(&path.join(META), &json, Durability::Cached)?;
         Ok((meta, (digest, compressed)))
     }
 

@@ -162,7 +162,7 @@ impl ImageStore {
         let index_path = image_root.join("images.json");
         let index = index::IndexFile::read(&index_path)?;
         for name in files::names(&image_root)? {
-            if name.starts_with(".tmp-") {
+            if brig_files::is_temporary(name.as_ref()) {
                 trash.put(&image_root.join(name))?;
             }
         }

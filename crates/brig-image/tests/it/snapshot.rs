@@ -94,15 +94,15 @@ async fn opening_repairs_what_a_crash_left() {
     make(&image.join("trash/half/removed"));
     make(&image.join("layers").join("f".repeat(64)).join("diff"));
     make(&root.path().join("overlay").join("e".repeat(64)).join("upper"));
-    std::fs::write(image.join("blobs/.tmp-1"), "x").unwrap();
+    std::fs::write(image.join("blobs/.1.tmp"), "x").unwrap();
     std::fs::write(image.join("blobs").join("d".repeat(64)), "x").unwrap();
-    std::fs::write(image.join(".tmp-2"), "x").unwrap();
+    std::fs::write(image.join(".2.tmp"), "x").unwrap();
     let store = store(root.path());
     let kept = store.resolve("app:1").unwrap();
     assert_eq!(names(&image.join("layers")), [kept.layers[0].hex()]);
     assert_eq!(names(&image.join("blobs")), [kept.id.hex()]);
     assert!(names(&root.path().join("overlay")).is_empty());
-    assert!(!image.join(".tmp-2").exists());
+    assert!(!image.join(".2.tmp").exists());
     assert_tidy(root.path());
     drop(store);
 

@@ -7,13 +7,14 @@
 //! in crun; the caller checks after every create that crun took it.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use brig_files::Durability;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
 
 /// First bytes of a cache file; the number is the format's version.
@@ -123,26 +124,8 @@ impl FilterCache {
     }
 
     fn write(&self, key: &FilterKey, filter: &[u8]) -> io::Result<()> {
-        let path = self.path(key);
-        let temporary = path.with_extension(format!("{}.tmp", brig_types::id::random_hex()));
-        let written = (|| {
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-            file.write_all(&encode(key, filter))?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            sync_dir(&self.dir)
-        })();
-        if written.is_err() {
-            // The first error is the one to report.
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        brig_files::replace(&self.path(key), &encode(key, filter), 0o600, Durability::Synced)
     }
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 /// Magic, the key and its length, the filter and its length, checksum of all that.
@@ -205,6 +188,8 @@ fn checksum(bytes: &[u8]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
     use oci_spec::runtime::LinuxSeccompBuilder;
 
     fn filter() -> Vec<u8> {

@@ -2,11 +2,11 @@
 //! announcements, everything sorted.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
 use std::path::Path;
 
+use brig_files::Durability;
 use serde::{Deserialize, Serialize};
 
 use super::collect::{Collector, End, Exploited, Flaw, Range, Row, State, Tier};
@@ -72,22 +72,8 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}", std::process::id()));
-    let written = (|| {
-        let mut file =
-            File::options().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
-        // Readers refuse what others may write, whatever the umask was.
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    // Readers refuse what others may write.
+    brig_files::replace(path, bytes, 0o644, Durability::Synced)
 }
 
 /// Which ids name the same flaw, and under which it is filed.

@@ -10,11 +10,12 @@
 //! | `etcd/` | the member of the replicated store on this manager, with its certificates |
 //! | `worker/tasks/` | the tasks it has |
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use brig_files::Durability;
 use brig_proto::swarm::Peer;
 use serde::{Deserialize, Serialize};
 
@@ -119,20 +120,8 @@ impl Layout {
 
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), SwarmError> {
         let path = self.0.join(name);
-        let write = || -> io::Result<()> {
-            let bytes = serde_json::to_vec(value)?;
-            let temporary = self.0.join(format!(".{name}.new"));
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&self.0)?.sync_all()
-        };
+        let write =
+            || brig_files::replace(&path, &serde_json::to_vec(value)?, 0o600, Durability::Synced);
         write().map_err(|source| failed("write", &path, source))
     }
 
@@ -178,7 +167,7 @@ pub(crate) fn prepare_beside(dir: &Path) -> Result<PathBuf, SwarmError> {
 /// Moves a finished directory to its place.
 pub(crate) fn move_into_place(finished: &Path, dir: &Path) -> Result<(), SwarmError> {
     fs::rename(finished, dir)
-        .and_then(|()| sync_parent(dir))
+        .and_then(|()| brig_files::sync_folder_of(dir))
         .map_err(|source| failed("create", dir, source))
 }
 
@@ -190,7 +179,7 @@ pub(crate) fn discard(dir: &Path) -> Result<(), SwarmError> {
         Err(source) => return Err(failed("remove", dir, source)),
         Ok(()) => {}
     }
-    sync_parent(dir).map_err(|source| failed("remove", dir, source))?;
+    brig_files::sync_folder_of(dir).map_err(|source| failed("remove", dir, source))?;
     fs::remove_dir_all(&gone).map_err(|source| failed("remove", &gone, source))
 }
 
@@ -230,20 +219,8 @@ pub(crate) fn create_private_dir(dir: &Path) -> Result<(), SwarmError> {
 
 /// Replaces a file that nobody else reads: old or new, never something between.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), SwarmError> {
-    let write = || -> io::Result<()> {
-        let temporary = path.with_extension("new");
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        sync_parent(path)
-    };
-    write().map_err(|source| failed("write", path, source))
+    brig_files::replace(path, content, 0o600, Durability::Synced)
+        .map_err(|source| failed("write", path, source))
 }
 
 /// Removes a file; fine if there is none.
@@ -266,11 +243,6 @@ fn beside(dir: &Path, what: &str) -> PathBuf {
     let mut name = dir.as_os_str().to_owned();
     name.push(format!(".{what}-{}", brig_types::id::random_swarm_id()));
     PathBuf::from(name)
-}
-
-fn sync_parent(dir: &Path) -> io::Result<()> {
-    let parent = dir.parent().unwrap_or_else(|| Path::new("/"));
-    File::open(parent)?.sync_all()
 }
 
 pub(crate) fn failed(action: &'static str, path: &Path, source: io::Error) -> SwarmError {

@@ -5,6 +5,7 @@
 
 mod crash;
 mod import;
+mod kills;
 mod notary;
 mod owner;
 mod support;

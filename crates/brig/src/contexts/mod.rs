@@ -9,10 +9,10 @@ mod resolve;
 mod tls;
 mod zip;
 
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self};
 use std::path::{Path, PathBuf};
 
+use brig_files::Durability;
 use brig_types::secret::SecretBytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -253,8 +253,7 @@ fn failed<'a>(what: &str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + u
 }
 
 fn make_dir(dir: &Path, mode: u32) -> Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir);
-    made.map_err(failed("mkdir", dir))
+    brig_files::make_folder(dir, mode).map_err(failed("mkdir", dir))
 }
 
 fn remove(dir: &Path) -> Result<()> {
@@ -266,21 +265,7 @@ fn remove(dir: &Path) -> Result<()> {
 
 /// Writes beside the file and puts it into place, with its final mode from the start.
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let put = || -> io::Result<()> {
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    put().map_err(|source| {
-        // Nobody looks for it.
-        let _ = std::fs::remove_file(&temporary);
-        failed("write", path)(source)
-    })
+    brig_files::replace(path, content, mode, Durability::Synced).map_err(failed("write", path))
 }
 
 #[cfg(test)]

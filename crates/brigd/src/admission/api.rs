@@ -1,7 +1,7 @@
 //! `/brig/policies` and `/brig/admission`: policies, what a new one would do, and why an image may
 //! start or may not.
 
-use brig_engine::{ListOptions, Origin};
+use brig_engine::{ListOptions, Occasion, Origin};
 use brig_types::reference::Reference;
 use http::StatusCode;
 use serde::Serialize;
@@ -167,6 +167,7 @@ async fn test(mut call: Call) -> Answer {
                 reference: Some(reference),
                 local: None,
                 origin: &Origin::Client,
+                occasion: Occasion::Create,
                 auth: None,
                 service: &name,
                 stack: &stack,
@@ -240,6 +241,7 @@ async fn explain(call: Call) -> Answer {
                 reference: Some(reference),
                 local: None,
                 origin: &Origin::Client,
+                occasion: Occasion::Create,
                 auth: auth.as_ref(),
                 service: "",
                 stack: "",

@@ -22,7 +22,7 @@ const HEARD_LATELY: Duration = Duration::from_secs(1);
 /// How long managers that did not answer are left alone.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Largest copy.
-const MAX_COPY: usize = 64 << 20;
+const MAX_COPY: u64 = 64 << 20;
 
 /// The managers' word.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use brig_api::auth::RegistryAuth;
-use brig_engine::Origin;
+use brig_engine::{Occasion, Origin};
 use brig_types::digest::Digest;
 use brig_types::reference::Reference;
 use serde_json::Value;
@@ -22,6 +22,8 @@ pub struct Subject<'a> {
     pub local: Option<LocalImage<'a>>,
     /// For whom.
     pub origin: &'a Origin,
+    /// When, if it is for a container; a look before there is one is the time of its making.
+    pub occasion: Occasion,
     /// The caller's credentials for the registry.
     pub auth: Option<&'a RegistryAuth>,
     /// The service that it is for, if it is for one and its name is known.

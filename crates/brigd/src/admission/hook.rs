@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use brig_api::auth::RegistryAuth;
-use brig_engine::{AdmissionRequest, Admitted, Origin, Refusal};
+use brig_engine::{AdmissionRequest, Admitted, Occasion, Origin, Refusal};
 use brig_image::Image;
 use brig_types::digest::Digest;
 use brig_types::reference::Reference;
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::Admission;
 use super::gate::{LocalImage, Subject};
+use super::tasks::Fetch;
 
 /// What the engine is given. The engine is there before the gates are, and may have tasks to start
 /// by then: they wait.
@@ -29,6 +30,15 @@ impl Hook {
         self.0.send_replace(Some(admission));
     }
 
+    /// Judges what a task wants to have fetched, and says which manifest is to be.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn judge_fetch(&self, wanted: &Fetch<'_>) -> Result<Option<Digest>, Refusal> {
+        let admission = self.admission().await.ok_or_else(going_down)?;
+        admission.judge_fetch(wanted).await.map_err(Refusal::from)
+    }
+
     async fn admission(&self) -> Option<Arc<Admission>> {
         let mut receiver = self.0.subscribe();
         let found = receiver.wait_for(Option::is_some).await.ok()?;
@@ -40,15 +50,16 @@ impl brig_engine::Admission for Hook {
     fn admit<'a>(&'a self, request: &'a AdmissionRequest) -> Admitted<'a> {
         Box::pin(async move {
             let Some(admission) = self.admission().await else {
-                return Err(Refusal {
-                    message: "the daemon is going down".to_owned(),
-                    ..Refusal::default()
-                });
+                return Err(going_down());
             };
             let admitted = admission.judge(subject(request, None)).await;
             Ok(admitted.map_err(Refusal::from)?.warnings)
         })
     }
+}
+
+fn going_down() -> Refusal {
+    Refusal { message: "the daemon is going down".to_owned(), ..Refusal::default() }
 }
 
 /// The question that the engine would ask about an image that is here.
@@ -59,6 +70,7 @@ pub(super) fn request(asked: &str, image: &Image, origin: Origin) -> AdmissionRe
         repo_digests: image.repo_digests.clone(),
         tags: image.tags.clone(),
         origin,
+        occasion: Occasion::Create,
     }
 }
 
@@ -78,6 +90,7 @@ pub(super) fn subject<'a>(
             tags: &request.tags,
         }),
         origin: &request.origin,
+        occasion: request.occasion,
         auth,
         service: "",
         stack: "",

@@ -2,8 +2,8 @@
 //!
 //! Two gates answer, each by a policy of its own: who signed the image (`trust`) and what it is
 //! vulnerable to (`scan`). They are asked wherever an image is chosen: when a service is created or
-//! changed ([`services`]), and by the engine for every container ([`hook`]), whoever wants it.
-//! Where there is no policy nothing is asked and nothing costs time.
+//! changed ([`services`]), by a task's node before it fetches one ([`tasks`]), and by the engine for
+//! every container ([`hook`]), whoever wants it. Where there is no policy nothing is asked and nothing costs time.
 //!
 //! What ran before a policy came goes on, and may be restarted: a gate never causes an outage.
 
@@ -13,6 +13,7 @@ pub mod gate;
 pub mod hook;
 pub mod policies;
 pub mod services;
+pub mod tasks;
 pub mod trust;
 
 mod files;
@@ -62,6 +63,27 @@ pub struct Admission {
     pub scan: Box<dyn Gate>,
     images: ImageStore,
     audit: AuditLog,
+}
+
+/// What is written down of a judgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recorded {
+    /// What is refused, and what would be.
+    Everything,
+    /// What is refused; the rest is judged again.
+    Refusals,
+    /// All of it is judged again.
+    Nothing,
+}
+
+impl Recorded {
+    fn includes(self, enforced: bool) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Refusals => enforced,
+            Self::Nothing => false,
+        }
+    }
 }
 
 /// An image that may start.
@@ -171,7 +193,16 @@ impl Admission {
     pub async fn judge_by(
         &self,
         gates: &[(&dyn Gate, PolicyInForce)],
+        subject: Subject<'_>,
+    ) -> Result<Admitted, Refused> {
+        self.weigh(gates, subject, Recorded::Everything).await
+    }
+
+    async fn weigh(
+        &self,
+        gates: &[(&dyn Gate, PolicyInForce)],
         mut subject: Subject<'_>,
+        recorded: Recorded,
     ) -> Result<Admitted, Refused> {
         let mut admitted = Admitted { digest: subject.digest.clone(), warnings: Vec::new() };
         for (gate, policy) in gates {
@@ -184,26 +215,13 @@ impl Admission {
             }
             let Verdict::Refused(reason) = verdict else { continue };
             let message = told(&subject, policy, &rule, &reason);
-            self.record(&subject, policy, &rule, &reason, enforced);
+            if recorded.includes(enforced) {
+                self.record(&subject, policy, &rule, &reason, enforced);
+            }
             if enforced {
-                tracing::warn!(
-                    image = subject.asked,
-                    policy = policy.name,
-                    version = policy.version,
-                    rule,
-                    reason,
-                    "an image was refused"
-                );
                 let (policy, version) = (policy.name.clone(), policy.version);
                 return Err(Refused { policy, version, message });
             }
-            tracing::warn!(
-                image = subject.asked,
-                policy = policy.name,
-                rule,
-                reason,
-                "an image would be refused"
-            );
             admitted.warnings.push(message);
         }
         Ok(admitted)
@@ -217,6 +235,15 @@ impl Admission {
         reason: &str,
         enforced: bool,
     ) {
+        let text = if enforced { "an image was refused" } else { "an image would be refused" };
+        tracing::warn!(
+            image = subject.asked,
+            policy = policy.name,
+            version = policy.version,
+            rule,
+            reason,
+            "{text}"
+        );
         let entry = Entry {
             kind: Kind::Decision,
             action: AUDIT_ACTION.to_owned(),

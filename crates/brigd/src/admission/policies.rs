@@ -21,7 +21,7 @@ use super::files;
 /// Largest document.
 pub const MAX_DOCUMENT: usize = 256 << 10;
 /// A document in its file, with what is noted beside it.
-const MAX_FILE: usize = MAX_DOCUMENT + (64 << 10);
+const MAX_FILE: u64 = MAX_DOCUMENT as u64 + (64 << 10);
 
 /// Whose policy it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,7 +285,7 @@ impl Policies {
         let content = policy.as_ref().map(encode).transpose()?;
         let write = move || match content {
             Some(content) => files::replace(&path, &content).map_err(file("write", &path)),
-            None => files::remove(&path).map_err(file("remove", &path)),
+            None => files::remove(&path).map(drop).map_err(file("remove", &path)),
         };
         tokio::task::spawn_blocking(write).await.map_err(|_| PolicyError::Interrupted)??;
         let mut own = self.own.write().unwrap_or_else(PoisonError::into_inner);

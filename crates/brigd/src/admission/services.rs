@@ -4,7 +4,7 @@
 //! whatever became of its image's signatures since.
 
 use brig_api::auth::RegistryAuth;
-use brig_engine::Origin;
+use brig_engine::{Occasion, Origin};
 use brig_proto::swarm::task_spec::Runtime;
 use brig_proto::swarm::{ContainerSpec, ServiceSpec};
 use brig_types::error::chain;
@@ -47,6 +47,7 @@ impl Admission {
             reference: Some(reference.clone()),
             local: None,
             origin: &Origin::Client,
+            occasion: Occasion::Create,
             auth,
             service: &service,
             stack: &stack,

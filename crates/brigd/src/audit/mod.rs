@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use brig_files::Durability;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -242,17 +243,8 @@ impl AuditLog {
     }
 
     fn write_head(&self, head: &Head) -> io::Result<()> {
-        let temporary = self.dir.join("head.json.new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(serde_json::to_string(head)?.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, self.dir.join(HEAD_FILE))?;
-        File::open(&*self.dir)?.sync_all()
+        let json = serde_json::to_vec(head)?;
+        brig_files::replace(&self.dir.join(HEAD_FILE), &json, 0o600, Durability::Synced)
     }
 
     /// Seals once a second until told to stop, and a last time then.

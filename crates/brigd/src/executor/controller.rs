@@ -154,7 +154,8 @@ impl Controller for TaskController {
         let context = Context::new(&task, &self.shared.node());
         // What is wrong with the request is found before anything is fetched for it.
         let request = request::create(&task, &context, &self.shared.defaults)?;
-        image::ensure(&self.shared.engine, &self.shared.pulls, spec).await?;
+        let Shared { engine, admission, pulls, .. } = &*self.shared;
+        image::ensure(engine, admission, pulls, spec, &origin(&task)).await?;
         match self.create(request).await {
             Ok(created) => {
                 for warning in created.warnings {

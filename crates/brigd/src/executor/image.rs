@@ -2,20 +2,24 @@
 //!
 //! A tag is looked up in its registry for each task, so that a new task runs the newest image; an
 //! image given by digest that is here is not asked for again. When the registry cannot be reached
-//! and there is an image of that name, it is used.
+//! and there is an image of that name, it is used. What the policies refuse is not fetched.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use brig_api::auth::RegistryAuth;
-use brig_engine::Engine;
-use brig_image::{Credentials, Progress};
+use brig_engine::{Engine, Origin};
+use brig_image::Progress;
 use brig_proto::swarm::ContainerSpec;
 use brig_swarm::TaskError;
+use brig_types::digest::Digest;
 use brig_types::reference::Reference;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::admission::hook::Hook;
+use crate::admission::tasks::Fetch;
 
 /// How long a registry may take to answer while there is an image to use instead.
 const CONTACT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,11 +50,13 @@ impl Pulls {
     }
 }
 
-/// Makes sure that the image of `spec` is here.
+/// Makes sure that the image of `spec` is here for a task.
 pub(super) async fn ensure(
     engine: &Engine,
+    admission: &Hook,
     pulls: &Pulls,
     spec: &ContainerSpec,
+    origin: &Origin,
 ) -> Result<(), TaskError> {
     let images = engine.images();
     let present = images.resolve(&spec.image).is_ok();
@@ -65,7 +71,32 @@ pub(super) async fn ensure(
     if present && (pinned || pulls.failed_lately(&spec.image)) {
         return Ok(());
     }
-    let credentials = credentials(spec)?;
+    let auth = auth(spec)?;
+    let wanted = Fetch {
+        asked: &spec.image,
+        reference: &reference,
+        origin,
+        auth: auth.as_ref(),
+        can_do_without: present,
+    };
+    let meant = match admission.judge_fetch(&wanted).await {
+        // SECURITY: what was judged is what is fetched, wherever the tag leads by now.
+        Ok(digest) => digest.filter(|_| !pinned),
+        Err(refusal) if present => {
+            let (image, reason) = (&spec.image, refusal.message);
+            tracing::warn!(image, reason, "not pulled; the image that is here is judged");
+            return Ok(());
+        }
+        Err(refusal) => {
+            let error = engine.refuse(&spec.image, refusal);
+            return Err(TaskError::fatal(brig_types::error::chain(&error)));
+        }
+    };
+    let source = match &meant {
+        Some(digest) => reference.with_digest(digest.clone()),
+        None => reference.clone(),
+    };
+    let credentials = auth.as_ref().map(crate::api::image_transfer::credentials_of);
     let contacted = Arc::new(Notify::new());
     let progress = {
         let contacted = Arc::clone(&contacted);
@@ -76,7 +107,7 @@ pub(super) async fn ensure(
             }
         }
     };
-    let pull = images.pull(&reference, None, credentials, &progress);
+    let pull = images.pull(&source, None, credentials, &progress);
     tokio::pin!(pull);
     let silence = async {
         let answered = tokio::time::timeout(CONTACT_TIMEOUT, contacted.notified()).await;
@@ -86,6 +117,7 @@ pub(super) async fn ensure(
     };
     let failure = tokio::select! {
         outcome = &mut pull => match outcome {
+            Ok(pulled) if meant.is_some() => name(engine, &pulled.id, &reference).await.err(),
             Ok(_) => None,
             Err(error) => Some(brig_types::error::chain(&error)),
         },
@@ -109,14 +141,25 @@ pub(super) async fn ensure(
     }
 }
 
-fn credentials(spec: &ContainerSpec) -> Result<Option<Credentials>, TaskError> {
+/// Gives an image that was pulled by its digest the name that the task asks for.
+async fn name(engine: &Engine, id: &Digest, reference: &Reference) -> Result<(), String> {
+    let (images, id, reference) = (engine.images().clone(), id.to_string(), reference.clone());
+    let named = tokio::task::spawn_blocking(move || images.tag(&id, &reference)).await;
+    match named {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(brig_types::error::chain(&error)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn auth(spec: &ContainerSpec) -> Result<Option<RegistryAuth>, TaskError> {
     let text = spec.pull_options.as_ref().map_or("", |options| options.registry_auth.as_str());
     if text.is_empty() {
         return Ok(None);
     }
     let auth = RegistryAuth::from_header(text)
         .map_err(|error| TaskError::fatal(format!("invalid registry credentials: {error}")))?;
-    Ok((!auth.is_anonymous()).then(|| crate::api::image_transfer::credentials_of(&auth)))
+    Ok((!auth.is_anonymous()).then_some(auth))
 }
 
 #[cfg(test)]
@@ -145,12 +188,12 @@ mod tests {
             pull_options: Some(PullOptions { registry_auth: text.to_owned() }),
             ..ContainerSpec::default()
         };
-        assert!(credentials(&ContainerSpec::default()).unwrap().is_none());
-        assert!(credentials(&with("e30=")).unwrap().is_none());
+        assert!(auth(&ContainerSpec::default()).unwrap().is_none());
+        assert!(auth(&with("e30=")).unwrap().is_none());
         // {"username":"u","password":"pw"}
-        let auth = credentials(&with("eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InB3In0=")).unwrap();
-        let auth = auth.unwrap();
-        assert_eq!((auth.username.as_str(), auth.password.expose_secret()), ("u", "pw"));
-        assert!(credentials(&with("!")).is_err());
+        let found = auth(&with("eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InB3In0=")).unwrap();
+        let found = found.unwrap();
+        assert_eq!((found.username.as_str(), found.password.expose_secret()), ("u", "pw"));
+        assert!(auth(&with("!")).is_err());
     }
 }

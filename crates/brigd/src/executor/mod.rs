@@ -28,6 +28,7 @@ use self::controller::TaskController;
 use self::image::Pulls;
 pub(crate) use self::names::container_name;
 use self::template::NodeFacts;
+use crate::admission::hook::Hook;
 use crate::config::Config;
 use crate::host::HostFacts;
 use crate::inventory::{Exchange, Inventories};
@@ -39,12 +40,14 @@ const NANOS_PER_CPU: i64 = 1_000_000_000;
 pub fn new(
     engine: Engine,
     host: HostFacts,
+    admission: Arc<Hook>,
     inventories: Inventories,
     config: &Config,
 ) -> Arc<dyn Executor> {
     Arc::new(NodeExecutor(Arc::new(Shared {
         inventories: Arc::new(Exchange::new(engine.clone(), inventories)),
         engine,
+        admission,
         node: Mutex::new(NodeFacts {
             id: String::new(),
             hostname: host.hostname.clone(),
@@ -74,6 +77,7 @@ struct Defaults {
 /// What every controller of this node needs.
 struct Shared {
     engine: Engine,
+    admission: Arc<Hook>,
     host: HostFacts,
     node: Mutex<NodeFacts>,
     /// `key=value`, from the configuration.

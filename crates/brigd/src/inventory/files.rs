@@ -1,21 +1,20 @@
 //! The folders of kept inventories, and which names are in them.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use brig_files::Durability;
 use brig_scan::kept::{self, Kept, MAX_KEPT};
 use brig_scan::package::DETECTOR_VERSION;
 use brig_types::digest::Digest;
-use brig_types::id::random_hex;
 
 use super::InventoryError;
 
-const TEMPORARY: &str = ".tmp-";
 /// Bytes of a kept inventory that say which version made it.
 const HEAD: u64 = 64;
 
@@ -161,20 +160,8 @@ impl Files {
     ) -> Result<(), InventoryError> {
         let folder = self.root.join(kind.folder());
         let path = folder.join(digest.hex());
-        let name = random_hex();
-        let temporary = folder.join(format!("{TEMPORARY}{}", name.get(..16).unwrap_or(&name)));
-        let write = || -> std::io::Result<()> {
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&folder)?.sync_all()
-        };
-        if let Err(error) = write() {
-            let _ = fs::remove_file(&temporary);
-            return Err(InventoryError::io("writing", &path)(error));
-        }
+        brig_files::replace(&path, bytes, 0o600, Durability::Synced)
+            .map_err(InventoryError::io("writing", &path))?;
         self.known().insert((kind, digest.hex().to_owned()));
         Ok(())
     }
@@ -240,7 +227,7 @@ mod tests {
         fs::write(path(2), &bytes).unwrap();
         let short = fs::read(path(3)).unwrap();
         fs::write(path(3), &short[..short.len() - 1]).unwrap();
-        fs::write(dir.path().join("layers/.tmp-0123"), "x").unwrap();
+        fs::write(dir.path().join("layers/.0123.tmp"), "x").unwrap();
 
         let files = Files::open(dir.path()).unwrap();
         assert_eq!(files.read(Kind::Layer, &digest(1)), Some(layer));

@@ -2,12 +2,13 @@
 //! while it is read, replaced as a whole. Whoever holds the old one goes on reading it.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use brig_files::Durability;
 use brig_pki::hash;
 use brig_scan::db::{DbError, Index};
 use brig_swarm::scan_file_name;
@@ -279,13 +280,9 @@ fn sync(dir: &Path) -> io::Result<()> {
 }
 
 fn read_current(dir: &Path) -> io::Result<Option<Current>> {
-    let file = match File::open(dir.join(CURRENT)) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+    let Some(text) = brig_files::read(&dir.join(CURRENT), MAX_CURRENT)? else {
+        return Ok(None);
     };
-    let mut text = Vec::new();
-    file.take(MAX_CURRENT).read_to_end(&mut text)?;
     let current: Current = serde_json::from_slice(&text)?;
     if current.digest.len() == 64 && current.digest.bytes().all(|b| b.is_ascii_hexdigit()) {
         Ok(Some(current))
@@ -295,13 +292,8 @@ fn read_current(dir: &Path) -> io::Result<Option<Current>> {
 }
 
 fn write_current(dir: &Path, current: &Current) -> io::Result<()> {
-    let temporary = dir.join(format!("{INCOMING}{CURRENT}"));
-    let mut file =
-        File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(&serde_json::to_vec(current)?)?;
-    file.sync_all()?;
-    fs::rename(&temporary, dir.join(CURRENT))?;
-    sync(dir)
+    let json = serde_json::to_vec(current)?;
+    brig_files::replace(&dir.join(CURRENT), &json, 0o600, Durability::Synced)
 }
 
 /// Removes databases that are not in use, where one is, and what else `is_left`.

@@ -2,15 +2,14 @@
 //! that the policy would refuse is told as an event, once for each image and flaw.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use brig_api::event::{Actor, Event};
 use brig_engine::ListOptions;
+use brig_files::Durability;
 use brig_scan::gate::{GateDecision, Mode, Policy, Reason, What};
 use brig_swarm::LocalNodeState;
 use brig_types::digest::Digest;
@@ -223,17 +222,11 @@ async fn running(state: &State) -> Vec<Running> {
 }
 
 fn read(path: &Path) -> Told {
-    let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_TOLD).read_to_end(&mut text));
     // Nothing hangs on it but that something is told twice.
-    read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    let text = brig_files::read(path, MAX_TOLD).ok().flatten().unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
-fn write(path: &PathBuf, told: &Told) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file =
-        File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(&serde_json::to_vec(told)?)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
+fn write(path: &Path, told: &Told) -> io::Result<()> {
+    brig_files::replace(path, &serde_json::to_vec(told)?, 0o600, Durability::Synced)
 }

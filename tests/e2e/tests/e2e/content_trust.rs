@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use brig_e2e::notary::{Notary, PASSPHRASE, ROOT_PASSPHRASE};
+use brig_e2e::notary::Notary;
 use brig_e2e::registry::Registry;
 use brig_e2e::{Brigd, Client, Output, image};
 
@@ -397,6 +397,70 @@ fn a_stack_is_deployed_as_it_was_signed(stage: &Stage) {
     let flagged = ["stack", "deploy", "--disable-content-trust", "-c", "stack.yml", "st"];
     person.trusting(&flagged).ok();
     person.brig(&["stack", "rm", "st"]).ok();
+}
+
+/// Files of changes that nobody has published.
+fn unpublished(person: &Person<'_>, name: &str) -> usize {
+    let folder = person.config.join("trust/tuf").join(name).join("changelist");
+    std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+#[test]
+fn what_was_left_unpublished_goes_along_with_the_next_push() {
+    let mut stage = Stage::with(Notary::brig());
+    let clients = |person: &Person<'_>, at: usize| {
+        let (brig, mut dockers) = person.clients();
+        let docker = dockers.remove(0);
+        if at == 0 { (brig, docker) } else { (docker, brig) }
+    };
+    for at in 0..2 {
+        let name = stage.name(&format!("team/left{at}"));
+        let tagged = |tag: &str| format!("{name}:{tag}");
+        let person = stage.person("nigel");
+        let (first, _) = clients(&person, at);
+        for tag in ["1", "2", "3", "4"] {
+            person.tag(&tagged(tag));
+        }
+        let zoe = format!("zoe{at}");
+        let key = format!("{zoe}.pub");
+        let signer = ["trust", "signer", "add", "--key", &key, &zoe, &name];
+        person.with(&first, true, &["push", &tagged("1")]).ok();
+        // docker leaves nothing behind for a repository that it has never read.
+        person.with(&first, true, &["pull", &tagged("1")]).ok();
+        person.brig(&["trust", "key", "generate", &zoe]).ok();
+
+        // The server is away: one client leaves what it could not publish.
+        stage.notary.stop();
+        let person = stage.person("nigel");
+        let lost = person.with(&first, true, &["push", &tagged("2")]);
+        lost.fails(1);
+        let left = unpublished(&person, &name);
+        assert!(left > 0, "{lost:?}");
+        person.with(&first, false, &signer).fails(1);
+        assert!(unpublished(&person, &name) > left);
+
+        // The other one takes it along.
+        stage.notary.start_brig(None);
+        let person = stage.person("nigel");
+        let (_, second) = clients(&person, at);
+        person.with(&second, true, &["push", &tagged("3")]).ok();
+        assert_eq!(unpublished(&person, &name), 0);
+        let shown = person.brig(&["trust", "inspect", "--pretty", &name]);
+        for words in ["1 ", "2 ", "3 ", &zoe] {
+            assert!(shown.ok().lines().any(|line| line.starts_with(words)), "{words}: {shown:?}");
+        }
+
+        // What the notary CLI staged goes along with brig's push too, and `trust sign` drops it.
+        let content = person.config.join("content");
+        std::fs::write(&content, "hello").unwrap();
+        person.notary(&["add", &name, "staged", text(&content)]).ok();
+        person.trusting(&["push", &tagged("4")]).ok();
+        person.notary(&["add", &name, "dropped", text(&content)]).ok();
+        person.with(&second, false, &["trust", "revoke", &tagged("4")]);
+        assert_eq!(unpublished(&person, &name), 0);
+        let listed = person.notary(&["list", &name]);
+        assert!(listed.ok().contains("staged") && !listed.stdout.contains("dropped"), "{listed:?}");
+    }
 }
 
 /// The tests, on each trust server.

@@ -172,6 +172,18 @@ fn no_client_and_no_way_starts_what_nobody_signed() {
     stage.brig(&["pull", "-q", &unsigned]).ok();
     stage.brig(&["pull", "-q", &stage.name("other/evil:1")]).ok();
 
+    // One who only looks asks the trust server once; so does a run, which is judged when its container
+    // is made and when it starts.
+    let lookups = |args: &[&str]| {
+        let before = stage.notary.lookups();
+        stage.brig(args).ok();
+        stage.notary.lookups() - before
+    };
+    lookups(&["run", "--rm", &signed, "true"]);
+    let once = lookups(&["trust", "explain", &signed]);
+    assert!(once > 0, "a look asks");
+    assert_eq!(lookups(&["run", "--rm", &signed, "true"]), once);
+
     for client in stage.clients() {
         let run = |args: &[&str]| stage.with(&client, args);
         refused(&run(&["run", "--rm", &unsigned, "true"]), 125, "tag 2");
@@ -394,4 +406,57 @@ fn a_worker_holds_to_the_policy_by_itself() {
     mine.run(&["run", "--rm", &signed, "true"]).ok();
     refused(&mine.run(&["run", "--rm", &unsigned, "true"]), 125, "is not signed");
     stage.daemon.spawn();
+}
+
+#[test]
+fn what_a_node_refuses_it_does_not_fetch() {
+    let stage = Stage::start();
+    let worker = Brigd::start();
+    let token = stage.daemon.brig().run(&["swarm", "join-token", "-q", "worker"]);
+    let address = format!("127.0.0.1:{}", stage.daemon.swarm_port());
+    let listen = format!("127.0.0.1:{}", worker.swarm_port());
+    let join = ["swarm", "join", "--token", token.ok(), "--listen-addr", &listen, &address];
+    worker.brig().run(&join).ok();
+    let node = worker.brig().run(&["info", "-f", "{{.Swarm.NodeID}}"]).ok().to_owned();
+    let socket = stage.daemon.socket();
+    let (signed, unsigned) = (stage.name("team/app:1"), stage.name("team/app:2"));
+    let good_digest = stage.digest(&signed);
+    let (good, evil) = (stage.id("busybox"), stage.id("evil:1"));
+
+    // Made before there is a policy, pinned by nobody, and waiting for a node.
+    for (name, image) in [("bad", &unsigned), ("moved", &signed)] {
+        let mut waiting = service(name, image);
+        let here = format!("node.labels.{name}==yes");
+        waiting["TaskTemplate"]["Placement"] = json!({ "Constraints": [here] });
+        http::post(&socket, "/v1.41/services/create", &waiting).unwrap();
+    }
+    stage.enforce("");
+    stage.push("evil:1", &signed);
+    let mine = worker.brig();
+    eventually("the policy has come to the worker", PATIENCE, || {
+        mine.run(&["trust", "explain", &unsigned]).stdout.contains("refused")
+    });
+
+    stage.brig(&["node", "update", "--label-add", "bad=yes", &node]).ok();
+    let mut tasks = String::new();
+    eventually("the worker refuses what is not signed", PATIENCE, || {
+        let found = stage.brig(&["service", "ps", "--no-trunc", "bad"]);
+        tasks = found.stdout;
+        tasks.contains("refused by the trust policy")
+    });
+    assert!(tasks.contains("Rejected") && tasks.contains("is not signed"), "{tasks}");
+    assert_eq!(mine.run(&["image", "ls", "-aq"]).ok(), "", "nothing was fetched");
+    // Clients know whole seconds.
+    eventually("the refusal is an event", PATIENCE, || {
+        let filters = ["--since", "10m", "--until", "0s", "--filter", "event=refuse"];
+        mine.run(&[&["events"], &filters[..]].concat()).ok().contains("policy=trust")
+    });
+
+    // The tag leads to something else by now: what was signed is fetched, and nothing else.
+    stage.brig(&["node", "update", "--label-add", "moved=yes", &node]).ok();
+    let id = worker.service_containers("moved", 1);
+    assert_eq!(mine.run(&["inspect", "-f", "{{.Image}}", &id[0]]).ok(), good);
+    let digests = mine.run(&["image", "inspect", "-f", "{{.RepoDigests}}", &signed]);
+    assert!(digests.ok().contains(&good_digest), "{digests:?}");
+    assert_ne!(mine.run(&["image", "inspect", &evil]).code, 0, "the other one was not fetched");
 }

@@ -162,6 +162,14 @@ pub(crate) fn restart_finished(situation: &Situation<'_>, memory: &mut Memory, p
         if !finished && node_is_usable(task, situation.nodes) {
             continue;
         }
+        // What cannot be prepared while it waits is not tried over and over meanwhile.
+        if finished
+            && task::desired(task) == TaskState::Ready
+            && let Some(due) = memory.start_at.get(&task.id).filter(|due| **due > now)
+        {
+            plan.wake_at(*due);
+            continue;
+        }
         plan.ops.push(Op::Want(task.id.clone(), TaskState::Shutdown));
         let node = situation.nodes.get(&task.node_id);
         let slot = Slot::of(task);

@@ -428,6 +428,28 @@ fn a_restart_waits_for_its_delay() {
 }
 
 #[test]
+fn what_cannot_be_prepared_is_tried_again_after_the_delay() {
+    let mut world = World::replicated(1);
+    world.settle(one_process_per_slot);
+    let end = |world: &mut World, state: TaskState| {
+        let last = world.tasks.last_mut().unwrap();
+        Arc::make_mut(last).status.as_mut().unwrap().state = state as i32;
+    };
+    end(&mut world, TaskState::Failed);
+    world.plan();
+    assert_eq!(task::desired(world.tasks.last().unwrap()), TaskState::Ready);
+    let tasks = world.tasks.len();
+    end(&mut world, TaskState::Rejected);
+    for _ in 0..3 {
+        world.plan();
+    }
+    assert_eq!(world.tasks.len(), tasks, "{:#?}", world.summary());
+    world.now += Duration::from_secs(5);
+    world.plan();
+    assert_eq!(world.tasks.len(), tasks + 1, "{:#?}", world.summary());
+}
+
+#[test]
 fn a_forgetful_manager_finishes_an_update() {
     let mut world = World::replicated(3);
     world.settle(one_process_per_slot);

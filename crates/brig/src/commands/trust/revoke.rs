@@ -40,6 +40,7 @@ async fn revoke(context: &Context, args: RevokeArgs) -> Result<()> {
         message(format!("could not remove signature for {image}: {}", error.text()))
     };
     let mut session = Session::open(context, &reference, Action::Push).await?;
+    session.drop_unpublished()?;
     let known = session.read_to_change().await.map_err(failed)?.ok_or_else(|| {
         failed(message(format!("{} does not have trust data for {}", host(&session), session.gun)))
     })?;

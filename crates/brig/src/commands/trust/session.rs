@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use brig_pki::web::{ClientIdentity, WebConnector, WebTrust};
 use brig_trust::cache::Cache;
+use brig_trust::changelist::{Changelist, ChangelistError};
 use brig_trust::keystore::KeyStore;
 use brig_trust::remote::{Action, Credentials, HttpRemote, Proxies, RemoteError, ServerAddress};
 use brig_trust::{
@@ -39,6 +40,8 @@ pub(super) struct Session {
     pub(super) cache: Cache,
     /// Private keys.
     pub(super) keys: KeyStore,
+    /// What nobody has published yet.
+    changelist: Changelist,
     pinning: Pinning,
 }
 
@@ -80,6 +83,7 @@ impl Session {
         };
         let dir = trust_dir(context);
         Ok(Self {
+            changelist: Changelist::new(&dir, &gun),
             gun,
             username: auth.username,
             remote: HttpRemote::new(address, tls, credentials, action).through(proxies()?),
@@ -142,11 +146,68 @@ impl Session {
         done.map_err(|error| self.unpublished(error))
     }
 
-    /// Publishes the repository for the first time.
-    pub(super) async fn initialise(&mut self, changes: &[Change]) -> Result<()> {
+    /// Publishes changes, and before them what was left unpublished by whichever client. If it
+    /// fails, the changes are left for the next one who publishes.
+    pub(super) async fn publish_all(
+        &mut self,
+        repository: &Repository,
+        changes: &[Change],
+    ) -> Result<()> {
+        let waiting = self.changelist.waiting(Some(repository)).map_err(unusable)?;
+        if !waiting.is_empty() {
+            let (count, gun) = (waiting.len(), &self.gun);
+            crate::output::warn(&format!(
+                "Publishing {count} changes of {gun} as well that were left unpublished before"
+            ));
+        }
+        let all = [waiting.changes.as_slice(), changes].concat();
+        match self.publish(repository, &all).await {
+            Ok(()) => self.changelist.clear(&waiting).map_err(unusable),
+            Err(error) => {
+                self.leave(changes, Some(repository));
+                Err(error)
+            }
+        }
+    }
+
+    /// Leaves changes for the next publication, as docker does where the server is out of reach.
+    pub(super) fn leave(&self, changes: &[Change], known: Option<&Repository>) {
+        let gun = &self.gun;
+        match self.changelist.leave(changes, known) {
+            Ok(count) => crate::output::warn(&format!(
+                "{count} changes of {gun} are not published; they go along with the next push, or are dropped by the next `trust sign`"
+            )),
+            Err(error) => crate::output::warn(&format!(
+                "the changes of {gun} are not kept for the next push: {}",
+                chain(&error)
+            )),
+        }
+    }
+
+    /// Drops what nobody has published, as docker does before it signs or revokes.
+    pub(super) fn drop_unpublished(&self) -> Result<()> {
+        let count = self.changelist.clear_all().map_err(unusable)?;
+        if count > 0 {
+            let gun = &self.gun;
+            crate::output::warn(&format!(
+                "WARNING: {count} changes of {gun} that were left unpublished before are dropped"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What is remembered of the repository where the server cannot be asked.
+    pub(super) async fn remembered(&self) -> Option<Repository> {
+        let reading = Self::reading(&self.pinning);
+        update(&self.remote, &self.cache, &self.gun, &reading).await.ok()
+    }
+
+    /// Publishes the repository for the first time, and remembers its root as the one to believe.
+    pub(super) async fn initialise(&mut self, changes: &[Change]) -> Result<Repository> {
         let mut terminal = Terminal;
         let done = self.publisher(&mut terminal).initialise(changes).await;
-        done.map_err(|error| self.unpublished(error))
+        done.map_err(|error| self.unpublished(error))?;
+        self.read().await.map_err(|error| explained(&self.gun, &error))
     }
 
     /// Gives a role another key.
@@ -176,6 +237,10 @@ impl Session {
             error => message(chain(&error)),
         }
     }
+}
+
+fn unusable(error: ChangelistError) -> Error {
+    message(chain(&error))
 }
 
 fn warn(repository: &Repository) {

@@ -12,7 +12,7 @@ use clap::Args;
 use super::cosign;
 use super::inspect::signers_of;
 use super::passphrase::Terminal;
-use super::session::{Session, explained};
+use super::session::Session;
 use super::signer::new_signer;
 use crate::cli::leaf;
 use crate::client::Call;
@@ -55,14 +55,15 @@ async fn sign(context: &Context, args: SignArgs) -> Result<()> {
         return Err(message(format!("no tag specified for {image}")));
     };
     let mut session = Session::open(context, &reference, Action::Push).await?;
+    session.drop_unpublished()?;
     let known = match session.read_to_change().await? {
         Some(known) => known,
         None => {
             check_local(context, image).await?;
-            initialise(&mut session).await?;
+            let known = initialise(&mut session).await?;
             crate::output::line(&format!("Created signer: {}", session.username))?;
             crate::output::line(&format!("Finished initializing signed repository for {image}"))?;
-            session.read().await.map_err(|error| explained(&session.gun, &error))?
+            known
         }
     };
     let released = known.released(&tag).ok().filter(|_| !args.local);
@@ -89,7 +90,7 @@ async fn sign(context: &Context, args: SignArgs) -> Result<()> {
 }
 
 /// Makes the repository, with the user as its first signer.
-async fn initialise(session: &mut Session) -> Result<()> {
+async fn initialise(session: &mut Session) -> Result<Repository> {
     let name = session.username.clone();
     if Role::signer(&name).is_err() {
         return Err(message(format!(
@@ -122,8 +123,20 @@ pub(crate) async fn sign_pushed(
 ) -> Result<()> {
     crate::output::line("Signing and pushing trust metadata")?;
     let mut session = Session::open(context, reference, Action::Push).await?;
-    match session.read_to_change().await? {
-        Some(known) => publish_pushed(&mut session, known, pushed).await,
+    let read = match session.read_to_change().await {
+        Ok(read) => read,
+        Err(error) => {
+            leave_pushed(&session, &pushed).await;
+            return Err(error);
+        }
+    };
+    match read {
+        Some(known) => {
+            let changes = additions(&session, &known, &pushed.tag, &meta(&pushed)?);
+            let failed = failed_to_sign(reference, &pushed.tag);
+            session.publish_all(&known, &changes.map_err(&failed)?).await.map_err(&failed)?;
+            crate::output::line(&format!("Successfully signed {}:{}", session.gun, pushed.tag))
+        }
         None => {
             let meta = meta(&pushed)?;
             let tag = pushed.tag;
@@ -133,6 +146,15 @@ pub(crate) async fn sign_pushed(
             crate::output::line(&format!("Finished initializing \"{gun}\""))?;
             crate::output::line(&format!("Successfully signed {gun}:{tag}"))
         }
+    }
+}
+
+/// Leaves what a push would have signed, as far as it is known who signs here.
+async fn leave_pushed(session: &Session, pushed: &Pushed) {
+    let Some(known) = session.remembered().await else { return };
+    let Ok(meta) = meta(pushed) else { return };
+    if let Ok(changes) = additions(session, &known, &pushed.tag, &meta) {
+        session.leave(&changes, Some(&known));
     }
 }
 

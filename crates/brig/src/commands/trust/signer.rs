@@ -90,8 +90,18 @@ async fn add(context: &Context, args: AddArgs) -> Result<()> {
 
 async fn add_to(context: &Context, repository: &str, changes: &[Change]) -> Result<()> {
     let mut session = open(context, repository).await?;
-    match session.read_to_change().await? {
-        Some(known) => session.publish(&known, changes).await,
+    let read = match session.read_to_change().await {
+        Ok(read) => read,
+        Err(error) => {
+            // Of a repository that was seen before.
+            if session.remembered().await.is_some() {
+                session.leave(changes, None);
+            }
+            return Err(error);
+        }
+    };
+    match read {
+        Some(known) => session.publish_all(&known, changes).await,
         None => {
             crate::output::line(&format!("Initializing signed repository for {repository}..."))?;
             session.initialise(changes).await?;
@@ -185,7 +195,7 @@ async fn remove_from(context: &Context, repository: &str, name: &str, force: boo
         }
     }
     let changes = [Change::WithdrawKeys { role: Role::releases(), ids }, Change::Withdraw { role }];
-    session.publish(&known, &changes).await?;
+    session.publish_all(&known, &changes).await?;
     Ok(true)
 }
 

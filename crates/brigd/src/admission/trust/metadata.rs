@@ -29,10 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a server that did not answer is left alone.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// What was confirmed so lately is not asked again for tasks: their image was judged already.
-const RECENT: Duration = Duration::from_secs(60);
+pub(super) const RECENT_FOR_TASKS: Duration = Duration::from_secs(60);
+/// Nor when a container first starts that was judged when it was made: with `run` that is a moment
+/// ago.
+pub(super) const RECENT_FOR_STARTS: Duration = Duration::from_secs(10);
 /// Metadata that has run out and counts all the same may be this old.
 const LONG_AGO: time::Duration = time::Duration::days(3650);
-const MAX_STAMP: usize = 64;
+const MAX_STAMP: u64 = 64;
 
 /// What is read.
 #[derive(Clone, Copy, Debug)]
@@ -43,8 +46,8 @@ pub(super) struct Reading<'a> {
     pub(super) gun: &'a Gun,
     /// Who asks.
     pub(super) auth: Option<&'a RegistryAuth>,
-    /// Whether what was confirmed a moment ago does.
-    pub(super) recent_is_enough: bool,
+    /// What was confirmed less than this ago is not asked again; nothing where it is zero.
+    pub(super) recent: Duration,
 }
 
 /// What may be believed.
@@ -145,8 +148,8 @@ impl Metadata {
         let pinning = rule.pinning(gun);
         let now = OffsetDateTime::now_utc();
         self.take_over(evidence, gun, &pinning, now).await;
-        if reading.recent_is_enough
-            && age(now, self.confirmed(gun).await) < RECENT
+        if !reading.recent.is_zero()
+            && age(now, self.confirmed(gun).await) < reading.recent
             && let Ok(known) = self.stored(reading, &pinning, now, String::new()).await
         {
             return Ok(Known { stored: false, ..known });

@@ -11,10 +11,11 @@ mod signatures;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use brig_api::auth::RegistryAuth;
-use brig_engine::Origin;
+use brig_engine::{Occasion, Origin};
 use brig_image::ImageStore;
 use brig_proto::brig::{EvidenceFile, EvidenceSignature, TrustMetadata};
 use brig_trust::Gun;
@@ -254,8 +255,12 @@ impl TrustGate {
         subject: &Subject<'_>,
         evidence: Option<&TrustMetadata>,
     ) -> Result<(Vouched, Shown), String> {
-        let recent_is_enough = *subject.origin != Origin::Client;
-        let reading = metadata::Reading { rule, gun, auth: subject.auth, recent_is_enough };
+        let recent = match (subject.origin, subject.occasion) {
+            (Origin::Task { .. }, _) => metadata::RECENT_FOR_TASKS,
+            (Origin::Client, Occasion::FirstStart) => metadata::RECENT_FOR_STARTS,
+            (Origin::Client, Occasion::Create) => Duration::ZERO,
+        };
+        let reading = metadata::Reading { rule, gun, auth: subject.auth, recent };
         let known = self.metadata.read(&reading, evidence).await;
         let known = known.map_err(|error| chain(&error))?;
         let time = |at: OffsetDateTime| at.format(&Rfc3339).unwrap_or_default();
@@ -309,7 +314,8 @@ impl TrustGate {
     ) -> Result<Vouched, String> {
         let mut reason = String::new();
         for digest in digests {
-            let kept = evidence.map(|evidence| attached(evidence, digest)).unwrap_or_default();
+            let mut kept = evidence.map(|evidence| attached(evidence, digest)).unwrap_or_default();
+            kept.extend(self.signatures.kept(digest).await);
             // What was found before is enough; nothing makes it wrong.
             if let Ok(vouched) = rule.judge(&kept, reference, digest) {
                 return Ok(vouched);

@@ -18,7 +18,7 @@ use crate::admission::files;
 /// How long a registry may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Largest file of signatures: as many as are looked at, each as long as may be.
-const MAX_FILE: usize = 16 << 20;
+const MAX_FILE: u64 = 16 << 20;
 
 /// The signatures of all images.
 #[derive(Debug)]
