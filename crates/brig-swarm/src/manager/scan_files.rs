@@ -1,5 +1,5 @@
-//! The vulnerability database's file, from manager to manager, and from managers to workers. What is in it is the daemon's
-//! business; here it is bytes with a digest.
+//! The vulnerability database's file, from manager to manager, and from managers to workers. What is
+//! in it is the daemon's business; here it is bytes with a digest.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};

@@ -3,7 +3,8 @@
 //! Two gates answer, each by a policy of its own: who signed the image (`trust`) and what it is
 //! vulnerable to (`scan`). They are asked wherever an image is chosen: when a service is created or
 //! changed ([`services`]), by a task's node before it fetches one ([`tasks`]), and by the engine for
-//! every container ([`hook`]), whoever wants it. Where there is no policy nothing is asked and nothing costs time.
+//! every container ([`hook`]), whoever wants it. Where there is no policy nothing is asked and
+//! nothing costs time.
 //!
 //! What ran before a policy came goes on, and may be restarted: a gate never causes an outage.
 

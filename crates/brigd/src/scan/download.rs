@@ -3,12 +3,12 @@
 //! from there.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use brig_api::event::{Actor, Event};
+use brig_files::Durability;
 use brig_scan::fetch::{self, Fetched, Kept};
 use brig_swarm::LocalNodeState;
 use brig_types::error::chain;
@@ -270,18 +270,12 @@ fn forget(dir: &Path) {
 }
 
 fn read(path: &Path) -> Option<Attempts> {
-    let mut text = Vec::new();
-    File::open(path).ok()?.take(MAX_NOTE).read_to_end(&mut text).ok()?;
+    let text = brig_files::read(path, MAX_NOTE).ok().flatten()?;
     serde_json::from_slice(&text).ok()
 }
 
 fn write(path: &Path, attempts: &Attempts) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file =
-        File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(&serde_json::to_vec(attempts)?)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
+    brig_files::replace(path, &serde_json::to_vec(attempts)?, 0o600, Durability::Synced)
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use brig_proto::brig::ScanDatabase;
 use brig_store::{Change, Object};
 use brig_swarm::{Control, ControlError, LocalNodeState};
 use brig_types::error::{Categorized as _, ErrorKind, chain};
-
 use tokio::sync::MutexGuard;
 
 use super::database::{Loaded, MAX_DATABASE};
