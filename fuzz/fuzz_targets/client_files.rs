@@ -1,4 +1,4 @@
-//! What the CLI reads: archives of contexts, `config.json`, and the small languages of its flags.
+//! What the CLI reads: archives of contexts, Compose files, and the small languages of its flags.
 //! The CLI is a program without a library, so its modules are this target's.
 #![no_main]
 #![allow(dead_code)]
@@ -9,6 +9,8 @@ mod cli;
 mod client;
 #[path = "../../crates/brig/src/commands/mod.rs"]
 mod commands;
+#[path = "../../crates/brig/src/compose/mod.rs"]
+mod compose;
 #[path = "../../crates/brig/src/config_file.rs"]
 mod config_file;
 #[path = "../../crates/brig/src/context.rs"]
@@ -33,6 +35,7 @@ fuzz_target!(|data: &[u8]| {
         contexts::archive::Archive::read(tar.expose_secret()).expect("and read again");
     }
     let Ok(text) = std::str::from_utf8(data) else { return };
+    compose_file(text);
     let _ = parse::csv::pairs(text);
     let _ = parse::mount::mount(text);
     let _ = parse::mount::volume_flag(text);
@@ -48,3 +51,15 @@ fuzz_target!(|data: &[u8]| {
     let _ = parse::shell_words(text);
     let _ = parse::time::timestamp(text, time::OffsetDateTime::UNIX_EPOCH);
 });
+
+fn compose_file(text: &str) {
+    let file = std::env::temp_dir().join(format!("compose-{}.yml", std::process::id()));
+    std::fs::write(&file, text).expect("there is room");
+    let lookup = |name: &str| (name.len() % 2 == 0).then(|| name.to_lowercase());
+    let Ok((tree, directory)) = compose::read(&[file.display().to_string()], Some(&lookup)) else {
+        return;
+    };
+    let surroundings =
+        compose::Surroundings { stack: "stack", directory: &directory, lookup: &lookup };
+    let _ = compose::stack(tree, &surroundings);
+}
