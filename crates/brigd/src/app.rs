@@ -65,8 +65,9 @@ pub async fn run(
         None if state.config.tls_auto => certified(&state).await?,
         remote => remote,
     };
-    let listeners = listen(&state.config, sockets)?;
+    // Whoever waits for the socket's file finds the ports open too.
     let ports = ports(&state.config, remote.as_ref()).await?;
+    let listeners = listen(&state.config, sockets)?;
     trust_server::start(&state).await.context("cannot start the trust server")?;
     swarm::events::follow(&state);
     state.tasks.spawn(state.gate.audit().clone().keep_sealed(state.stop.clone()));
