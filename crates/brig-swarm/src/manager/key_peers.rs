@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use brig_pki::seal::KeyRing;
 use brig_pki::tls::TlsCredentials;
 use brig_proto::brig::{AdoptKeysRequest, managers_client::ManagersClient};
-use brig_proto::swarm::{Node, NodeRole};
+use brig_proto::swarm::{Node, NodeRole, node_status};
 use brig_store::Store;
 use brig_store::etcd::Live;
 
@@ -36,9 +36,13 @@ impl OtherManagers {
     }
 
     /// Ids and addresses of all others. One that is not there yet, or works on although it was
-    /// demoted, has to be waited for: it could not read what a new key seals.
+    /// demoted, has to be waited for: it could not read what a new key seals, and would fail before
+    /// it has heard that it is none any more.
     fn others(&self) -> Result<Vec<(String, String)>, KeyError> {
         let view = self.store.view();
+        if let Some(node) = view.all::<Node>().find(|node| may_still_be_one(node)) {
+            return Err(KeyError::Peer(node.id.clone()));
+        }
         let others = view
             .all::<Node>()
             .filter(|node| node.id != self.own && node.role() == NodeRole::Manager)
@@ -73,6 +77,16 @@ impl OtherManagers {
     }
 }
 
+/// Whether a demoted manager may be at work although nothing is heard of it, as while it starts: it
+/// has not asked for a worker's certificate, and is not known to be down.
+fn may_still_be_one(node: &Node) -> bool {
+    let held = node.certificate.as_ref().map(|certificate| certificate.role());
+    let state = node.status.as_ref().map(|status| status.state());
+    node.role() != NodeRole::Manager
+        && held == Some(NodeRole::Manager)
+        && state != Some(node_status::State::Down)
+}
+
 #[async_trait]
 impl KeyPeers for OtherManagers {
     async fn adopt(&self, ring: &KeyRing) -> Result<(), KeyError> {
@@ -85,5 +99,39 @@ impl KeyPeers for OtherManagers {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use brig_proto::swarm::{Certificate, NodeStatus};
+
+    use super::*;
+
+    fn node(role: NodeRole, held: NodeRole, state: node_status::State) -> Node {
+        Node {
+            role: role as i32,
+            certificate: Some(Certificate { role: held as i32, ..Certificate::default() }),
+            status: Some(NodeStatus { state: state as i32, ..NodeStatus::default() }),
+            ..Node::default()
+        }
+    }
+
+    #[test]
+    fn a_demoted_manager_is_waited_for_until_it_is_a_worker_or_down() {
+        use NodeRole::{Manager, Worker};
+        use node_status::State;
+        for state in [State::Unknown, State::Ready, State::Disconnected] {
+            assert!(may_still_be_one(&node(Worker, Manager, state)), "{state:?}");
+        }
+        for other in [
+            node(Worker, Manager, State::Down),
+            node(Worker, Worker, State::Ready),
+            node(Manager, Manager, State::Ready),
+            node(Manager, Worker, State::Ready),
+            Node::default(),
+        ] {
+            assert!(!may_still_be_one(&other), "{other:?}");
+        }
     }
 }
