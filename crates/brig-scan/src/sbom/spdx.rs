@@ -10,6 +10,8 @@ use crate::purl::Purl;
 
 /// What stands where nobody says anything.
 const NOASSERTION: &str = "NOASSERTION";
+/// What a package is that is a part of the subject.
+const LIBRARY: &str = "LIBRARY";
 /// The time of a document that is not told one.
 const NO_TIME: &str = "1970-01-01T00:00:00Z";
 
@@ -39,6 +41,7 @@ pub fn document(inventory: &Inventory) -> Value {
         let mut value = json!({
             "SPDXID": id, "name": package.name, "versionInfo": package.version,
             "downloadLocation": NOASSERTION, "filesAnalyzed": false,
+            "primaryPackagePurpose": LIBRARY,
             "licenseConcluded": NOASSERTION, "licenseDeclared": NOASSERTION,
             "copyrightText": NOASSERTION,
             "sourceInfo": source_info(package),
@@ -185,12 +188,12 @@ pub fn read(bytes: &[u8]) -> Result<Inventory, SbomError> {
         let url = entry.external_refs.iter().find(|reference| reference.reference_type == "purl");
         match url.and_then(|reference| package_of(&reference.reference_locator, "")) {
             // The subject itself.
-            Some((_, purl)) if purl.kind == "oci" || purl.kind == "docker" => {}
+            Some((_, purl)) if matches!(&*purl.kind, "oci" | "docker") && purpose != LIBRARY => {}
             Some((package, purl)) => packages.push((read_package(&entry, package), purl)),
             None if url.is_some() => {
                 inventory.unread.push(unread(&entry.name, "its package URL is invalid"))
             }
-            None if matches!(purpose, "" | "LIBRARY") && entry.version_info.is_some() => {
+            None if matches!(purpose, "" | LIBRARY) && entry.version_info.is_some() => {
                 inventory.unread.push(unread(&entry.name, "it has no package URL"));
             }
             None => {}

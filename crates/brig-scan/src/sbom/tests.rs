@@ -128,6 +128,21 @@ fn documents_of_trivy_and_syft_are_read() {
 }
 
 #[test]
+fn an_image_among_the_packages_is_not_taken_for_the_subject() {
+    let listed = br#"{"bomFormat":"CycloneDX","specVersion":"1.6","components":[
+        {"type":"library","name":"a","version":"1","purl":"pkg:oci/app@1?tag=x"}]}"#;
+    let inventory = read(listed).unwrap();
+    assert_eq!(inventory.packages.len(), 1);
+    for written in [cyclonedx::write(&inventory), spdx::write(&inventory)] {
+        assert_eq!(read(&written).unwrap().packages.len(), 1);
+    }
+    let subject = br#"{"spdxVersion":"SPDX-2.3","packages":[
+        {"name":"app","primaryPackagePurpose":"CONTAINER","externalRefs":[
+        {"referenceCategory":"PACKAGE-MANAGER","referenceType":"purl","referenceLocator":"pkg:oci/app@1"}]}]}"#;
+    assert!(read(subject).unwrap().packages.is_empty());
+}
+
+#[test]
 fn other_documents_are_refused() {
     assert!(matches!(read(b"{}"), Err(SbomError::Unknown)));
     assert!(matches!(read(b"{"), Err(SbomError::Json(_))));
