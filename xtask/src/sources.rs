@@ -22,6 +22,9 @@ pub(crate) fn broken_rules(root: &Path) -> Result<Vec<String>> {
             .with_context(|| format!("reading {}", file.display()))?;
         let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
         broken.extend(broken_in(&name, &text));
+        if name.contains("tests/") && name.ends_with("/main.rs") {
+            broken.extend(lost_modules(&file, &name, &text)?);
+        }
     }
     Ok(broken)
 }
@@ -45,6 +48,26 @@ fn broken_in(name: &str, text: &str) -> Vec<String> {
     broken
 }
 
+/// Files and folders beside a test program's `main.rs` that it does not name: their tests would
+/// never run, and nobody would notice.
+fn lost_modules(main: &Path, name: &str, text: &str) -> Result<Vec<String>> {
+    let folder = main.parent().unwrap_or(main);
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("reading {}", folder.display()))?
+        .collect::<std::io::Result<Vec<_>>>()?;
+    let mut lost = Vec::new();
+    for path in entries.iter().map(std::fs::DirEntry::path) {
+        let is_module = path.extension().is_some_and(|extension| extension == "rs")
+            || path.join("mod.rs").is_file();
+        let module = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if is_module && module != "main" && !text.contains(&format!("mod {module};")) {
+            lost.push(format!("{name}: does not name `mod {module};`, which is never tested"));
+        }
+    }
+    lost.sort();
+    Ok(lost)
+}
+
 fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -66,6 +89,14 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modules_that_no_test_program_names_are_lost() {
+        let main = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/main.rs");
+        let lost = lost_modules(&main, "x/main.rs", "mod architecture;").unwrap();
+        assert!(lost.iter().any(|line| line.contains("`mod sources;`")), "{lost:?}");
+        assert!(!lost.iter().any(|line| line.contains("architecture")), "{lost:?}");
+    }
 
     #[test]
     fn long_undocumented_and_unsafe_files_are_named() {
