@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+// What a killed daemon wrote stays in the page cache. A flush is needed only for facts that still
+// matter when every container is gone with the machine.
 pub(crate) use brig_files::{Durability, make_folder as create_dir, replace as write_file};
 
 /// Reads a file of at most `limit` bytes; a larger one is an error.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use crate::{Client, eventually};
+use crate::{Client, Output, eventually};
 
 /// A running daemon with folders of its own.
 #[derive(Debug)]
@@ -331,6 +331,16 @@ impl Brigd {
             .brig()
             .run(&["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", &listen])
             .ok();
+    }
+
+    /// Asks to be a worker of the swarm that a manager on this host has.
+    #[must_use]
+    pub fn join_as_worker(&self, manager: &Self) -> Output {
+        let token = manager.brig().run(&["swarm", "join-token", "-q", "worker"]);
+        let address = format!("127.0.0.1:{}", manager.port);
+        let listen = format!("127.0.0.1:{}", self.port);
+        let join = ["swarm", "join", "--token", token.ok(), "--listen-addr", &listen, &address];
+        self.brig().run(&join)
     }
 
     /// The swarm's port.

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod client;
+pub mod cosign;
 pub mod daemon;
 pub mod dockerd;
 pub mod faults;

@@ -11,6 +11,9 @@ use crate::eventually;
 /// each request.
 pub const LOGIN: &str = "u:$2b$04$abcdefghijklmnopqrstuuyvPXIbu7xe6/CED2DzX8z6Si09MlzlW\n";
 
+/// `nigel:pw` in base64.
+pub const NIGEL: &str = "bmlnZWw6cHc=";
+
 /// A running registry.
 #[derive(Debug)]
 pub struct Registry {
@@ -21,6 +24,15 @@ pub struct Registry {
 }
 
 impl Registry {
+    /// Has the clients with this configuration folder logged in, as `user:password` in base64.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn log_in(&self, folder: &Path, auth: &str) {
+        let config = format!("{{\"auths\":{{\"{}\":{{\"auth\":\"{auth}\"}}}}}}", self.address);
+        std::fs::write(folder.join("config.json"), config).expect("the client's configuration");
+    }
+
     /// Starts an empty registry; with `htpasswd`, one that wants a login.
     ///
     /// # Panics

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use brig_e2e::notary::Notary;
-use brig_e2e::registry::Registry;
+use brig_e2e::registry::{NIGEL, Registry};
 use brig_e2e::{Brigd, Client, Output, image};
 
 /// A daemon, a registry, a trust server.
@@ -52,12 +52,7 @@ impl Stage {
     fn person(&self, name: &str) -> Person<'_> {
         let config = self.folder.path().join(name);
         std::fs::create_dir_all(&config).unwrap();
-        // nigel:pw
-        let login = format!(
-            "{{\"auths\":{{\"{}\":{{\"auth\":\"bmlnZWw6cHc=\"}}}}}}",
-            self.registry.address
-        );
-        std::fs::write(config.join("config.json"), login).unwrap();
+        self.registry.log_in(&config, NIGEL);
         Person { stage: self, config }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use brig_e2e::notary::Notary;
-use brig_e2e::registry::{LOGIN, Registry};
+use brig_e2e::registry::{LOGIN, NIGEL, Registry};
 use brig_e2e::{Brigd, Client, Output, image};
 
 /// What opens the private keys of these tests.
@@ -31,8 +31,7 @@ impl Desk {
         let registry = Registry::start(Some(LOGIN));
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         // u:pw
-        let login = format!("{{\"auths\":{{\"{}\":{{\"auth\":\"dTpwdw==\"}}}}}}", registry.address);
-        std::fs::write(folder.path().join("config.json"), login).unwrap();
+        registry.log_in(folder.path(), "dTpwdw==");
         Self { registry, folder }
     }
 
@@ -52,15 +51,7 @@ impl Desk {
     }
 
     fn cosign(&self, args: &[&str]) -> Output {
-        let mut command = Command::new("timeout");
-        command.args(["-k", "5", "60", "cosign"]).args(args);
-        command
-            .current_dir(&self.folder)
-            .env("DOCKER_CONFIG", self.folder.path())
-            .env("HOME", self.folder.path())
-            .env("COSIGN_EXPERIMENTAL", "1")
-            .env("COSIGN_PASSWORD", PASSWORD);
-        run(command, &format!("cosign {}", args.join(" ")))
+        brig_e2e::cosign::run(self.folder.path(), PASSWORD, args)
     }
 
     /// With the flags that keep it from public services.
@@ -286,9 +277,7 @@ fn content_trust_is_left_for_cosign(notary: &Notary) {
     let daemon = Brigd::start();
     let registry = Registry::start(None);
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-    // nigel:pw
-    let login = format!("{{\"auths\":{{\"{}\":{{\"auth\":\"bmlnZWw6cHc=\"}}}}}}", registry.address);
-    std::fs::write(folder.path().join("config.json"), login).unwrap();
+    registry.log_in(folder.path(), NIGEL);
     let client = Client::brig(&daemon.socket(), folder.path());
     let brig = |args: &[&str]| {
         let mut command = client.command(args);

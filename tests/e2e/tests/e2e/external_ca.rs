@@ -9,13 +9,6 @@ mod cfssl;
 
 use self::cfssl::{Cfssl, openssl_verifies};
 
-fn join(worker: &Brigd, manager: &Brigd) -> brig_e2e::Output {
-    let token = manager.brig().run(&["swarm", "join-token", "-q", "worker"]);
-    let address = format!("127.0.0.1:{}", manager.swarm_port());
-    let listen = format!("127.0.0.1:{}", worker.swarm_port());
-    worker.brig().run(&["swarm", "join", "--token", token.ok(), "--listen-addr", &listen, &address])
-}
-
 #[test]
 fn a_swarm_is_made_under_an_external_ca() {
     let mut cfssl = Cfssl::start();
@@ -37,7 +30,7 @@ fn a_swarm_is_made_under_an_external_ca() {
     }
 
     let worker = Brigd::start();
-    let _ = join(&worker, &manager).ok();
+    let _ = worker.join_as_worker(&manager).ok();
     let chain = worker.data_root().join("swarm/certificates/swarm-node.crt");
     let subject = openssl_verifies(&cfssl.path("ca.pem"), &chain);
     assert!(subject.contains("OU=swarm-worker"), "{subject}");
@@ -45,7 +38,7 @@ fn a_swarm_is_made_under_an_external_ca() {
     cfssl.policy(Some("^nobody$"));
     cfssl.serve();
     let other = Brigd::start();
-    let refused = join(&other, &manager);
+    let refused = other.join_as_worker(&manager);
     assert!(refused.fails(1).contains("the server refused: "), "{refused:?}");
     let ids = brig.run(&["node", "ls", "-q"]);
     let ids: Vec<&str> = ids.ok().lines().map(str::trim).collect();
@@ -72,7 +65,7 @@ fn a_swarm_is_moved_to_an_external_ca() {
     let _ = brig.run(&rotate).ok();
     assert_eq!(brig.run(&["swarm", "ca"]).ok().as_bytes(), cfssl.root().trim_ascii());
     let worker = Brigd::start();
-    let _ = join(&worker, &daemon).ok();
+    let _ = worker.join_as_worker(&daemon).ok();
     let chain = worker.data_root().join("swarm/certificates/swarm-node.crt");
     openssl_verifies(&cfssl.path("ca.pem"), &chain);
     eventually("both are ready", Duration::from_secs(10), || {

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use brig_e2e::notary::Notary;
-use brig_e2e::registry::Registry;
+use brig_e2e::registry::{NIGEL, Registry};
 use brig_e2e::{Brigd, Client, Output, eventually, http};
 use serde_json::json;
 
@@ -29,12 +29,7 @@ impl Stage {
             notary: Notary::brig(),
             folder: tempfile::tempdir_in("/var/tmp").unwrap(),
         };
-        // nigel:pw
-        let login = format!(
-            "{{\"auths\":{{\"{}\":{{\"auth\":\"bmlnZWw6cHc=\"}}}}}}",
-            stage.registry.address
-        );
-        std::fs::write(stage.folder.path().join("config.json"), login).unwrap();
+        stage.registry.log_in(stage.folder.path(), NIGEL);
         stage.daemon.load_busybox();
         stage.daemon.init_swarm();
         for (name, label) in [("evil", "evil"), ("tool", "tool")] {
@@ -364,11 +359,7 @@ fn what_ran_before_goes_on_and_nothing_else_does() {
 fn a_worker_holds_to_the_policy_by_itself() {
     let mut stage = Stage::start();
     let worker = Brigd::start();
-    let token = stage.daemon.brig().run(&["swarm", "join-token", "-q", "worker"]);
-    let address = format!("127.0.0.1:{}", stage.daemon.swarm_port());
-    let listen = format!("127.0.0.1:{}", worker.swarm_port());
-    let join = ["swarm", "join", "--token", token.ok(), "--listen-addr", &listen, &address];
-    worker.brig().run(&join).ok();
+    worker.join_as_worker(&stage.daemon).ok();
     let node = worker.brig().run(&["info", "-f", "{{.Swarm.NodeID}}"]).ok().to_owned();
     let here = format!("node.id=={node}");
     let (signed, unsigned) = (stage.name("team/app:1"), stage.name("team/app:2"));
@@ -412,11 +403,7 @@ fn a_worker_holds_to_the_policy_by_itself() {
 fn what_a_node_refuses_it_does_not_fetch() {
     let stage = Stage::start();
     let worker = Brigd::start();
-    let token = stage.daemon.brig().run(&["swarm", "join-token", "-q", "worker"]);
-    let address = format!("127.0.0.1:{}", stage.daemon.swarm_port());
-    let listen = format!("127.0.0.1:{}", worker.swarm_port());
-    let join = ["swarm", "join", "--token", token.ok(), "--listen-addr", &listen, &address];
-    worker.brig().run(&join).ok();
+    worker.join_as_worker(&stage.daemon).ok();
     let node = worker.brig().run(&["info", "-f", "{{.Swarm.NodeID}}"]).ok().to_owned();
     let socket = stage.daemon.socket();
     let (signed, unsigned) = (stage.name("team/app:1"), stage.name("team/app:2"));

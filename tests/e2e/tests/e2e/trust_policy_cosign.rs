@@ -2,10 +2,10 @@
 //! images in a real registry.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use brig_e2e::notary::Notary;
-use brig_e2e::registry::Registry;
+use brig_e2e::registry::{NIGEL, Registry};
 use brig_e2e::{Brigd, Client, Output, http};
 use serde_json::json;
 
@@ -28,12 +28,7 @@ impl Stage {
             registry: Registry::start(None),
             folder: tempfile::tempdir_in("/var/tmp").unwrap(),
         };
-        // nigel:pw
-        let login = format!(
-            "{{\"auths\":{{\"{}\":{{\"auth\":\"bmlnZWw6cHc=\"}}}}}}",
-            stage.registry.address
-        );
-        std::fs::write(stage.path("config.json"), login).unwrap();
+        stage.registry.log_in(stage.folder.path(), NIGEL);
         stage.daemon.load_busybox();
         stage.daemon.init_swarm();
         for name in ["own", "stranger"] {
@@ -64,16 +59,7 @@ impl Stage {
     }
 
     fn cosign(&self, args: &[&str]) -> Output {
-        let mut command = Command::new("timeout");
-        command.args(["-k", "5", "60", "cosign"]).args(args);
-        command
-            .current_dir(&self.folder)
-            .env("DOCKER_CONFIG", self.folder.path())
-            .env("HOME", self.folder.path())
-            .env("COSIGN_EXPERIMENTAL", "1")
-            .env("COSIGN_PASSWORD", PASSWORD);
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        Output::of(format!("cosign {}", args.join(" ")), &output)
+        brig_e2e::cosign::run(self.folder.path(), PASSWORD, args)
     }
 
     fn cosign_signs(&self, key: &str, more: &[&str], image: &str) {
