@@ -165,6 +165,19 @@ impl Key {
         Ok(Self { keytype, public: pem.to_vec() })
     }
 
+    /// The key of a signer's certificate, PEM; it stays wrapped in it. Of delegations only the key
+    /// counts, so it may be an authority's own, as `openssl req -x509` makes it.
+    ///
+    /// # Errors
+    /// [`PkiError`].
+    pub fn from_signer_certificate(pem: &[u8]) -> Result<Self, PkiError> {
+        let keytype = match VerifyingKey::from_spki(&certificate_key(pem)?)?.algorithm() {
+            Algorithm::Rsa => KeyType::RsaX509,
+            _ => KeyType::EcdsaX509,
+        };
+        Ok(Self { keytype, public: pem.to_vec() })
+    }
+
     /// Its type.
     #[must_use]
     pub const fn keytype(&self) -> KeyType {

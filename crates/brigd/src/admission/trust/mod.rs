@@ -362,7 +362,7 @@ impl Gate for TrustGate {
     }
 
     fn canonical(&self, document: &[u8]) -> Result<Vec<u8>, String> {
-        TrustPolicy::parse(document)
+        TrustPolicy::parse_new(document)
             .and_then(|policy| policy.to_json())
             .map_err(|error| error.to_string())
     }
