@@ -438,3 +438,41 @@ fn credentials(auth: &RegistryAuth) -> Credentials {
         identity_token: secret(auth.identitytoken.expose_secret()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(ca: &str) -> Dct {
+        let text = format!(
+            r#"{{"server":"https://trust.example","first_use":true,"ca":{}}}"#,
+            serde_json::Value::from(ca)
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn only_silence_is_a_reason_to_leave_a_server_alone() {
+        let metadata = Metadata::new(Path::new("/nonexistent"));
+        let (rule, gun) = (rule(""), Gun::parse("reg.example/app").unwrap());
+        let reading = Reading { rule: &rule, gun: &gun, auth: None, recent: Duration::ZERO };
+        let silent = |error| matches!(metadata.classified(&reading, error), Fresh::Silent(_));
+        let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let refused = RemoteError::Connect { what: "connect to", host: "t".to_owned(), source };
+        assert!(silent(UpdateError::Remote(refused)));
+        // What it says to one caller, or of one repository, it need not say to others.
+        for error in [RemoteError::Unauthorized, RemoteError::Credentials, RemoteError::Status(500)]
+        {
+            assert!(!silent(UpdateError::Remote(error)));
+        }
+        assert!(!silent(UpdateError::Missing(Role::Timestamp)));
+    }
+
+    #[test]
+    fn a_mended_policy_is_tried_at_once() {
+        let metadata = Metadata::new(Path::new("/nonexistent"));
+        metadata.note_failure(&rule("wrong"), "the certificate".to_owned());
+        assert_eq!(metadata.failed_lately(&rule("wrong")).as_deref(), Some("the certificate"));
+        assert_eq!(metadata.failed_lately(&rule("right")), None);
+    }
+}
