@@ -278,7 +278,7 @@ fn no_client_and_no_way_starts_what_nobody_signed() {
     let path = stage.folder.path().join("as-shown.toml");
     std::fs::write(&path, policy.replace(&stage.root_key(), id)).unwrap();
     brig(&["trust", "policy", "set", text(&path)]).ok();
-    brig(&["trust", "explain", &signed]).ok();
+    brig(&["trust", "explain", &pinned]).ok();
     stage.enforce("");
     let events = brig(&["events", "--since", "10m", "--until", "0s", "--filter", "event=refuse"]);
     assert!(events.ok().contains("policy=trust"), "{events:?}");
