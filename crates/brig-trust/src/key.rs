@@ -351,4 +351,15 @@ mod tests {
         assert!(KeyId::parse(&"A".repeat(64)).is_err());
         assert!(KeyId::parse(&"a".repeat(63)).is_err());
     }
+
+    #[test]
+    fn a_signers_certificate_may_be_an_authoritys() {
+        let authority = brig_pki::ca::RootCa::generate().unwrap();
+        let pem = authority.cert_pem();
+        assert!(Key::from_certificate(pem).is_err(), "a repository's root is none");
+        let key = Key::from_signer_certificate(pem).unwrap();
+        assert_eq!(key.keytype(), KeyType::EcdsaX509);
+        assert!(key.verifier().is_ok() && key.canonical_id().unwrap() != key.id());
+        assert!(Key::from_signer_certificate(b"no certificate").is_err());
+    }
 }
