@@ -57,6 +57,8 @@ pub struct Fetched {
     pub files: Vec<(Role, Bytes)>,
     /// The root keys, by their own IDs: what the owner can be asked for.
     pub root_keys: Vec<KeyId>,
+    /// The IDs of the certificates around them, which `trust inspect` shows.
+    pub root_certificates: Vec<KeyId>,
 }
 
 /// Fetches everything that is needed to go on elsewhere.
@@ -110,5 +112,6 @@ pub async fn fetch<R: Remote>(remote: &R, gun: &Gun) -> Result<Fetched, FetchErr
     }
     let keys = root.document.role_keys(&Role::Root).map(|role| role.keys).unwrap_or_default();
     let root_keys = keys.iter().filter_map(|(_, key)| key.canonical_id().ok()).collect();
-    Ok(Fetched { files, root_keys })
+    let root_certificates = keys.iter().map(|(id, _)| (*id).clone()).collect();
+    Ok(Fetched { files, root_keys, root_certificates })
 }

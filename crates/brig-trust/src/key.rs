@@ -165,6 +165,19 @@ impl Key {
         Ok(Self { keytype, public: pem.to_vec() })
     }
 
+    /// The key of a signer's certificate, PEM; it stays wrapped in it. Of delegations only the key
+    /// counts, so it may be an authority's own, as `openssl req -x509` makes it.
+    ///
+    /// # Errors
+    /// [`PkiError`].
+    pub fn from_signer_certificate(pem: &[u8]) -> Result<Self, PkiError> {
+        let keytype = match VerifyingKey::from_spki(&certificate_key(pem)?)?.algorithm() {
+            Algorithm::Rsa => KeyType::RsaX509,
+            _ => KeyType::EcdsaX509,
+        };
+        Ok(Self { keytype, public: pem.to_vec() })
+    }
+
     /// Its type.
     #[must_use]
     pub const fn keytype(&self) -> KeyType {
@@ -337,5 +350,16 @@ mod tests {
         }
         assert!(KeyId::parse(&"A".repeat(64)).is_err());
         assert!(KeyId::parse(&"a".repeat(63)).is_err());
+    }
+
+    #[test]
+    fn a_signers_certificate_may_be_an_authoritys() {
+        let authority = brig_pki::ca::RootCa::generate().unwrap();
+        let pem = authority.cert_pem();
+        assert!(Key::from_certificate(pem).is_err(), "a repository's root is none");
+        let key = Key::from_signer_certificate(pem).unwrap();
+        assert_eq!(key.keytype(), KeyType::EcdsaX509);
+        assert!(key.verifier().is_ok() && key.canonical_id().unwrap() != key.id());
+        assert!(Key::from_signer_certificate(b"no certificate").is_err());
     }
 }

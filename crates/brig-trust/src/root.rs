@@ -26,7 +26,8 @@ const BAD_ROTATION: &str = "failed to validate data with current trusted certifi
 pub struct Pinning {
     /// Root certificates' key IDs; the repository's name, or its beginning and `*`.
     pub certificates: BTreeMap<String, Vec<KeyId>>,
-    /// Root keys' own IDs, whatever certificate they are in; names as above.
+    /// Root keys' IDs: their own, whatever certificate they are in, or their certificates'; names as
+    /// above.
     pub keys: BTreeMap<String, Vec<KeyId>>,
     /// Authorities in PEM that root certificates must lead to, by the name's beginning.
     pub authorities: BTreeMap<String, Vec<u8>>,
@@ -79,7 +80,11 @@ impl Pin<'_> {
     fn accepts(&self, id: &KeyId, key: &Key, now: OffsetDateTime) -> bool {
         match self {
             Self::Certificates(ids) => ids.contains(id),
-            Self::Keys(ids) => key.canonical_id().is_ok_and(|id| ids.contains(&id)),
+            // Of a key there are two IDs: that of the certificate around it, which `trust inspect`
+            // shows, and its own, under which its private half is filed.
+            Self::Keys(ids) => {
+                ids.contains(id) || key.canonical_id().is_ok_and(|id| ids.contains(&id))
+            }
             Self::Authority(pem) => certificate_chains_to(key.public(), pem, now).unwrap_or(false),
             Self::None => true,
         }
@@ -356,7 +361,9 @@ mod tests {
             (Pinning { certificates: pin("reg/*", &certificate), ..refuse() }, None),
             (Pinning { certificates: pin("reg/team/app", &no), ..Pinning::default() }, mismatch),
             (Pinning { keys: pin("*", &key), ..refuse() }, None),
-            (Pinning { keys: pin("*", &certificate), ..refuse() }, mismatch),
+            // Pinned as `trust inspect` shows it.
+            (Pinning { keys: pin("*", &certificate), ..refuse() }, None),
+            (Pinning { keys: pin("*", &no), ..refuse() }, mismatch),
             (Pinning { keys: pin("reg/oth*", &key), ..refuse() }, none),
             (
                 Pinning {

@@ -223,6 +223,11 @@ impl Collector {
         }
     }
 
+    /// Says that the feed is about the urgency of flaws that others announce.
+    pub(super) fn enriches(&mut self) {
+        self.current().enriches = true;
+    }
+
     pub(super) fn counted(&mut self, date: &str) {
         let feed = self.current();
         feed.records += 1;

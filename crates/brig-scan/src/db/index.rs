@@ -281,6 +281,20 @@ impl Index {
         &self.meta.feeds
     }
 
+    /// The day up to which it knows advisories. Feeds that only say how urgent flaws are do not
+    /// make it younger, and nothing in it is younger than itself: a record may be dated ahead, and
+    /// feeds without dates are as old as the database.
+    #[must_use]
+    pub fn newest(&self) -> &str {
+        let created = self.created();
+        let created = created.get(..10).unwrap_or(created);
+        let dated = self.feeds().iter().filter(|feed| !feed.enriches && !feed.newest.is_empty());
+        match dated.map(|feed| feed.newest.as_str()).max() {
+            Some(newest) if newest < created => newest,
+            _ => created,
+        }
+    }
+
     /// What is known about distributions' releases.
     #[must_use]
     pub fn releases(&self) -> &[Release] {
@@ -340,11 +354,23 @@ impl Index {
         })
     }
 
-    /// The number of the flaw that has this id as one of its names.
+    /// The number of the flaw that has this id as one of its names, however its letters are
+    /// written: who types `cve-…` means the one that feeds call `CVE-…`.
     ///
     /// # Errors
     /// [`DbError::Damaged`].
     pub fn find(&self, id: &str) -> Result<Option<usize>, DbError> {
+        let upper = id.to_ascii_uppercase();
+        let ghsa = upper.strip_prefix("GHSA-").map(|rest| format!("GHSA-{}", rest.to_lowercase()));
+        for written in [id, &ghsa.unwrap_or(upper)] {
+            if let Some(number) = self.find_as_written(written)? {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    fn find_as_written(&self, id: &str) -> Result<Option<usize>, DbError> {
         let found = search(0, self.count(Section::Names), |at| {
             let record = self.record(Section::Names, at)?;
             Ok(self.string(record, 0)?.cmp(id))

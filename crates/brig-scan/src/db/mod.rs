@@ -66,6 +66,10 @@ pub struct Feed {
     pub origin: String,
     /// Newest date among its records (`2026-08-21`, or longer); empty when none has one.
     pub newest: String,
+    /// Whether it says nothing of packages, but how urgent flaws are (KEV, EPSS): then its date is
+    /// not that of an advisory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enriches: bool,
     /// When it was read.
     pub read: String,
     /// Records understood.

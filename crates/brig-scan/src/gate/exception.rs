@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::decide::Subject;
 use super::policy::DoubtKind;
 use super::{DocumentError, MAX_EXCEPTIONS, MAX_WORDS};
-use crate::matching::{Finding, days_between, is_day};
+use crate::matching::{Finding, day, days_between, is_day};
 use crate::package::Package;
 
 /// Exceptions to the policy, in the order in which they were added.
@@ -30,6 +30,7 @@ pub struct Exception {
     /// Who answers for it.
     pub owner: String,
     /// The last day it holds.
+    #[serde(deserialize_with = "day")]
     pub expires: String,
 }
 
@@ -110,11 +111,8 @@ impl Exceptions {
         today: &str,
     ) -> Found<'a> {
         self.first(subject, today, |exception| {
-            let named = exception.id == finding.id
-                || finding.aliases.contains(&exception.id)
-                || finding.advisories.contains(&exception.id);
             let source = package.source.as_ref().map(|source| source.name.as_str());
-            named
+            finding.is_named(&exception.id)
                 && (exception.packages.is_empty()
                     || exception.packages.iter().any(|name| {
                         *name == package.name

@@ -57,6 +57,9 @@ pub(super) fn read_archive(
     let read = file.read_at(&mut head, 0).map_err(ScanError::Read)?;
     let compression = decompress::compression(head.get(..read).unwrap_or_default())?;
     if compression == Compression::Plain {
+        if !super::tar::is_header(file).map_err(ScanError::Read)? {
+            return Err(ScanError::Unknown("it is no archive"));
+        }
         let mut walker = Walker::new(FileStream::new(file, 0, size));
         let mut members = BTreeMap::new();
         index(&mut walker, &options.limits, &mut |name, walker, size| {

@@ -230,7 +230,9 @@ pub fn read_fd(source: OwnedFd, options: &Options) -> Result<Inventory, ScanErro
     let file = File::from(source);
     let metadata = file.metadata().map_err(ScanError::Read)?;
     if metadata.is_dir() {
-        if tree::has(&file, "oci-layout") || tree::has(&file, "index.json") {
+        // A folder of somebody's files may have an index.json as well.
+        let layout = tree::has(&file, "index.json") && tree::has(&file, "blobs");
+        if tree::has(&file, "oci-layout") || layout {
             return archive::read_layout(&file, options);
         }
         return tree::read(&file, options);

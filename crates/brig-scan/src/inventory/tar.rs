@@ -413,6 +413,13 @@ fn number(bytes: &[u8]) -> Option<u64> {
     })
 }
 
+/// Whether a file begins as an archive does; an empty one has blocks of zeros.
+pub(super) fn is_header(file: &std::fs::File) -> io::Result<bool> {
+    let mut block = [0_u8; BLOCK];
+    let read = file.read_at(&mut block, 0)?;
+    Ok(read == BLOCK && (checksum_fits(&block) || block.iter().all(|&byte| byte == 0)))
+}
+
 fn checksum_fits(block: &[u8; BLOCK]) -> bool {
     let Some(expected) = number(field(block, 148, 8)) else { return false };
     let mut sum = 8 * u64::from(b' ');

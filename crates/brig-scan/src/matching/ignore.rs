@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Finding, Suppression, days_between, is_day};
+use super::{Finding, Suppression, day, days_between, is_day};
 use crate::package::Package;
 
 /// Largest ignore file that is read, in bytes.
@@ -29,6 +29,7 @@ struct Entry {
     packages: Vec<String>,
     reason: String,
     owner: String,
+    #[serde(deserialize_with = "day")]
     expires: String,
 }
 
@@ -120,10 +121,7 @@ fn holds(entry: &Entry, today: &str) -> bool {
 }
 
 fn applies(entry: &Entry, finding: &Finding, package: &Package) -> bool {
-    let named = entry.id == finding.id
-        || finding.aliases.contains(&entry.id)
-        || finding.advisories.contains(&entry.id);
-    named
+    finding.is_named(&entry.id)
         && (entry.packages.is_empty()
             || entry
                 .packages

@@ -198,8 +198,7 @@ impl<'a> Run<'a> {
         if self.inventory.packages.is_empty() {
             self.doubts.push(Doubt::NothingFound);
         }
-        let newest =
-            self.index.feeds().iter().map(|feed| feed.newest.as_str()).max().unwrap_or_default();
+        let newest = self.index.newest();
         if let (Some(limit), Some(days)) =
             (self.options.max_age, days_between(newest, &self.options.today))
             && days > i64::from(limit)

@@ -11,7 +11,7 @@ mod weigh;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use doubt::Doubt;
 pub use ignore::{IgnoreError, IgnoreFile};
@@ -230,6 +230,16 @@ impl Details {
 }
 
 impl Finding {
+    /// Whether this is one of its ids, however it is written: a `cve-…` that would silently be
+    /// another one helps nobody.
+    #[must_use]
+    pub fn is_named(&self, id: &str) -> bool {
+        std::iter::once(&self.id)
+            .chain(&self.aliases)
+            .chain(&self.advisories)
+            .any(|own| own.eq_ignore_ascii_case(id))
+    }
+
     /// Whether it makes a verdict of "vulnerable".
     #[must_use]
     pub fn counts(&self) -> bool {
@@ -298,8 +308,24 @@ pub(crate) fn days_between(from: &str, to: &str) -> Option<i64> {
 }
 
 /// Whether the text is a day of the calendar.
-pub(crate) fn is_day(text: &str) -> bool {
+#[must_use]
+pub fn is_day(text: &str) -> bool {
     text.len() == 10 && day_number(text).is_some()
+}
+
+/// A day, in quotes or as TOML writes days.
+pub(crate) fn day<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expires has to be a day such as \"2026-12-31\"")]
+    enum Day {
+        Quoted(String),
+        Plain(toml::value::Datetime),
+    }
+    Ok(match Day::deserialize(from)? {
+        Day::Quoted(text) => text,
+        // With a time of day it is no day, and refused as such.
+        Day::Plain(plain) => plain.to_string(),
+    })
 }
 
 fn day_number(text: &str) -> Option<i64> {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use brig_pki::web::{WebConnector, WebTrust};
+use brig_types::error::chain;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::cosign::{self, PublicKey};
@@ -16,6 +18,10 @@ pub const MAX_DOCUMENT: usize = 256 << 10;
 const MAX_RULES: usize = 1000;
 /// What stands for all images that no other rule names.
 const REST: &str = "*";
+/// Where images of Docker Hub are.
+const HUB: &str = "docker.io/";
+/// Where its official ones are, whose names may be said without it.
+const OFFICIAL: &str = "docker.io/library/";
 
 /// What is wrong with a document, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -228,6 +234,25 @@ impl TrustPolicy {
         Ok(policy)
     }
 
+    /// Reads a document that somebody wants to put in force: what can only be a mistake is refused
+    /// here, and goes on being understood where it is in force already.
+    ///
+    /// # Errors
+    /// [`DocumentError`].
+    pub fn parse_new(text: &[u8]) -> Result<Self, DocumentError> {
+        let policy = Self::parse(text)?;
+        for (number, rule) in policy.rules.iter().enumerate() {
+            let at = |field: &str| format!("rules[{number}].{field}");
+            check_registry(&rule.images).map_err(|reason| wrong(at("images"), reason))?;
+            if let Require::SignedBy(signed) = &rule.require
+                && let Some(dct) = &signed.dct
+            {
+                dct.check_new(&at("require.signed_by.dct"))?;
+            }
+        }
+        Ok(policy)
+    }
+
     /// The document as it is stored: fields in their order, what is not said filled in.
     ///
     /// # Errors
@@ -265,7 +290,7 @@ impl TrustPolicy {
     #[must_use]
     pub fn rule_for(&self, repository: &str) -> Option<&Rule> {
         let fits = |rule: &&Rule| rule.fits(repository);
-        self.rules.iter().filter(fits).max_by_key(|rule| rule.weight())
+        self.rules.iter().filter(fits).max_by_key(|rule| rule.weight(repository))
     }
 
     /// What happens to what this rule refuses.
@@ -290,13 +315,27 @@ impl Rule {
 
     fn fits(&self, repository: &str) -> bool {
         self.is_rest()
+            || self.is_official(repository)
             || repository
                 .strip_prefix(self.prefix())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    fn weight(&self) -> usize {
-        if self.is_rest() { 0 } else { self.prefix().len() }
+    /// Whether it names an official image as everybody does, `docker.io/nginx`.
+    fn is_official(&self, repository: &str) -> bool {
+        repository
+            .strip_prefix(OFFICIAL)
+            .is_some_and(|name| self.prefix().strip_prefix(HUB).is_some_and(|short| short == name))
+    }
+
+    /// The longer, the more of the name it says; of two that say the same the one in full.
+    fn weight(&self, repository: &str) -> (usize, usize) {
+        let own = self.prefix().len();
+        match (self.is_rest(), self.is_official(repository)) {
+            (true, _) => (0, 0),
+            (false, true) => (repository.len(), own),
+            (false, false) => (own, own),
+        }
     }
 }
 
@@ -319,6 +358,20 @@ fn check_prefix(prefix: &str) -> Result<(), String> {
         return Err("Docker Hub is called docker.io".to_owned());
     }
     Ok(())
+}
+
+/// `busybox:1` is an image with a tag to who writes it, and would be a registry that nobody has.
+fn check_registry(images: &str) -> Result<(), String> {
+    match images.split_once(':') {
+        Some((name, rest))
+            if !rest.contains('/') && !name.contains(['.', '[']) && name != "localhost" =>
+        {
+            Err(format!(
+                "{images:?} may be a registry or a tag: write \"{images}/\" for the registry, \"docker.io/library/{name}\" for the image, whatever its tag"
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl SignedBy {
@@ -356,6 +409,22 @@ impl Dct {
             return Err(wrong(
                 format!("{at}.min_signers"),
                 format!("expected 1 to {all}, the number of signers"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_new(&self, at: &str) -> Result<(), DocumentError> {
+        let authorities = WebTrust::Verified { extra_roots: vec![self.ca.clone().into_bytes()] };
+        if !self.ca.is_empty()
+            && let Err(error) = WebConnector::new(&authorities, None)
+        {
+            return Err(wrong(format!("{at}.ca"), chain(&error)));
+        }
+        if self.max_age.is_some_and(|age| age.is_zero()) {
+            return Err(wrong(
+                format!("{at}.max_age"),
+                "nothing is that young: name what counts without the server, such as 1h",
             ));
         }
         Ok(())

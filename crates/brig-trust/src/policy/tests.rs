@@ -272,3 +272,45 @@ mod judging {
         assert!(ask(&carol, &signed, "r.example/a:3", None).is_err());
     }
 }
+
+#[test]
+fn official_images_may_be_named_as_everybody_names_them() {
+    let policy = policy(
+        r#"{"images":"docker.io/library","require":"accept"},
+           {"images":"docker.io/nginx","require":"reject"},
+           {"images":"docker.io/redis","require":"reject"},
+           {"images":"docker.io/library/redis","require":"accept"},
+           {"images":"*","require":"reject"}"#,
+    )
+    .unwrap();
+    for (repository, rule) in [
+        ("docker.io/library/nginx", "docker.io/nginx"),
+        ("docker.io/nginx/nginx-ingress", "docker.io/nginx"),
+        ("docker.io/library/nginxx", "docker.io/library"),
+        ("docker.io/library/redis", "docker.io/library/redis"),
+        ("docker.io/redis/redis-stack", "docker.io/redis"),
+    ] {
+        assert_eq!(policy.rule_for(repository).unwrap().prefix(), rule, "{repository}");
+    }
+}
+
+#[test]
+fn what_can_only_be_a_mistake_is_not_put_in_force() {
+    for (rules, at, text) in [
+        (dct(r#","first_use":true,"ca":"bla""#), "require.signed_by.dct.ca", "PEM"),
+        (dct(r#","first_use":true,"max_age":"0d""#), "require.signed_by.dct.max_age", "young"),
+        (format!(r#"{{"images":"busybox:1","require":"reject"}},{REST}"#), "images", "tag"),
+        (format!(r#"{{"images":"busybox:latest","require":"reject"}},{REST}"#), "images", "tag"),
+    ] {
+        let text_of = format!(r#"{{"rules":[{rules}]}}"#);
+        let error = TrustPolicy::parse_new(text_of.as_bytes()).unwrap_err();
+        assert_eq!(error.at, format!("rules[0].{at}"), "{error}");
+        assert!(error.reason.contains(text), "{error}");
+        // What is in force stays so.
+        assert!(TrustPolicy::parse(text_of.as_bytes()).is_ok(), "{rules}");
+    }
+    for images in ["registry:5000/", "localhost:5000", "r.example:5000", "registry:5000/team"] {
+        let rules = format!(r#"{{"rules":[{{"images":"{images}","require":"reject"}},{REST}]}}"#);
+        assert!(TrustPolicy::parse_new(rules.as_bytes()).is_ok(), "{images}");
+    }
+}

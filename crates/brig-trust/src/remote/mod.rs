@@ -195,6 +195,12 @@ impl RemoteError {
             _ => None,
         }
     }
+
+    /// Whether somebody else has published in the meantime: on what he published it may succeed.
+    #[must_use]
+    pub fn is_overtaken(&self) -> bool {
+        self.detail().is_some_and(|detail| detail.starts_with("VERSION"))
+    }
 }
 
 impl Categorized for RemoteError {

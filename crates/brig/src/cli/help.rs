@@ -2,7 +2,7 @@
 
 use clap::Command;
 
-use super::tree::{COMMON, GROUPS, Group, TOP};
+use super::tree::{COMMON, GROUPS, Group, TOP, commands_below};
 use super::{Leaf, globals};
 
 const ROOT_TEMPLATE: &str = "{options}";
@@ -19,7 +19,16 @@ pub(super) fn leaf_command(path: &str, leaf: &Leaf) -> Command {
             .collect();
         aliases = format!("\n\nAliases:\n  {}", names.join(", "));
     }
-    let template = format!("Usage:  {usage}\n\n{}{aliases}\n\nOptions:\n{{options}}\n", leaf.about);
+    let below: Vec<_> = commands_below(path).collect();
+    let below = match below.as_slice() {
+        [] => String::new(),
+        some => format!(
+            "\nCommands:\n{}\nRun '{path} COMMAND --help' for more information on a command.\n",
+            list(some.iter().copied())
+        ),
+    };
+    let template =
+        format!("Usage:  {usage}\n\n{}{aliases}\n\nOptions:\n{{options}}\n{below}", leaf.about);
     Command::new(path.to_owned())
         .no_binary_name(false)
         .help_template(template)

@@ -136,6 +136,24 @@ pub(crate) fn below(leaf: &Leaf, words: &[OsString]) -> Option<(&'static Leaf, u
         .map(|(path, leaf)| (*leaf, path.len()))
 }
 
+/// The words that [`below`] knows after those of a command, without the program's, and what they are
+/// for.
+pub(crate) fn commands_below(path: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let words: Vec<&str> = path.split(' ').skip(1).collect();
+    let within = match words.split_first() {
+        Some((first, within)) if *first == scan::SCAN.name => Some(within.to_vec()),
+        _ => None,
+    };
+    scan::BELOW.iter().filter_map(move |(path, leaf)| {
+        let (last, before) = path.split_last()?;
+        if within.as_deref()? != before {
+            return None;
+        }
+        let group = scan::BELOW_ABOUT.iter().find(|(name, _)| path.len() == 1 && name == last);
+        Some((*last, group.map_or(leaf.about, |(_, about)| about)))
+    })
+}
+
 /// All words.
 pub(crate) fn entries() -> impl Iterator<Item = Entry> {
     GROUPS.into_iter().map(Entry::Group).chain(TOP.into_iter().map(Entry::Leaf))

@@ -57,6 +57,15 @@ fn reason(path: &str, leaf: Option<&Leaf>, error: &clap::Error) -> (String, u8) 
         Some(ContextValue::Strings(texts)) => texts.join(" "),
         _ => String::new(),
     };
+    let missing = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(names))) => {
+            missing_flags(names)
+        }
+        _ => None,
+    };
+    if let Some(text) = missing {
+        return (text, 1);
+    }
     let flag = text(ContextKind::InvalidArg);
     // `--memory <MEMORY>` without its value's name.
     let flag_name = flag.split([' ', '=', '[']).next().unwrap_or(&flag).to_owned();
@@ -78,10 +87,11 @@ fn reason(path: &str, leaf: Option<&Leaf>, error: &clap::Error) -> (String, u8) 
             }
             let cause =
                 std::error::Error::source(error).map(|e| format!(": {e}")).unwrap_or_default();
-            (
-                format!("invalid argument {value:?} for {flag_name:?} flag{cause}"),
-                STATUS_FAILED_TO_RUN,
-            )
+            let place = match flag_name.starts_with('-') {
+                true => format!(" for {flag_name:?} flag"),
+                false => String::new(),
+            };
+            (format!("invalid argument {value:?}{place}{cause}"), STATUS_FAILED_TO_RUN)
         }
         ErrorKind::UnknownArgument
         | ErrorKind::MissingRequiredArgument
@@ -96,10 +106,21 @@ fn reason(path: &str, leaf: Option<&Leaf>, error: &clap::Error) -> (String, u8) 
     }
 }
 
+/// What is said of flags that have to be there, unless an argument is missing as well.
+fn missing_flags(names: &[String]) -> Option<String> {
+    let flags: Vec<String> = names
+        .iter()
+        .map(|name| Some(format!("{:?}", name.strip_prefix("--")?.split(' ').next()?)))
+        .collect::<Option<_>>()?;
+    (!flags.is_empty()).then(|| format!("required flag(s) {} not set", flags.join(", ")))
+}
+
 /// `'brig stop' requires at least 1 argument`, from the usage line.
 fn expected_arguments(path: &str, leaf: Option<&Leaf>) -> String {
+    // What follows a `|` is another way to call it.
     let words: Vec<&str> = leaf
-        .map(|leaf| leaf.usage.split(' ').filter(|w| !w.is_empty() && *w != "[OPTIONS]").collect())
+        .and_then(|leaf| leaf.usage.split('|').next())
+        .map(|usage| usage.split(' ').filter(|w| !w.is_empty() && *w != "[OPTIONS]").collect())
         .unwrap_or_default();
     let required = words.iter().filter(|w| !w.starts_with('[')).count();
     let optional = words.len() - required;

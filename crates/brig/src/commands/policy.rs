@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 
+use brig_trust::policy::TrustPolicy;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -48,10 +49,18 @@ fn read(file: &str) -> Result<Value> {
     };
     let mut text = String::new();
     source.take(MAX_FILE).read_to_string(&mut text).map_err(failed)?;
+    parsed(&text).map_err(|why| message(format!("{file}: {}", why.trim())))
+}
+
+/// The document as data. It is read as a policy first: only here is it known in which line of the
+/// file a mistake is.
+fn parsed(text: &str) -> std::result::Result<Value, String> {
     if text.trim_start().starts_with('{') {
-        return serde_json::from_str(&text).map_err(|error| message(format!("{file}: {error}")));
+        let _: TrustPolicy = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        return serde_json::from_str(text).map_err(|error| error.to_string());
     }
-    toml::from_str(&text).map_err(|error| message(format!("{file}: {}", error.to_string().trim())))
+    let _: TrustPolicy = toml::from_str(text).map_err(|error| error.to_string())?;
+    toml::from_str(text).map_err(|error| error.to_string())
 }
 
 async fn tested(context: &Context, gate: &str, document: &Value) -> Result<Vec<Tested>> {
@@ -122,4 +131,19 @@ pub(crate) async fn test(context: &Context, gate: &str, file: &str) -> Result<()
     }
     print(&table::align(&text))?;
     if refused { Err(Error::Status(1)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parsed;
+
+    #[test]
+    fn a_mistake_is_shown_where_it_is_in_the_file() {
+        let text = "mode = \"enforce\"\n\n[[rules]]\nimages = \"*\"\nrequires = \"reject\"\n";
+        let why = parsed(text).unwrap_err();
+        assert!(why.contains("line 5") && why.contains("requires"), "{why}");
+        let why = parsed("{\n\"rules\":[\n{\"images\":1}]}").unwrap_err();
+        assert!(why.contains("line 3"), "{why}");
+        assert!(parsed("[[rules]]\nimages = \"*\"\nrequire = \"reject\"\n").is_ok());
+    }
 }

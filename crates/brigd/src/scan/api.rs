@@ -154,7 +154,7 @@ fn shown(state: &State, loaded: &Loaded) -> ScanDatabase {
         content: index.digest().to_owned(),
         created: index.created().to_owned(),
         size: count(index.size()),
-        newest: index.feeds().iter().map(|feed| feed.newest.clone()).max().unwrap_or_default(),
+        newest: index.newest().to_owned(),
         vulnerabilities: count(flaws),
         packages: count(packages),
         feeds: index

@@ -171,6 +171,26 @@ fn each_goes_on_with_what_another_began(stage: &Stage) {
     }
 }
 
+/// As the jobs of a pipeline do.
+fn those_who_sign_at_the_same_moment_all_have_signed(stage: &Stage) {
+    let person = stage.person("nigel");
+    let name = stage.name("team/together");
+    let tags: Vec<String> = (1..=5).map(|tag| format!("{name}:{tag}")).collect();
+    tags.iter().for_each(|tag| person.tag(tag));
+    person.brig(&["trust", "sign", &tags[0]]).ok();
+    std::thread::scope(|scope| {
+        let signing: Vec<_> = tags[1..]
+            .iter()
+            .map(|tag| scope.spawn(|| person.brig(&["trust", "sign", tag])))
+            .collect();
+        for one in signing {
+            one.join().unwrap().ok();
+        }
+    });
+    let listed = person.notary(&["list", &name]);
+    assert_eq!(listed.ok().matches("targets/nigel").count(), tags.len(), "{listed:?}");
+}
+
 fn the_notary_cli_reads_rotates_and_goes_on(stage: &Stage) {
     let person = stage.person("nigel");
     let name = stage.name("team/app");
@@ -481,6 +501,7 @@ on!(
     the_notary_cli_reads_rotates_and_goes_on,
     a_tag_that_was_moved_is_pulled_as_it_was_signed,
     a_second_signer_signs_beside_the_first,
+    those_who_sign_at_the_same_moment_all_have_signed,
     what_has_run_out_is_refused
 );
 on!(
@@ -490,6 +511,7 @@ on!(
     the_notary_cli_reads_rotates_and_goes_on,
     a_tag_that_was_moved_is_pulled_as_it_was_signed,
     a_second_signer_signs_beside_the_first,
+    those_who_sign_at_the_same_moment_all_have_signed,
     what_has_run_out_is_refused,
     a_stack_is_deployed_as_it_was_signed
 );

@@ -263,11 +263,23 @@ fn no_client_and_no_way_starts_what_nobody_signed() {
     assert!(explained.stdout.contains("refused") && explained.code == 1, "{explained:?}");
     let pinned = format!("{}@{good_digest}", stage.name("team/app"));
     let explained = brig(&["trust", "explain", &pinned]);
-    for words in ["admitted", "Signers: nigel", "Evidence: fresh", &good_digest] {
+    let own = format!("RootKeys: {}", stage.root_key());
+    for words in ["admitted", "Signers: nigel", "Evidence: fresh", &good_digest, &own] {
         assert!(explained.ok().contains(words), "{words}: {explained:?}");
     }
     let log = std::fs::read_to_string(stage.daemon.log()).unwrap();
     assert!(log.contains("an image was refused"), "{log}");
+    // A root key may be named by the ID that `trust inspect` shows.
+    let shown = brig(&["trust", "inspect", &signed]);
+    let shown: serde_json::Value = serde_json::from_str(shown.ok()).unwrap();
+    let id = shown[0]["AdministrativeKeys"][0]["Keys"][0]["ID"].as_str().unwrap();
+    assert_ne!(id, stage.root_key());
+    let policy = std::fs::read_to_string(stage.policy("enforce", "")).unwrap();
+    let path = stage.folder.path().join("as-shown.toml");
+    std::fs::write(&path, policy.replace(&stage.root_key(), id)).unwrap();
+    brig(&["trust", "policy", "set", text(&path)]).ok();
+    brig(&["trust", "explain", &pinned]).ok();
+    stage.enforce("");
     let events = brig(&["events", "--since", "10m", "--until", "0s", "--filter", "event=refuse"]);
     assert!(events.ok().contains("policy=trust"), "{events:?}");
 }

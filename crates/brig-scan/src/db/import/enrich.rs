@@ -27,6 +27,7 @@ struct Entry {
 
 pub(super) fn kev(into: &mut Collector, bytes: &[u8]) -> Result<(), String> {
     let catalogue: Catalogue = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    into.enriches();
     for entry in catalogue.vulnerabilities {
         into.counted(day(&catalogue.released));
         into.exploited.insert(
@@ -42,6 +43,7 @@ pub(super) fn kev(into: &mut Collector, bytes: &[u8]) -> Result<(), String> {
 }
 
 pub(super) fn epss(into: &mut Collector, text: &str) -> Result<(), String> {
+    into.enriches();
     let date = text
         .lines()
         .next()

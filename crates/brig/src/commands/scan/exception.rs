@@ -1,6 +1,7 @@
 //! `scan exception …`: somebody answers for a flaw, somewhere, until a day.
 
 use brig_scan::gate::{Exception, Exceptions, Policy, Scope};
+use brig_scan::matching::is_day;
 use brig_types::prefix::ImagePrefix;
 use clap::Args;
 
@@ -79,6 +80,10 @@ async fn add(context: &Context, args: AddArgs) -> Result<()> {
         owner: args.owner,
         expires: args.expires,
     };
+    if !is_day(&exception.expires) {
+        let day = &exception.expires;
+        return Err(message(format!("--expires {day:?} is no day: write it as 2026-12-31")));
+    }
     let (mut current, version) = in_force(context).await?;
     let key = exception.key();
     if !exception.holds(today().as_str()) {

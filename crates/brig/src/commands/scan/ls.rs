@@ -11,7 +11,7 @@ use brig_scan::report::{Filter, Origin};
 use brig_scan::severity::Severity;
 use clap::Args;
 
-use super::{JudgeArgs, db, failed, filter, options, source};
+use super::{JudgeArgs, check, db, failed, filter, options, source};
 use crate::cli::leaf;
 use crate::client::Call;
 use crate::context::Context;
@@ -76,6 +76,7 @@ impl Judged {
 }
 
 async fn ls(context: &Context, args: ListArgs) -> Result<()> {
+    check(&args.judge)?;
     let filter = filter(&args.judge, false)?;
     let index = Index::open(&db::path(args.judge.db.as_deref())).map_err(failed)?;
     let images: Vec<RunningImage> = context.client.json(Call::get("/brig/inventories")).await?;
@@ -202,10 +203,7 @@ fn holders_of(judged: &[Judged], id: &str) -> Vec<Row> {
     let mut rows = Vec::new();
     for image in judged {
         let Some((inventory, report)) = &image.known else { continue };
-        let same = |other: &String| other.eq_ignore_ascii_case(id);
-        let holds = |finding: &&Finding| {
-            finding.suppressed.is_none() && (same(&finding.id) || finding.aliases.iter().any(same))
-        };
+        let holds = |finding: &&Finding| finding.suppressed.is_none() && finding.is_named(id);
         for finding in report.findings.iter().filter(holds) {
             let Some(package) = report.package(inventory, finding) else { continue };
             let layer = Origin::of(inventory, package);

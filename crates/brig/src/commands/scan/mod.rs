@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use brig_scan::db::Index;
-use brig_scan::inventory::Verify;
-use brig_scan::matching::{IgnoreFile, Options, Report, Verdict, Vex, judge};
+use brig_scan::inventory::{self, Verify};
+use brig_scan::matching::{IgnoreFile, Options, Report, Verdict, Vex, is_day, judge};
 use brig_scan::package::Inventory;
 use brig_scan::report::{self, Filter, Format, Subject};
 use brig_scan::severity::Severity;
@@ -27,7 +27,7 @@ leaf!(
     SCAN,
     "scan",
     "[OPTIONS] IMAGE | --input FILE|DIRECTORY",
-    "Look for vulnerabilities in an image (also: scan ls, scan diff, scan explain, scan db)",
+    "Look for vulnerabilities in an image",
     ScanArgs,
     scan
 );
@@ -68,6 +68,13 @@ pub(crate) const BELOW: &[(&[&str], &Leaf)] = &[
     (&["exception", "ls"], &exception::LIST),
     (&["exception", "add"], &exception::ADD),
     (&["exception", "rm"], &exception::REMOVE),
+];
+
+/// What those of [`BELOW`] are for that have further ones below them.
+pub(crate) const BELOW_ABOUT: &[(&str, &str)] = &[
+    ("db", "Manage the database of vulnerabilities"),
+    ("policy", "Manage which vulnerabilities an image may have when it starts"),
+    ("exception", "Manage exceptions to the policy"),
 ];
 
 /// The ignore file that is read when none is named and this one is there.
@@ -111,6 +118,9 @@ struct ScanArgs {
     /// Scan an archive, an OCI layout, a bill of materials or a directory instead of an image
     #[arg(long, short = 'i')]
     input: Option<PathBuf>,
+    /// Which image of an --input with several: a name, or the beginning of an id
+    #[arg(long, requires = "input")]
+    image: Option<String>,
     /// Do not compare an --input's layers with their digests: for archives that were just made here
     #[arg(long, requires = "input")]
     no_verify: bool,
@@ -130,7 +140,7 @@ struct ScanArgs {
     #[arg(long, short = 'a')]
     all: bool,
     #[arg(hide = true)]
-    image: Option<String>,
+    name: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -159,11 +169,13 @@ struct ExplainArgs {
 async fn scan(context: &Context, args: ScanArgs) -> Result<()> {
     let format: Format = args.format.parse().map_err(message)?;
     let filter = filter(&args.judge, args.all)?;
-    let (name, inventory) = match (&args.input, &args.image) {
+    check(&args.judge)?;
+    let (name, inventory) = match (&args.input, &args.name) {
         (Some(path), None) => {
-            let platform = args.judge.platform.clone();
+            let (image, platform) = (args.image.clone(), args.judge.platform.clone());
             let verify = if args.no_verify { Verify::AlreadyDone } else { Verify::DiffIds };
-            (path.display().to_string(), source::file(path.clone(), platform, verify).await?)
+            let options = inventory::Options { image, platform, verify, ..Default::default() };
+            (path.display().to_string(), source::file(path.clone(), options).await?)
         }
         (None, Some(image)) => {
             (image.clone(), source::image(context, image, args.judge.platform.clone()).await?)
@@ -193,6 +205,7 @@ async fn scan(context: &Context, args: ScanArgs) -> Result<()> {
 }
 
 async fn diff(context: &Context, args: DiffArgs) -> Result<()> {
+    check(&args.judge)?;
     let filter = filter(&args.judge, false)?;
     let platform = || args.judge.platform.clone();
     let (old, new) = (
@@ -212,11 +225,23 @@ async fn diff(context: &Context, args: DiffArgs) -> Result<()> {
 }
 
 async fn explain(context: &Context, args: ExplainArgs) -> Result<()> {
+    check(&args.judge)?;
     let inventory = source::any(context, &args.image, args.judge.platform.clone()).await?;
     let (index, report) = judged(&args.judge, &inventory)?;
     let subject = Subject { name: &args.image, inventory: &inventory, report: &report };
     let text = report::explain(&index, subject, &args.vulnerability).map_err(failed)?;
     crate::output::print(&text)
+}
+
+/// What can be told to be wrong before anything is read. On what is no day nothing is stale and no
+/// release at its end.
+fn check(args: &JudgeArgs) -> Result<()> {
+    match &args.today {
+        Some(day) if !is_day(day) => {
+            Err(message(format!("--today {day:?} is no day: write it as 2026-12-31")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn judged(args: &JudgeArgs, inventory: &Inventory) -> Result<(Index, Report)> {

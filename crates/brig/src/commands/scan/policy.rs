@@ -14,13 +14,13 @@ use crate::context::Context;
 use crate::error::{Error, Result, message};
 use crate::output::table::align;
 
-leaf!(SET, "set", "[OPTIONS] FILE", "Let only images start that a policy admits", FileArgs, set);
+leaf!(SET, "set", "[OPTIONS] FILE|-", "Let only images start that a policy admits", FileArgs, set);
 leaf!(INSPECT, "inspect", "", "Show the policy and its exceptions", NoArgs, inspect);
 leaf!(REMOVE, "rm", "", "Let every image start again", NoArgs, remove);
 leaf!(
     TEST,
     "test",
-    "[OPTIONS] FILE",
+    "[OPTIONS] FILE|-",
     "Show which services and containers a policy would refuse",
     FileArgs,
     test
@@ -74,11 +74,11 @@ fn read(path: &Path) -> Result<Policy> {
     use std::io::Read as _;
     let io = |source| Error::io(format!("reading {}", path.display()), source);
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .map_err(io)?
-        .take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io)?;
+    let source: Box<dyn std::io::Read> = match path.to_str() {
+        Some("-") => Box::new(std::io::stdin()),
+        _ => Box::new(std::fs::File::open(path).map_err(io)?),
+    };
+    source.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
     Policy::parse(&bytes)
         .map_err(|error| message(format!("{}: {}", path.display(), failed(error).text())))
 }

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use brig_scan::inventory::{Options, Verify};
+use brig_scan::inventory::Options;
 use brig_scan::package::{DETECTOR_VERSION, INVENTORY_FORMAT, Inventory};
 use brig_scan::sandbox::Sandbox;
 
@@ -23,18 +23,13 @@ pub(super) async fn any(
 ) -> Result<Inventory> {
     // An image's name has no leading `.` or `/`, and a tag in it is no part of a file's name.
     if Path::new(name).exists() {
-        return file(PathBuf::from(name), platform, Verify::DiffIds).await;
+        return file(PathBuf::from(name), Options { platform, ..Options::default() }).await;
     }
     image(context, name, platform).await
 }
 
 /// An archive, an OCI layout, a bill of materials or a directory.
-pub(super) async fn file(
-    path: PathBuf,
-    platform: Option<String>,
-    verify: Verify,
-) -> Result<Inventory> {
-    let options = Options { platform, verify, ..Options::default() };
+pub(super) async fn file(path: PathBuf, options: Options) -> Result<Inventory> {
     blocking(move || Sandbox::default().read_path(&path, &options).map_err(failed)).await
 }
 
@@ -53,7 +48,16 @@ pub(super) async fn image(
     if let Some(platform) = &platform {
         call = call.query("platform", platform_json(platform));
     }
-    let mut answer = context.client.send(call).await?;
+    let mut answer = match context.client.send(call).await {
+        // What `save` says of an image that is not there names neither the image nor a way out.
+        Err(Error::Api { status: 404, .. }) => {
+            return Err(message(format!(
+                "No such image: {name}; get it with: {program} pull {name}, or scan a file with: {program} scan --input FILE",
+                program = context.program
+            )));
+        }
+        answer => answer?,
+    };
     let spool = |source| Error::io("keeping the image for the scan", source);
     let mut file = unnamed().map_err(spool)?;
     while let Some(chunk) = answer.chunk().await? {

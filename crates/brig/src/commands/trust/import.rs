@@ -73,7 +73,8 @@ async fn import(context: &Context, args: ImportArgs) -> Result<()> {
     };
     let remote = HttpRemote::new(address, tls, credentials, Action::Pull).through(proxies()?);
     let fetched = fetch(&remote, &gun).await.map_err(|error| failed(&error))?;
-    if let Some(wanted) = wanted.filter(|wanted| !fetched.root_keys.contains(wanted)) {
+    let mut root_ids = fetched.root_keys.iter().chain(&fetched.root_certificates);
+    if let Some(wanted) = wanted.filter(|wanted| !root_ids.any(|id| id == wanted)) {
         return Err(message(format!(
             "{gun} has another root key than {wanted}: nothing was taken over"
         )));

@@ -27,6 +27,8 @@ const HUB: &str = "https://notary.docker.io";
 const SERVER_VARIABLE: &str = "DOCKER_CONTENT_TRUST_SERVER";
 /// The largest certificate or key.
 const MAX_FILE: u64 = 1 << 20;
+/// How often a publication is tried that others overtake.
+const ATTEMPTS: u32 = 12;
 
 /// A repository, its server, and this user's files.
 pub(super) struct Session {
@@ -135,15 +137,30 @@ impl Session {
         }
     }
 
-    /// Publishes changes to what was read.
+    /// Publishes changes to what was read; or, where somebody else was quicker, to what he made of
+    /// it. Pipelines sign at the same moment.
     pub(super) async fn publish(
         &mut self,
         repository: &Repository,
         changes: &[Change],
     ) -> Result<()> {
-        let mut terminal = Terminal;
-        let done = self.publisher(&mut terminal).publish(repository, changes).await;
-        done.map_err(|error| self.unpublished(error))
+        let mut newer = None;
+        for attempt in 1_u32.. {
+            let mut terminal = Terminal;
+            let repository = newer.as_ref().unwrap_or(repository);
+            let done = self.publisher(&mut terminal).publish(repository, changes).await;
+            match done {
+                Err(PublishError::Remote(error)) if error.is_overtaken() && attempt < ATTEMPTS => {}
+                done => return done.map_err(|error| self.unpublished(error)),
+            }
+            // Whoever is at it as well has another moment.
+            let spread = u64::from(std::process::id() % 16) * 7;
+            let pause = u64::from(attempt) * 20 + spread;
+            tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+            let read = self.publisher(&mut terminal).read().await;
+            newer = Some(read.map_err(|error| explained(&self.gun, &error))?);
+        }
+        Ok(())
     }
 
     /// Publishes changes, and before them what was left unpublished by whichever client. If it

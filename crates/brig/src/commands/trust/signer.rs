@@ -125,7 +125,7 @@ fn public_key(path: &Path) -> Result<Key> {
     let file = public_key_file(&content).map_err(|e| unreadable(chain(&e)))?;
     let key = match file {
         PublicKeyFile::Key(der) => Key::from_spki(&der),
-        PublicKeyFile::Certificate(pem) => Key::from_certificate(&pem),
+        PublicKeyFile::Certificate(pem) => Key::from_signer_certificate(&pem),
     }
     .map_err(|e| unreadable(chain(&e)))?;
     if let Ok(certificate) = key.certificate()

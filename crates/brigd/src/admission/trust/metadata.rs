@@ -115,8 +115,8 @@ pub(super) struct Metadata {
     stamps: PathBuf,
     /// One reading of a repository at a time.
     readings: Mutex<BTreeMap<Gun, Arc<tokio::sync::Mutex<()>>>>,
-    /// Servers that did not answer, and why.
-    failures: Mutex<BTreeMap<String, (Instant, String)>>,
+    /// Servers that did not answer, by address and authorities, and why.
+    failures: Mutex<BTreeMap<(String, String), (Instant, String)>>,
     /// By the authorities that are trusted beside the system's.
     connectors: Mutex<BTreeMap<String, WebConnector>>,
 }
@@ -154,18 +154,19 @@ impl Metadata {
         {
             return Ok(Known { stored: false, ..known });
         }
-        let failed = self.failed_lately(&rule.server);
+        let failed = self.failed_lately(rule);
         let reason = match failed {
             Some(reason) => reason,
             None => match self.fresh(reading, &pinning, now).await {
                 Ok(known) => return Ok(known),
                 Err(Fresh::Unknown(unknown)) => return Err(unknown),
-                Err(Fresh::Unreachable(reason)) => {
-                    self.note_failure(&rule.server, reason.clone());
+                Err(Fresh::Silent(reason)) => {
+                    self.note_failure(rule, reason.clone());
                     reason
                 }
-                // The server has nothing newer; whether that counts is the policy's to say.
-                Err(Fresh::Expired(reason)) => reason,
+                // The server has nothing newer, or not for this caller; whether what is stored
+                // counts is the policy's to say.
+                Err(Fresh::Unreachable(reason) | Fresh::Expired(reason)) => reason,
             },
         };
         self.stored(reading, &pinning, now, reason).await
@@ -209,7 +210,7 @@ impl Metadata {
         let repository = match asked.await {
             Ok(Ok(repository)) => repository,
             Ok(Err(error)) => return Err(self.classified(reading, error)),
-            Err(_) => return Err(Fresh::Unreachable("it does not answer in time".to_owned())),
+            Err(_) => return Err(Fresh::Silent("it does not answer in time".to_owned())),
         };
         self.confirm(gun, now).await;
         let warnings = Vec::new();
@@ -225,6 +226,9 @@ impl Metadata {
                 if rule.expired == Expired::Warn =>
             {
                 Fresh::Expired(chain(&error))
+            }
+            UpdateError::Remote(RemoteError::Connect { .. } | RemoteError::Http { .. }) => {
+                Fresh::Silent(chain(&error))
             }
             UpdateError::Remote(ref remote) if remote.kind() != ErrorKind::InvalidParameter => {
                 Fresh::Unreachable(chain(&error))
@@ -371,16 +375,18 @@ impl Metadata {
         }
     }
 
-    fn failed_lately(&self, server: &str) -> Option<String> {
+    fn failed_lately(&self, rule: &Dct) -> Option<String> {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, reason) = failures.get(server)?;
+        // With other authorities it is another question.
+        let (at, reason) = failures.get(&(rule.server.clone(), rule.ca.clone()))?;
         (at.elapsed() < PAUSE_AFTER_FAILURE).then(|| reason.clone())
     }
 
-    fn note_failure(&self, server: &str, reason: String) {
+    fn note_failure(&self, rule: &Dct, reason: String) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.retain(|_, (at, _)| at.elapsed() < PAUSE_AFTER_FAILURE);
-        failures.insert(server.to_owned(), (Instant::now(), reason));
+        let server = (rule.server.clone(), rule.ca.clone());
+        failures.insert(server, (Instant::now(), reason));
     }
 
     /// TLS with these authorities beside the system's.
@@ -399,6 +405,9 @@ impl Metadata {
 
 /// Why there is nothing fresh.
 enum Fresh {
+    /// Nothing answers: it is left alone for a while, whoever asks.
+    Silent(String),
+    /// It does answer, and says nothing of this repository to this caller.
     Unreachable(String),
     Expired(String),
     Unknown(Unknown),
@@ -427,5 +436,43 @@ fn credentials(auth: &RegistryAuth) -> Credentials {
         username: auth.username.clone(),
         password: secret(auth.password.expose_secret()),
         identity_token: secret(auth.identitytoken.expose_secret()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(ca: &str) -> Dct {
+        let text = format!(
+            r#"{{"server":"https://trust.example","first_use":true,"ca":{}}}"#,
+            serde_json::Value::from(ca)
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn only_silence_is_a_reason_to_leave_a_server_alone() {
+        let metadata = Metadata::new(Path::new("/nonexistent"));
+        let (rule, gun) = (rule(""), Gun::parse("reg.example/app").unwrap());
+        let reading = Reading { rule: &rule, gun: &gun, auth: None, recent: Duration::ZERO };
+        let silent = |error| matches!(metadata.classified(&reading, error), Fresh::Silent(_));
+        let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let refused = RemoteError::Connect { what: "connect to", host: "t".to_owned(), source };
+        assert!(silent(UpdateError::Remote(refused)));
+        // What it says to one caller, or of one repository, it need not say to others.
+        for error in [RemoteError::Unauthorized, RemoteError::Credentials, RemoteError::Status(500)]
+        {
+            assert!(!silent(UpdateError::Remote(error)));
+        }
+        assert!(!silent(UpdateError::Missing(Role::Timestamp)));
+    }
+
+    #[test]
+    fn a_mended_policy_is_tried_at_once() {
+        let metadata = Metadata::new(Path::new("/nonexistent"));
+        metadata.note_failure(&rule("wrong"), "the certificate".to_owned());
+        assert_eq!(metadata.failed_lately(&rule("wrong")).as_deref(), Some("the certificate"));
+        assert_eq!(metadata.failed_lately(&rule("right")), None);
     }
 }

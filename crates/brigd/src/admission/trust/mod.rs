@@ -18,11 +18,12 @@ use brig_api::auth::RegistryAuth;
 use brig_engine::{Occasion, Origin};
 use brig_image::ImageStore;
 use brig_proto::brig::{EvidenceFile, EvidenceSignature, TrustMetadata};
-use brig_trust::Gun;
 use brig_trust::cosign::Attached;
+use brig_trust::key::KeyId;
 use brig_trust::policy::{
     CosignRule, Dct, Local, Mode, Need, Question, Require, Rule, SignedBy, TrustPolicy, Vouched,
 };
+use brig_trust::{Gun, Role};
 use brig_types::digest::Digest;
 use brig_types::error::chain;
 use brig_types::reference::Reference;
@@ -265,8 +266,16 @@ impl TrustGate {
         let known = known.map_err(|error| chain(&error))?;
         let time = |at: OffsetDateTime| at.format(&Rfc3339).unwrap_or_default();
         let repository = &known.repository;
+        // By their own IDs: what a rule for several repositories of one owner names.
+        let root_keys: Vec<KeyId> = repository
+            .root
+            .document
+            .role_keys(&Role::Root)
+            .map(|role| role.keys.iter().filter_map(|(_, key)| key.canonical_id().ok()).collect())
+            .unwrap_or_default();
         let details = json!({
             "Server": rule.server,
+            "RootKeys": root_keys,
             "Evidence": if known.stored { "stored" } else { "fresh" },
             "ConfirmedAt": time(known.confirmed_at),
             "Expires": time(repository.timestamp.document.expires.0),
@@ -362,7 +371,7 @@ impl Gate for TrustGate {
     }
 
     fn canonical(&self, document: &[u8]) -> Result<Vec<u8>, String> {
-        TrustPolicy::parse(document)
+        TrustPolicy::parse_new(document)
             .and_then(|policy| policy.to_json())
             .map_err(|error| error.to_string())
     }
