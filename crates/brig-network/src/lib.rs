@@ -17,6 +17,7 @@ mod endpoint;
 mod error;
 mod files;
 mod firewall;
+mod interfaces;
 mod ipam;
 mod mac;
 mod names;
@@ -40,6 +41,7 @@ pub use dns::SERVER_ADDRESS as EMBEDDED_DNS_ADDRESS;
 pub use dns::fuzz_packet;
 pub use endpoint::{Address6, Endpoint, EndpointRequest, Interface};
 pub use error::NetworkError;
+pub use interfaces::{InterfaceError, interface_address};
 pub use files::{
     DnsOptions, ExtraHost, ResolvMode, extra_host, hostname, hosts, hosts_of_host, resolv_conf,
 };
