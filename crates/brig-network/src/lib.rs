@@ -41,10 +41,10 @@ pub use dns::SERVER_ADDRESS as EMBEDDED_DNS_ADDRESS;
 pub use dns::fuzz_packet;
 pub use endpoint::{Address6, Endpoint, EndpointRequest, Interface};
 pub use error::NetworkError;
-pub use interfaces::{InterfaceError, interface_address};
 pub use files::{
     DnsOptions, ExtraHost, ResolvMode, extra_host, hostname, hosts, hosts_of_host, resolv_conf,
 };
+pub use interfaces::{InterfaceError, interface_address};
 pub use mac::{InvalidMac, MacAddr};
 pub use networks::{NetworkConfig, NetworkInfo, Networks};
 pub use ports::{BindError, HostPort, PortBound, PortError, PortRequest, Protocol};

@@ -150,8 +150,11 @@ impl Child {
             return Ok(());
         }
         let local = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let places =
-            [(local, member.client_port), (member.ip, member.client_port), (member.ip, member.peer_port)];
+        let places = [
+            (local, member.client_port),
+            (member.ip, member.client_port),
+            (member.ip, member.peer_port),
+        ];
         for place in places.map(SocketAddr::from) {
             TcpListener::bind(place).map_err(|error| cannot_listen(place, &error))?;
         }
@@ -230,7 +233,9 @@ fn cannot_listen(place: SocketAddr, error: &io::Error) -> SwarmError {
             "its etcd is to listen on {place}, where something else listens already: \"ss -ltnp sport = :{port}\" shows what; if that is the system's own etcd, \"systemctl disable --now etcd\" ends it"
         )
     } else {
-        format!("its etcd cannot listen on {place}: {error}; --advertise-addr has to be an address of this machine")
+        format!(
+            "its etcd cannot listen on {place}: {error}; --advertise-addr has to be an address of this machine"
+        )
     })
 }
 
