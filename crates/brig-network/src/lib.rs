@@ -17,6 +17,7 @@ mod endpoint;
 mod error;
 mod files;
 mod firewall;
+mod interfaces;
 mod ipam;
 mod mac;
 mod names;
@@ -43,6 +44,7 @@ pub use error::NetworkError;
 pub use files::{
     DnsOptions, ExtraHost, ResolvMode, extra_host, hostname, hosts, hosts_of_host, resolv_conf,
 };
+pub use interfaces::{InterfaceError, interface_address};
 pub use mac::{InvalidMac, MacAddr};
 pub use networks::{NetworkConfig, NetworkInfo, Networks};
 pub use ports::{BindError, HostPort, PortBound, PortError, PortRequest, Protocol};

@@ -30,7 +30,8 @@ pub enum ControlError {
     InvalidArgument(String),
     /// The name is taken.
     #[error(
-        "rpc error: code = AlreadyExists desc = name conflicts with an existing object: {kind} {name} already exists"
+        "rpc error: code = AlreadyExists desc = {}{kind} {name} already exists",
+        conflict(kind)
     )]
     AlreadyExists {
         /// The kind of object.
@@ -78,6 +79,14 @@ pub enum ControlError {
     /// Keys or tokens could not be made.
     #[error("the cluster's certificate authority failed")]
     Pki(#[source] brig_pki::PkiError),
+}
+
+/// What Docker says before the name of some kinds of objects.
+fn conflict(kind: &str) -> &'static str {
+    match kind {
+        "secret" | "config" => "",
+        _ => "name conflicts with an existing object: ",
+    }
 }
 
 impl Categorized for ControlError {

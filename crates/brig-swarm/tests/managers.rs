@@ -69,17 +69,20 @@ impl Host {
     }
 
     async fn join(&self, control: &Control, role: NodeRole) {
+        self.swarm.join(self.request(control, role)).await.unwrap();
+    }
+
+    fn request(&self, control: &Control, role: NodeRole) -> JoinRequest {
         let cluster = control.cluster().unwrap();
         let tokens = cluster.root_ca.as_ref().unwrap().join_tokens.clone().unwrap();
         let token = if role == NodeRole::Manager { tokens.manager } else { tokens.worker };
         let status = control.node("self").unwrap().manager_status.clone().unwrap();
-        let request = JoinRequest {
+        JoinRequest {
             listen_addr: self.listen.clone(),
             remote_addrs: vec![status.addr],
             join_token: SecretString::new(token),
             ..JoinRequest::default()
-        };
-        self.swarm.join(request).await.unwrap();
+        }
     }
 
     fn id(&self) -> String {
@@ -546,12 +549,14 @@ async fn without_quorum_reading_goes_on_and_one_can_begin_anew() {
     let mut first = Host::new(&temp.path().join("1")).await;
     first.swarm.init(first.init()).await.unwrap();
     let control = first.swarm.control().unwrap();
-    let second = Host::new(&temp.path().join("2")).await;
+    let mut second = Host::new(&temp.path().join("2")).await;
     second.join(&control, NodeRole::Manager).await;
     assert!(write(&control, "before").await);
     second.die().await;
     let refused = control.create_config(config("refused")).await.unwrap_err();
     assert!(refused.to_string().contains("The swarm does not have a leader"), "{refused}");
+    let told = brig_types::error::chain(&refused);
+    assert!(told.contains("docker swarm init --force-new-cluster"), "{told}");
     assert!(has(&control, "before"));
     eventually("it is told", || !control.is_current()).await;
 
@@ -567,7 +572,73 @@ async fn without_quorum_reading_goes_on_and_one_can_begin_anew() {
     assert!(has(&control, "before"));
     assert!(write(&control, "anew").await);
     assert_eq!(control.node(&second.id()).map(|node| node.role()).ok(), Some(NodeRole::Worker));
+
+    // The other one comes back, as what it is now; what it knew opens nothing that is written then.
+    second.boot().await;
+    eventually("it is a worker", || is_up(&control, &second.id()) && is_worker(&second)).await;
+    settled(&control, 1).await;
     first.swarm.leave(true).await.unwrap();
+}
+
+fn is_worker(host: &Host) -> bool {
+    let status = host.swarm.status();
+    status.local_node_state == LocalNodeState::Active && !status.control_available
+}
+
+/// A manager that was taken in and never got ready, because its machine died or something else has
+/// its port, keeps nobody else out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_never_starts_holds_up_nobody() {
+    let temp = tempfile::tempdir().unwrap();
+    let first = Host::new(&temp.path().join("1")).await;
+    first.swarm.init(first.init()).await.unwrap();
+    let control = first.swarm.control().unwrap();
+    let second = Host::new(&temp.path().join("2")).await;
+    second.join(&control, NodeRole::Manager).await;
+
+    let third = Host::new(&temp.path().join("3")).await;
+    let taken = TcpListener::bind(("127.0.0.1", third.settings.peer_port)).unwrap();
+    let request = third.request(&control, NodeRole::Manager);
+    let refused = brig_types::error::chain(&third.swarm.join(request).await.unwrap_err());
+    for part in ["something else listens already", "docker node demote", "docker node rm --force"] {
+        assert!(refused.contains(part), "{part:?} is not in {refused:?}");
+    }
+    let members = || first.etcdctl(&["member", "list"]).map(|list| list.lines().count());
+    assert_eq!(members(), Ok(2), "nobody counts on it");
+    let nodes = control.nodes();
+    let known = [first.id(), second.id()];
+    let stranger = nodes.iter().find(|node| !known.contains(&node.id)).unwrap();
+    set_role(&control, &stranger.id, NodeRole::Worker).await;
+    drop(taken);
+
+    // As if it had died when it was taken in.
+    let url = format!("--peer-urls=https://127.0.0.1:{}", port());
+    eventually("a learner", || first.etcdctl(&["member", "add", "x", "--learner", &url]).is_ok())
+        .await;
+    set_role(&control, &second.id(), NodeRole::Worker).await;
+    eventually("both members go", || members() == Ok(1)).await;
+    third.join(&control, NodeRole::Manager).await;
+    eventually("the third one is a member", || members() == Ok(2)).await;
+    for host in [&third, &second, &first] {
+        let _ = host.swarm.leave(true).await;
+    }
+}
+
+/// A manager that was demoted while it was away comes back between the change of the data key and
+/// that of the store's authority: it reaches the store, and can read nothing of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_that_lost_its_role_while_it_was_away_is_a_worker() {
+    let temp = tempfile::tempdir().unwrap();
+    let (control, [first, second, mut third]) = three_managers(temp.path()).await;
+    let before = control.data_keys().await.unwrap().generation;
+    third.die().await;
+    set_role(&control, &third.id(), NodeRole::Worker).await;
+    settled(&control, before + 1).await;
+    third.boot().await;
+    eventually("it is a worker", || is_up(&control, &third.id()) && is_worker(&third)).await;
+    for host in [&third, &second, &first] {
+        let _ = host.swarm.leave(true).await;
+    }
 }
 
 async fn settled(control: &Control, generation: u64) -> String {

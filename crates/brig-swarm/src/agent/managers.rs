@@ -63,18 +63,22 @@ impl Managers {
             .collect()
     }
 
-    /// A manager, chosen with `random` from 0 to 1.
-    pub(crate) fn choose(&self, random: f64) -> Option<String> {
+    /// A manager, chosen with `random` from 0 to 1: another one than `avoided`, which just failed,
+    /// if there is one. A node that asks a dead manager twice in a row may be taken for dead itself.
+    pub(crate) fn choose(&self, random: f64, avoided: Option<&str>) -> Option<String> {
         let weight = |entry: &Entry| entry.weight.max(0.0) + BIAS;
-        let total: f64 = self.peers.values().map(weight).sum();
+        let is_alone = self.peers.len() == 1;
+        let choice =
+            || self.peers.iter().filter(|(addr, _)| is_alone || avoided != Some(addr.as_str()));
+        let total: f64 = choice().map(|(_, entry)| weight(entry)).sum();
         let mut left = random.clamp(0.0, 1.0) * total;
-        for (addr, entry) in &self.peers {
+        for (addr, entry) in choice() {
             left -= weight(entry);
             if left <= 0.0 {
                 return Some(addr.clone());
             }
         }
-        self.peers.keys().next_back().cloned()
+        choice().next_back().map(|(addr, _)| addr.clone())
     }
 
     fn observe(&mut self, addr: &str, node_id: Option<&str>, observation: f64) {
@@ -115,12 +119,25 @@ mod tests {
     fn a_failing_manager_is_hardly_chosen() {
         let mut managers = Managers::default();
         managers.replace(&[weighted("a:1"), weighted("b:1")]);
-        assert_eq!(managers.choose(0.0).unwrap(), "a:1");
-        assert_eq!(managers.choose(1.0).unwrap(), "b:1");
+        assert_eq!(managers.choose(0.0, None).unwrap(), "a:1");
+        assert_eq!(managers.choose(1.0, None).unwrap(), "b:1");
         for _ in 0..4 {
             managers.disappointed("a:1");
         }
-        assert_eq!(managers.choose(0.01).unwrap(), "b:1");
-        assert_eq!(Managers::default().choose(0.5), None);
+        assert_eq!(managers.choose(0.01, None).unwrap(), "b:1");
+        assert_eq!(Managers::default().choose(0.5, None), None);
+    }
+
+    #[test]
+    fn a_manager_that_just_failed_is_not_asked_at_once_again() {
+        let mut managers = Managers::default();
+        managers.replace(&[weighted("a:1"), weighted("b:1"), weighted("c:1")]);
+        for avoided in ["a:1", "b:1", "c:1"] {
+            for random in [0.0, 0.3, 0.6, 1.0] {
+                assert_ne!(managers.choose(random, Some(avoided)).unwrap(), avoided);
+            }
+        }
+        managers.replace(&[weighted("a:1")]);
+        assert_eq!(managers.choose(0.5, Some("a:1")).unwrap(), "a:1", "there is no other");
     }
 }

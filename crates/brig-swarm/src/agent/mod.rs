@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use brig_pki::seal::KeyRing;
 use brig_pki::tls::TlsCredentials;
+use brig_pki::token::NodeRole;
 use brig_proto::swarm::{Node, Peer, WeightedPeer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -191,6 +192,7 @@ impl Shared {
     async fn run(&self) {
         let mut session = String::new();
         let mut backoff = Duration::ZERO;
+        let mut disappointing: Option<String> = None;
         let mut certificates = self.certificates.subscribe();
         loop {
             let pause = backoff.mul_f64(random());
@@ -200,7 +202,7 @@ impl Shared {
                 Ok(()) = certificates.changed() => {}
             }
             backoff = (backoff * 2 + FIRST_BACKOFF).min(MAX_BACKOFF);
-            let Some(address) = self.choose_manager() else {
+            let Some(address) = self.choose_manager_but(disappointing.as_deref()) else {
                 self.failed(&SessionError::NoManager);
                 continue;
             };
@@ -218,6 +220,7 @@ impl Shared {
                 backoff = Duration::ZERO;
             }
             self.managers().disappointed(&address);
+            disappointing = Some(address);
             self.failed(&reason);
         }
     }
@@ -232,7 +235,16 @@ impl Shared {
     }
 
     fn choose_manager(&self) -> Option<String> {
-        self.local_manager.clone().or_else(|| self.managers().choose(random()))
+        self.choose_manager_but(None)
+    }
+
+    /// Another one than this, if there is one.
+    fn choose_manager_but(&self, avoided: Option<&str>) -> Option<String> {
+        // The one of this process is none any more to whoever has a worker's certificate, even if
+        // it takes its time to stop.
+        let is_manager = self.credentials.identity().role == NodeRole::Manager;
+        let local = self.local_manager.clone().filter(|_| is_manager);
+        local.or_else(|| self.managers().choose(random(), avoided))
     }
 
     async fn update_managers(&self, listed: &[WeightedPeer]) {

@@ -62,6 +62,7 @@ impl Members {
         let mut answer = JoinResponse::default();
         answer.data_keys = self.keys.export_ring().expose_secret().to_vec();
         if !self.replica.is_external() {
+            self.replica.make_way(&self.store, &request.peer_url).await.map_err(failed)?;
             self.settle_authority().await?;
             self.replica.replicate(&self.store).await.map_err(failed)?;
             let authority = self.replica.authority(&self.store).map_err(failed)?;
@@ -183,7 +184,7 @@ fn addresses(request: &JoinRequest) -> Result<(SocketAddr, SocketAddr), Status> 
 fn failed(error: SwarmError) -> Status {
     let error = brig_types::error::chain(&error);
     tracing::error!(error, "a manager could not join the store");
-    Status::failed_precondition(error)
+    Status::failed_precondition(format!("the manager that was asked to take it in: {error}"))
 }
 
 #[tonic::async_trait]

@@ -2,10 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 
+use super::InitRequest;
 use crate::error::SwarmError;
 
 /// The port of SwarmKit's protocol.
 pub(crate) const DEFAULT_PORT: u16 = 2377;
+
+/// Ports that the traffic of cluster networks may have.
+const DATA_PATH_PORTS: std::ops::RangeInclusive<u32> = 1024..=49151;
+/// The longest prefix of such a network.
+const LARGEST_PREFIX: u32 = 29;
 
 /// An address outside of every real network; nothing is ever sent there.
 const ELSEWHERE: &str = "192.0.2.1:9";
@@ -16,9 +22,10 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, SwarmError> {
         return Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)));
     }
     parse(text, DEFAULT_PORT).ok_or_else(|| {
-        SwarmError::InvalidArgument(format!(
-            "invalid listen address {text:?}: must be an IP address, with a port or without"
-        ))
+        SwarmError::InvalidArgument(
+            "listen address must be an IP address or network interface (with optional port number)"
+                .to_owned(),
+        )
     })
 }
 
@@ -92,6 +99,49 @@ pub(crate) fn towards(address: &str) -> Option<IpAddr> {
     })
 }
 
+/// Checks what a new swarm is told of the networks of its containers, with Docker's texts.
+pub(crate) fn check_networks(request: &InitRequest) -> Result<(), SwarmError> {
+    let invalid = |text: String| Err(SwarmError::InvalidArgument(text));
+    if !request.data_path_addr.is_empty() {
+        let address: Option<IpAddr> = request.data_path_addr.parse().ok();
+        if address.is_none_or(|address| address.is_unspecified()) {
+            return invalid(
+                "data path address must be a non-zero IP address or network interface (without a port number)"
+                    .to_owned(),
+            );
+        }
+    }
+    if request.data_path_port != 0 && !DATA_PATH_PORTS.contains(&request.data_path_port) {
+        return invalid(format!(
+            "Datapath port number is not in valid range (1024-49151) : {}",
+            request.data_path_port
+        ));
+    }
+    let size = request.subnet_size;
+    if size > LARGEST_PREFIX {
+        return invalid(format!("subnet size is out of range: {size}"));
+    }
+    for pool in &request.default_addr_pool {
+        let Some(prefix) = prefix(pool) else {
+            return invalid(format!("invalid CIDR address: {pool}"));
+        };
+        if size != 0 && prefix > size {
+            return invalid(format!(
+                "invalid CIDR: \"{pool}\". Subnet size is too small for pool: {size}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The length of a network's prefix.
+fn prefix(network: &str) -> Option<u32> {
+    let (address, prefix) = network.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let prefix = prefix.parse().ok()?;
+    (prefix <= if address.is_ipv4() { 32 } else { 128 }).then_some(prefix)
+}
+
 fn parse(text: &str, default_port: u16) -> Option<SocketAddr> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     text.parse::<SocketAddr>()
@@ -102,6 +152,37 @@ fn parse(text: &str, default_port: u16) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_of_a_new_swarm_are_checked_as_docker_does() {
+        let fine = InitRequest {
+            data_path_addr: "10.0.0.1".to_owned(),
+            data_path_port: 1024,
+            default_addr_pool: vec!["10.0.0.0/8".to_owned(), "10.1.0.0/16".to_owned()],
+            subnet_size: 29,
+            ..InitRequest::default()
+        };
+        assert!(check_networks(&fine).is_ok());
+        assert!(check_networks(&InitRequest::default()).is_ok());
+        let pool = |pool: &str, subnet_size| InitRequest {
+            default_addr_pool: vec![pool.to_owned()],
+            subnet_size,
+            ..InitRequest::default()
+        };
+        for (request, text) in [
+            (InitRequest { data_path_addr: "0.0.0.0".to_owned(), ..fine.clone() }, "non-zero IP"),
+            (InitRequest { data_path_port: 1023, ..fine.clone() }, "(1024-49151) : 1023"),
+            (InitRequest { data_path_port: 49152, ..fine.clone() }, "(1024-49151) : 49152"),
+            (InitRequest { subnet_size: 30, ..fine }, "subnet size is out of range: 30"),
+            (pool("10.0.0.0/8", 5), "Subnet size is too small for pool: 5"),
+            (pool("fd00::/48", 24), "Subnet size is too small for pool: 24"),
+            (pool("10.0.0.0/33", 24), "invalid CIDR address: 10.0.0.0/33"),
+            (pool("10.0.0.0", 24), "invalid CIDR address: 10.0.0.0"),
+        ] {
+            let error = check_networks(&request).unwrap_err().to_string();
+            assert!(error.contains(text), "{text:?} is not in {error:?}");
+        }
+    }
 
     #[test]
     fn addresses_get_their_defaults() {

@@ -49,6 +49,10 @@ pub(crate) async fn enter(
         existing: true,
         endpoints: Vec::new(),
     };
+    if config.store.external.is_none() {
+        let (dir, place) = (layout.replica(), member.clone());
+        blocking(move || Child::check_places(&dir, &place)).await?;
+    }
     let request = blocking(Request::new).await?;
     let (member_csr, client_csr) = request.csrs()?;
     let asked = JoinRequest {

@@ -21,6 +21,7 @@ use super::{InitRequest, blocking};
 use crate::backup::{Backup, restore};
 use crate::error::SwarmError;
 use crate::manager::ca::{self, signer::Signer};
+use crate::manager::control::nodes;
 use crate::manager::keys::{self, DataKeys};
 use crate::replica::{self, Place, StoreSettings};
 
@@ -122,8 +123,9 @@ pub(super) async fn forget_other_managers(
         for node in &others {
             let mut node = (**node).clone();
             node.manager_status = None;
-            node.set_role(NodeRole::Worker);
             node.spec.get_or_insert_default().set_desired_role(NodeRole::Worker);
+            // One that comes back asks for a worker's certificate.
+            nodes::set_role(&mut node, NodeRole::Worker);
             tx.update(node)?;
         }
         if let Some(node) = tx.get::<Node>(own) {

@@ -128,14 +128,19 @@ impl Joining {
             .ok_or(SwarmError::JoinStopped)??;
         let dir = config.state_dir.clone();
         let node = blocking(move || write(&dir, plan, enrolled)).await?;
-        if let Some(node) = node
+        if let Some(node) = &node
             && let Err(error) = enter::enter(config, None, None).await
         {
             let dir = config.state_dir.clone();
             blocking(move || files::discard(&dir)).await?;
-            return Err(SwarmError::NotAManager { node, source: Box::new(error) });
+            return Err(SwarmError::NotAManager { node: node.clone(), source: Box::new(error) });
         }
-        Running::start_joined(config).await
+        // Its member waits in the others' store then, and the others wait for it.
+        let started = Running::start_joined(config).await;
+        started.map_err(|error| match node {
+            Some(node) => SwarmError::NotAManager { node, source: Box::new(error) },
+            None => error,
+        })
     }
 }
 

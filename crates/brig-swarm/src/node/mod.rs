@@ -23,6 +23,7 @@ use brig_pki::seal::KeyEncryptionKey;
 use brig_pki::token::{NodeRole, UnlockKey};
 use brig_proto::brig::{AdmissionFacts, ScanDatabase};
 use brig_proto::swarm::{Cluster, ClusterSpec, Peer, node_spec};
+use brig_store::StoreError;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -39,7 +40,7 @@ use crate::expiry::Expiry;
 use crate::grpc::clock::ClockOffset;
 use crate::manager::control::Control;
 use crate::manager::scan_files::FetchError;
-use crate::replica::{Child, StoreSettings};
+use crate::replica::{Child, Place, StoreSettings};
 
 /// How long a call waits for the node to have joined. The attempt goes on after that.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
@@ -670,15 +671,29 @@ async fn take_up(
     unlock: Option<KeyEncryptionKey>,
 ) -> Result<Running, SwarmError> {
     match Running::resume(config, unlock.clone()).await {
-        Err(SwarmError::NotAMember) => {}
+        Err(SwarmError::NotAMember) => {
+            tracing::warn!("this manager was taken out of the store while it was away");
+        }
+        // The others took up a data key that this one never got, so it was none of them then.
+        Err(error @ SwarmError::Store(StoreError::Damaged { .. }))
+            if has_members(config).await? =>
+        {
+            tracing::warn!(error = %brig_types::error::chain(&error), "this manager cannot read what the others wrote, and asks them");
+        }
         outcome => return outcome,
     }
-    tracing::warn!("this manager was taken out of the store while it was away");
     let unlock = match enter::come_back(config, unlock.clone()).await? {
         enter::Back::Manager => unlock,
         enter::Back::Worker => None,
     };
     Running::resume(config, unlock).await
+}
+
+/// Whether other managers have the same store.
+async fn has_members(config: &SwarmConfig) -> Result<bool, SwarmError> {
+    let layout = files::Layout(config.state_dir.clone());
+    let place = blocking(move || layout.read_store_place()).await?;
+    Ok(matches!(place, Some(Place::Member(_))))
 }
 
 /// Waits until a node's certificate gives it another role than it works in, or the others took its

@@ -70,6 +70,7 @@ impl Running {
         config: &SwarmConfig,
         request: InitRequest,
     ) -> Result<Self, SwarmError> {
+        address::check_networks(&request)?;
         let spec = bootstrap::with_defaults(request.spec.clone());
         cluster::check_spec(&spec).map_err(|error| SwarmError::Control(Box::new(error)))?;
         let (listener, addresses) = places(Places {

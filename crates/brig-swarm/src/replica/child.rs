@@ -3,7 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -143,6 +143,24 @@ impl Child {
         }
     }
 
+    /// Whether a member could listen, so that nobody counts on one that cannot. Where one of this
+    /// node's runs already it is that one that listens.
+    pub(crate) fn check_places(dir: &Path, member: &Member) -> Result<(), SwarmError> {
+        if running(dir).is_some() {
+            return Ok(());
+        }
+        let local = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let places = [
+            (local, member.client_port),
+            (member.ip, member.client_port),
+            (member.ip, member.peer_port),
+        ];
+        for place in places.map(SocketAddr::from) {
+            TcpListener::bind(place).map_err(|error| cannot_listen(place, &error))?;
+        }
+        Ok(())
+    }
+
     /// Ends the process that runs in a directory, if there is one.
     pub(crate) async fn end_leftover(dir: &Path) -> Result<(), SwarmError> {
         let dir = dir.to_owned();
@@ -206,6 +224,19 @@ fn find() -> Result<PathBuf, SwarmError> {
                     .to_owned(),
             )
         })
+}
+
+fn cannot_listen(place: SocketAddr, error: &io::Error) -> SwarmError {
+    let port = place.port();
+    SwarmError::Etcd(if error.kind() == io::ErrorKind::AddrInUse {
+        format!(
+            "its etcd is to listen on {place}, where something else listens already: \"ss -ltnp sport = :{port}\" shows what; if that is the system's own etcd, \"systemctl disable --now etcd\" ends it"
+        )
+    } else {
+        format!(
+            "its etcd cannot listen on {place}: {error}; --advertise-addr has to be an address of this machine"
+        )
+    })
 }
 
 fn arguments(dir: &Path, member: &Member, alone: bool) -> Vec<String> {

@@ -12,7 +12,7 @@ mod child;
 mod record;
 pub(crate) mod upkeep;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,9 +20,9 @@ use std::time::Duration;
 
 use brig_pki::ca::{RootCa, STORE_EXPIRY};
 use brig_pki::csr::NodeKey;
-use brig_proto::swarm::{Cluster, EncryptionKey};
+use brig_proto::swarm::{Cluster, EncryptionKey, Node, NodeRole, node_status};
 use brig_store::etcd::{EtcdBackend, EtcdClient, EtcdError, EtcdTls, Limits, Live, MemberInfo};
-use brig_store::{Backend, BackendError, Store, StoreError};
+use brig_store::{Backend, BackendError, State, Store, StoreError};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -116,7 +116,7 @@ pub(crate) struct Replica {
     /// Where others reach this manager.
     ip: IpAddr,
     pub(crate) live: Live,
-    state: RwLock<State>,
+    state: RwLock<Running>,
     /// How often in a row the own member was missing among the members.
     missing: AtomicU32,
     /// One change of the members at a time.
@@ -124,7 +124,7 @@ pub(crate) struct Replica {
 }
 
 #[derive(Clone, Default)]
-struct State {
+struct Running {
     client: Option<EtcdClient>,
     child: Option<Arc<Child>>,
 }
@@ -196,13 +196,13 @@ impl Replica {
         }
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> Running {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, client: EtcdClient, child: Option<Arc<Child>>) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) =
-            State { client: Some(client), child };
+            Running { client: Some(client), child };
     }
 
     /// Opens the backend that this manager's files name. An own member is started, or found
@@ -322,10 +322,15 @@ impl Replica {
             endpoints: Vec::new(),
         };
         member.initial_cluster = format!("{}={}", member.name, member.peer_url());
-        let authority = self.make_authority(store).await?;
         let dir = self.layout.replica();
-        let ip = self.ip;
         Child::end_leftover(&dir).await?;
+        blocking({
+            let (dir, member) = (dir.clone(), member.clone());
+            move || Child::check_places(&dir, &member)
+        })
+        .await?;
+        let authority = self.make_authority(store).await?;
+        let ip = self.ip;
         blocking({
             let (dir, settings) = (dir.clone(), self.settings.clone());
             move || {
@@ -385,7 +390,7 @@ impl Replica {
         }
         let made = RootCa::generate_for_store().map_err(pki("make the store's authority"))?;
         let key = bundle(&made);
-        let put = |_: &brig_store::State, cluster: &mut Cluster| {
+        let put = |_: &State, cluster: &mut Cluster| {
             cluster.unlock_keys.retain(|kept| kept.subsystem != AUTHORITY);
             cluster.unlock_keys.push(EncryptionKey {
                 subsystem: AUTHORITY.to_owned(),
@@ -430,11 +435,35 @@ impl Replica {
                 is_same || is_former || (is_late && member.is_learner && member.name.is_empty())
             });
             if let Some(earlier) = earlier {
-                client.remove(earlier.id, CALL).await?;
+                take_out(client, earlier.id).await?;
             }
             client.add_learner(peer_url, CALL).await
         };
         change_members(add).await
+    }
+
+    /// Takes learners out that nobody will start any more: that of an earlier attempt at this
+    /// address, and of managers that are none any more. Members that cannot be reached hold up what
+    /// concerns all of them.
+    pub(crate) async fn make_way(&self, store: &Store, peer_url: &str) -> Result<(), SwarmError> {
+        let Some(client) = &self.client().filter(|_| self.has_members()) else {
+            return Ok(());
+        };
+        let clear = |_| async move {
+            let members = client.members(CALL).await?;
+            let in_the_way = members.iter().filter(|member| {
+                let is_same = member.peer_urls.iter().any(|url| url == peer_url);
+                member.is_learner
+                    && member.name.is_empty()
+                    && (is_same || is_abandoned(member, &members, &store.view()))
+            });
+            for member in in_the_way {
+                tracing::info!(urls = ?member.peer_urls, "a member that was never started makes way");
+                take_out(client, member.id).await?;
+            }
+            Ok(())
+        };
+        change_members(clear).await
     }
 
     /// Takes a manager's member out; fine if there is none.
@@ -445,7 +474,7 @@ impl Replica {
         let remove = |_| async move {
             let members = client.members(CALL).await?;
             match members.iter().find(|member| member.name == node) {
-                Some(member) if members.len() > 1 => client.remove(member.id, CALL).await,
+                Some(member) if members.len() > 1 => take_out(client, member.id).await,
                 Some(_) | None => Ok(()),
             }
         };
@@ -465,6 +494,36 @@ impl Replica {
             child.end().await;
         }
     }
+}
+
+/// Takes a member out; fine if somebody was faster, or the answer to an earlier call was lost.
+async fn take_out(client: &EtcdClient, member: u64) -> Result<(), EtcdError> {
+    match client.remove(member, CALL).await {
+        Err(EtcdError::Refused(status)) if status.code() == tonic::Code::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Whether a learner was never started, and no manager is there that may still do it. What etcd
+/// knows of it is an address.
+fn is_abandoned(learner: &MemberInfo, members: &[MemberInfo], state: &State) -> bool {
+    let ip = |address: &str| address.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let place = learner.peer_urls.iter().find_map(|url| ip(&endpoint(url)?));
+    let may_start = |node: &Node| match &node.manager_status {
+        Some(status) => ip(&status.addr) == place,
+        // It is just being taken in.
+        None => {
+            let state = node.status.as_ref().map(|status| status.state());
+            state != Some(node_status::State::Down)
+        }
+    };
+    learner.is_learner
+        && learner.name.is_empty()
+        && !state
+            .managers()
+            .filter(|node| node.role() == NodeRole::Manager)
+            .filter(|node| members.iter().all(|member| member.name != node.id))
+            .any(|node| may_start(node))
 }
 
 /// Tries a change of the members until they take it; it is told when half of the time is gone.

@@ -11,7 +11,7 @@ use brig_store::etcd::{EtcdClient, EtcdError, MemberInfo};
 use tokio::time::Instant;
 
 use super::child::QUOTA;
-use super::{CALL, Replica, endpoint};
+use super::{CALL, Replica, endpoint, is_abandoned, take_out};
 use crate::manager::keys::KeyManager;
 use crate::manager::leading::manager_claim;
 
@@ -31,6 +31,9 @@ const AUTHORITY_EVERY: Duration = Duration::from_millis(500);
 const LEAVING_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a learner may stay one before it makes place.
 const LEARNER_PATIENCE: Duration = Duration::from_secs(600);
+/// The same where no manager is there that could start it: one that another manager is just taking
+/// in may not be known yet.
+const ABANDONED_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Keeps this manager's list of members; runs until it is dropped.
 pub(crate) async fn follow(replica: Arc<Replica>, store: Store) {
@@ -108,8 +111,8 @@ pub(crate) async fn lead(replica: Arc<Replica>, store: Store, keys: KeyManager) 
 struct Seen {
     /// When to look at sizes next.
     sizes: Instant,
-    /// Since when there is a learner.
-    learner: Option<Instant>,
+    /// The learner, and since when it is one.
+    learner: Option<(u64, Instant)>,
     /// A manager that was demoted and is there, and since when.
     leaving: Option<(String, Instant)>,
 }
@@ -141,7 +144,7 @@ async fn look(
             let is_there = replica.live.get(&manager_claim(&member.name)).is_some();
             if !is_there || since.elapsed() > LEAVING_PATIENCE {
                 tracing::info!(node = member.name, "taking a former manager out of the store");
-                client.remove(member.id, CALL).await?;
+                take_out(client, member.id).await?;
             }
             return Ok(());
         }
@@ -149,12 +152,21 @@ async fn look(
     match members.iter().find(|member| member.is_learner) {
         None => seen.learner = None,
         Some(learner) => {
-            let since = *seen.learner.get_or_insert_with(Instant::now);
+            let since = match seen.learner {
+                Some((id, since)) if id == learner.id => since,
+                Some(_) | None => Instant::now(),
+            };
+            seen.learner = Some((learner.id, since));
             // It may have caught up after its manager stopped asking.
             let promoted = client.promote(learner.id, CALL).await;
-            if promoted.is_err() && since.elapsed() > LEARNER_PATIENCE {
-                tracing::warn!(node = learner.name, "a manager never got ready and makes place");
-                client.remove(learner.id, CALL).await?;
+            let patience = if is_abandoned(learner, &members, &view) {
+                ABANDONED_PATIENCE
+            } else {
+                LEARNER_PATIENCE
+            };
+            if promoted.is_err() && since.elapsed() > patience {
+                tracing::warn!(node = learner.name, urls = ?learner.peer_urls, "a manager never got ready and makes place");
+                take_out(client, learner.id).await?;
                 seen.learner = None;
             }
         }

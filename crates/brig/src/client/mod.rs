@@ -43,6 +43,8 @@ pub(crate) struct Client {
     /// Headers that the user's configuration adds to each request.
     extra_headers: HeaderMap,
     version: Cell<Option<ApiVersion>>,
+    /// Whether it was told that answers may be out of date.
+    stale_told: Cell<bool>,
     /// A connection that has answered and may be used again.
     idle: RefCell<Option<SendRequest<Body>>>,
     /// The tasks that drive connections; they end with the client.
@@ -72,6 +74,7 @@ impl Client {
             endpoint,
             extra_headers,
             version: Cell::new(None),
+            stale_told: Cell::new(false),
             idle: RefCell::new(None),
             drivers: RefCell::new(JoinSet::new()),
         }
@@ -119,7 +122,16 @@ impl Client {
         let version = self.version().await?;
         let path = call.path().to_owned();
         let request = self.request(call, Some(version))?;
+        let is_of_swarm = is_of_swarm(&path);
         let answer = self.exchange(path, request).await?;
+        if is_of_swarm
+            && answer.header("Brig-Stale") == Some("true")
+            && !self.stale_told.replace(true)
+        {
+            crate::output::warn(
+                "WARNING: this manager has lost the other managers: what it shows of the swarm may be out of date, and changes are refused",
+            );
+        }
         if answer.response.status().is_client_error() || answer.response.status().is_server_error()
         {
             return Err(answer.into_error().await);
@@ -190,6 +202,12 @@ impl Client {
         });
         Ok(sender)
     }
+}
+
+/// Whether what is asked for is the swarm's, not the node's.
+fn is_of_swarm(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next();
+    matches!(first, Some("nodes" | "services" | "tasks" | "secrets" | "configs" | "swarm"))
 }
 
 impl Answer<'_> {
@@ -264,5 +282,20 @@ impl Answer<'_> {
             message
         };
         Error::Api { status: status.as_u16(), message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_swarms_is_known() {
+        for path in ["/nodes", "/nodes/self", "/services/x/logs", "/swarm", "/swarm/unlockkey"] {
+            assert!(is_of_swarm(path), "{path}");
+        }
+        for path in ["/containers/json", "/info", "/_ping", "/nodesx", ""] {
+            assert!(!is_of_swarm(path), "{path}");
+        }
     }
 }

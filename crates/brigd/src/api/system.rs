@@ -108,6 +108,10 @@ pub async fn info(call: Call) -> Answer {
     let host = state.host.clone();
     let config = &state.config;
     let init = config.containers.init_path.as_ref();
+    let swarm = crate::swarm::info(state).await;
+    // As dockerd does: the CLI prints no others.
+    let mut warnings = swarm.warnings.clone();
+    warnings.extend(crate::swarm::expiring::warnings(state));
     body::ok(&SystemInfo {
         id: state.engine_id.clone(),
         containers: total,
@@ -160,12 +164,12 @@ pub async fn info(call: Call) -> Answer {
         server_version: VERSION.to_owned(),
         default_runtime: runtime_name.to_owned(),
         runtimes: BTreeMap::from([(runtime_name.to_owned(), runtime_info)]),
-        swarm: crate::swarm::info(state).await,
+        swarm,
         live_restore_enabled: true,
         init_binary: init.map(|path| path.display().to_string()).unwrap_or_default(),
         security_options: security_options(state.engine.runtime().facts().apparmor, unified),
         default_address_pools: pools(config),
-        warnings: crate::swarm::expiring::warnings(state),
+        warnings,
         ..SystemInfo::default()
     })
 }

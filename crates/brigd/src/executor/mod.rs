@@ -185,6 +185,7 @@ fn describe(host: &HostFacts, labels: &[String]) -> NodeDescription {
                 .collect(),
             plugins: vec![
                 plugin("Log", "json-file"),
+                plugin("Log", "local"),
                 plugin("Log", "none"),
                 plugin("Network", "bridge"),
                 plugin("Network", "host"),

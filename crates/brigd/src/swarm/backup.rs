@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::SyncIoBridge;
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, events, local};
+use super::{Answer, events, local, places};
 use crate::api::blocking::blocking;
 use crate::server::body::BodyError;
 use crate::server::{ApiError, Call, body};
@@ -97,9 +97,9 @@ pub(super) async fn restore(mut call: Call) -> Answer {
     call.state.swarm.check_free()?;
     let text = |key: &str| call.query.text(key).unwrap_or_default().to_owned();
     let request = RestoreRequest {
-        listen_addr: text("listenAddr"),
-        advertise_addr: text("advertiseAddr"),
-        data_path_addr: text("dataPathAddr"),
+        listen_addr: places::resolve(text("listenAddr")).await?,
+        advertise_addr: places::resolve(text("advertiseAddr")).await?,
+        data_path_addr: places::resolve(text("dataPathAddr")).await?,
     };
     let backup = read(&mut call).await?;
     let node_id = call.state.swarm.restore(request, &backup).await?;

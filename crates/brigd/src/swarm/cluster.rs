@@ -10,7 +10,7 @@ use brig_swarm::{InitRequest, JoinRequest, TokenLimit, TokenRotation};
 use brig_types::secret::SecretString;
 use http::StatusCode;
 
-use super::{Answer, convert, events, local, versions};
+use super::{Answer, convert, events, local, places, versions};
 use crate::server::{Call, body};
 
 /// `GET /swarm`.
@@ -33,9 +33,9 @@ pub(super) async fn init(mut call: Call) -> Answer {
         .state
         .swarm
         .init(InitRequest {
-            listen_addr: request.listen_addr,
-            advertise_addr: request.advertise_addr,
-            data_path_addr: request.data_path_addr,
+            listen_addr: places::resolve(request.listen_addr).await?,
+            advertise_addr: places::resolve(request.advertise_addr).await?,
+            data_path_addr: places::resolve(request.data_path_addr).await?,
             data_path_port: request.data_path_port,
             default_addr_pool: request.default_addr_pool,
             subnet_size: request.subnet_size,
@@ -56,9 +56,9 @@ pub(super) async fn join(mut call: Call) -> Answer {
     call.state
         .swarm
         .join(JoinRequest {
-            listen_addr: request.listen_addr,
-            advertise_addr: request.advertise_addr,
-            data_path_addr: request.data_path_addr,
+            listen_addr: places::resolve(request.listen_addr).await?,
+            advertise_addr: places::resolve(request.advertise_addr).await?,
+            data_path_addr: places::resolve(request.data_path_addr).await?,
             remote_addrs: request.remote_addrs,
             join_token: SecretString::new(request.join_token.expose_secret().to_owned()),
             availability,

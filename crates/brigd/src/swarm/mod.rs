@@ -14,6 +14,7 @@ mod cluster;
 mod configs;
 mod logs;
 mod nodes;
+mod places;
 mod secrets;
 mod service_status;
 mod services;

@@ -3,6 +3,7 @@
 use brig_api::filters::Filters;
 use brig_api::swarm::NodeSpec;
 use brig_proto::swarm::node_spec::Membership;
+use brig_proto::swarm::raft_member_status::Reachability;
 use brig_proto::swarm::{Node, NodeRole};
 use http::StatusCode;
 
@@ -24,7 +25,7 @@ pub(super) async fn list(call: Call) -> Answer {
         .iter()
         .filter(|node| matches(&filters, node))
         .filter(|node| call.authorized.may(Action::NodeInspect, &object::node(node)))
-        .map(|node| convert::node::json(node))
+        .map(|node| as_known(&call, node))
         .collect();
     body::ok(&shown)
 }
@@ -46,7 +47,21 @@ fn matches(filters: &Filters, node: &Node) -> bool {
 /// `GET /nodes/{id}`.
 pub(super) async fn inspect(call: Call) -> Answer {
     let node = local::control(&call.state)?.node(call.param("id"))?;
-    body::ok(&convert::node::json(&node))
+    body::ok(&as_known(&call, &node))
+}
+
+/// A node as this manager knows it. Who leads, and which other managers are there, it does not know
+/// without them: what it heard last would look as if all were well.
+fn as_known(call: &Call, node: &Node) -> brig_api::swarm::Node {
+    let mut shown = convert::node::json(node);
+    if let Some(manager) = shown.manager_status.as_mut().filter(|_| call.state.swarm.is_stale()) {
+        manager.leader = false;
+        if node.id != call.state.swarm.status().node_id {
+            word(Reachability::Unknown as i32, Reachability::as_str_name)
+                .clone_into(&mut manager.reachability);
+        }
+    }
+    shown
 }
 
 /// `POST /nodes/{id}/update`.

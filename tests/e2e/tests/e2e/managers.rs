@@ -205,6 +205,10 @@ fn three_managers_lose_hosts_and_the_network_but_no_write() {
         let answer = http::get_raw(&managers[cut].socket(), "/v1.41/configs");
         answer.to_ascii_lowercase().contains("brig-stale: true") && answer.contains("h1-0")
     });
+    let told = managers[cut].client().run(&["info"]).stderr;
+    assert!(told.contains("this manager has lost the other managers"), "{told}");
+    let shown = managers[cut].ok(&["node", "ls", "--format", "{{.ManagerStatus}}"]);
+    assert!(!shown.contains("Leader") && shown.matches("Unknown").count() == 2, "{shown}");
     hosts.heal(cut + 1);
     eventually("it is back", PATIENCE, || all_reachable(&managers[other], 3));
     writers[cut].goes_on(10);
@@ -252,5 +256,17 @@ fn three_managers_lose_hosts_and_the_network_but_no_write() {
         "--keys-only",
     ]);
     assert!(tried.code != 0 && !tried.stdout.contains("/brig"), "{}", tried.stdout);
+
+    // Two at once wait for each other, and keep their tasks meanwhile.
+    let _ = judge.ok(&["node", "demote", &ids[1], &ids[2]]);
+    eventually("both are workers that are heard of", PATIENCE, || {
+        let is_worker = |node: &HostNode| {
+            let info = http::get(&node.socket(), "/v1.41/info");
+            info["Swarm"]["ControlAvailable"].as_bool() == Some(false)
+        };
+        let states = judge.ok(&["node", "ls", "--format", "{{.Status}}"]);
+        managers[1..].iter().all(is_worker) && states.lines().all(|state| state == "Ready")
+    });
+    assert_eq!(running(judge), tasks, "no task was touched");
     assert!(!worker_id.is_empty());
 }

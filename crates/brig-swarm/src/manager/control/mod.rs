@@ -9,7 +9,7 @@ pub(crate) mod cluster;
 mod configs;
 mod logs;
 mod networks;
-mod nodes;
+pub(crate) mod nodes;
 mod policies;
 mod scan;
 mod secrets;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use brig_pki::tls::TlsCredentials;
 use brig_proto::brig::AdmissionFacts;
 use brig_proto::swarm::{Annotations, Service};
-use brig_store::{Index, State, Store, StoreError, StoreObject, Watcher};
+use brig_store::{BackendError, Index, State, Store, StoreError, StoreObject, Watcher};
 
 pub use self::behind::{BehindReason, NodeBehind};
 pub use self::cluster::TokenRotation;
@@ -155,6 +155,16 @@ fn only_labels_differ(old: Option<&Annotations>, new: Option<&Annotations>) -> b
     name_of(old) == name_of(new)
 }
 
+/// Adds what may be done about lost managers.
+fn advised(cause: Arc<BackendError>) -> Arc<BackendError> {
+    match &*cause {
+        BackendError::Unavailable(why) => Arc::new(BackendError::Unavailable(format!(
+            "{why}; if most managers are gone for good, \"docker swarm init --force-new-cluster\" goes on with this one alone"
+        ))),
+        _ => cause,
+    }
+}
+
 impl From<StoreError> for ControlError {
     fn from(error: StoreError) -> Self {
         match error {
@@ -165,7 +175,7 @@ impl From<StoreError> for ControlError {
             StoreError::NotFound { kind, id } => {
                 Self::NotFound { kind: kind.as_str(), reference: id }
             }
-            none @ StoreError::NoQuorum(_) => Self::NoQuorum(none),
+            StoreError::NoQuorum(cause) => Self::NoQuorum(StoreError::NoQuorum(advised(cause))),
             StoreError::Closed => Self::NotManagerAnyMore,
             other => Self::Store(other),
         }

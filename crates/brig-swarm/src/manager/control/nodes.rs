@@ -138,13 +138,18 @@ fn change_role(tx: &Tx<'_>, node: &mut Node, wanted: NodeRole) -> Result<(), Con
             return Ok(());
         }
     }
-    node.set_role(wanted);
-    if let Some(certificate) = &mut node.certificate {
-        certificate.set_role(wanted);
-        certificate.status.get_or_insert_default().set_state(IssuanceState::Rotate);
-    }
+    set_role(node, wanted);
     tracing::info!(node = node.id, role = ?wanted, "a node got another role");
     Ok(())
+}
+
+/// Notes a node's role, and that its certificate is to say so.
+pub(crate) fn set_role(node: &mut Node, role: NodeRole) {
+    node.set_role(role);
+    if let Some(certificate) = &mut node.certificate {
+        certificate.set_role(role);
+        certificate.status.get_or_insert_default().set_state(IssuanceState::Rotate);
+    }
 }
 
 fn cannot_be_promoted(node: &Node) -> Option<String> {

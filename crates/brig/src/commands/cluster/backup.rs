@@ -121,9 +121,19 @@ pub(super) fn print(summary: &BackupSummary) -> Result<()> {
     line(&format!("Cluster:  {}, revision {}", summary.cluster, summary.revision))?;
     line(&format!("Autolock: {}", if summary.autolock { "on" } else { "off" }))?;
     for (kind, count) in &summary.objects {
-        line(&format!("{count:>9} {kind}{}", if *count == 1 { "" } else { "s" }))?;
+        line(&format!("{count:>9} {}", counted(kind, *count)))?;
     }
     Ok(())
+}
+
+/// The kind in the number that goes with the count.
+fn counted(kind: &str, count: u64) -> String {
+    match (count, kind.strip_suffix('y')) {
+        (1, _) => kind.to_owned(),
+        (_, Some(stem)) => format!("{stem}ies"),
+        (_, None) if kind.ends_with('s') => format!("{kind}es"),
+        (_, None) => format!("{kind}s"),
+    }
 }
 
 /// What a backup says of itself without being opened. None of it is protected.
@@ -147,4 +157,22 @@ fn inspect(path: &Path) -> Result<()> {
         line(&format!("{:<12}{}", format!("{title}:"), text.escape_debug()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_counted_in_words() {
+        for (kind, count, words) in [
+            ("node", 1, "node"),
+            ("node", 0, "nodes"),
+            ("policy", 2, "policies"),
+            ("access", 2, "accesses"),
+            ("access", 1, "access"),
+        ] {
+            assert_eq!(counted(kind, count), words);
+        }
+    }
 }
