@@ -49,6 +49,9 @@ pub(crate) fn find(engine: &Engine, text: &str) -> Result<Arc<Container>, Engine
 /// The lines of the hosts file for a container's links.
 pub(crate) fn hosts(engine: &Engine, record: &Record) -> Result<Vec<ExtraHost>, EngineError> {
     let mut hosts = Vec::new();
+    if record.host_config.network_mode == "none" {
+        return Ok(hosts);
+    }
     for text in &record.host_config.links {
         let link = Link::parse(text)?;
         let other = find(engine, text)?.record();
