@@ -129,9 +129,11 @@ pub(crate) fn resolve(
             .find(|entry| entry.name == *wanted)
             .map(|entry| entry.gid)
             .or_else(|| numeric(wanted))
-            .ok_or_else(|| EngineError::Invalid(format!(
+            .ok_or_else(|| {
+                EngineError::Invalid(format!(
                     "Unable to find group {wanted}: no matching entries in group file"
-                )))?;
+                ))
+            })?;
         additional.push(found);
     }
     // The primary group is among the supplementary ones, or files that the group is locked out of
@@ -186,7 +188,10 @@ mod tests {
         let user = resolve("", &["adm".into(), "77".into()], PASSWD, GROUP).unwrap();
         assert_eq!(user.additional_gids, vec![0, 10, 4, 77]);
         let error = resolve("", &["none".into()], PASSWD, GROUP).unwrap_err();
-        assert_eq!(error.to_string(), "Unable to find group none: no matching entries in group file");
+        assert_eq!(
+            error.to_string(),
+            "Unable to find group none: no matching entries in group file"
+        );
     }
 
     #[test]

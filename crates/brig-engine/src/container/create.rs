@@ -363,4 +363,3 @@ fn discard_weights(host: &mut HostConfig, known: bool) -> Vec<String> {
     }
     warnings
 }
-

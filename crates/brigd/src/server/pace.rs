@@ -168,7 +168,9 @@ mod tests {
         for piece in [1, 3, 64] {
             let (mut near, far) = duplex(256);
             let mut paced = Paced::new(far, head.clone(), slot.clone());
-            near.write_all(b"GET /x?f={\"a\":[\"b\"]} HTTP/1.1\r\nHost: \"h\"\r\n\r\n").await.unwrap();
+            near.write_all(b"GET /x?f={\"a\":[\"b\"]} HTTP/1.1\r\nHost: \"h\"\r\n\r\n")
+                .await
+                .unwrap();
             drop(near);
             let mut read = Vec::new();
             let mut buffer = vec![0; piece];
@@ -178,8 +180,7 @@ mod tests {
                     length => read.extend_from_slice(&buffer[..length]),
                 }
             }
-            let expected =
-                "GET /x?f={%22a%22:[%22b%22]} HTTP/1.1\r\nHost: \"h\"\r\n\r\n";
+            let expected = "GET /x?f={%22a%22:[%22b%22]} HTTP/1.1\r\nHost: \"h\"\r\n\r\n";
             assert_eq!(String::from_utf8(read).unwrap(), expected);
             head.complete();
         }
