@@ -60,9 +60,12 @@ conformance: ## bollard's published tests and docker's SDK for Python against do
 	@scripts/conformance-python.sh
 
 .PHONY: lint
-lint: ## formatting, clippy with warnings denied, house rules
+lint: ## formatting, clippy with warnings denied (fuzz targets too), house rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --locked \
+	  --no-default-features --features daemon -- -D warnings
 	cargo run --quiet --locked -p xtask -- verify
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check bans licenses sources; \
 	 else echo "cargo-deny is not installed: 'cargo install cargo-deny --locked' adds the licence and ban check"; fi

@@ -1,7 +1,7 @@
 //! What the CLI reads: archives of contexts, Compose files, and the small languages of its flags.
 //! The CLI is a program without a library, so its modules are this target's.
 #![no_main]
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 #[path = "../../crates/brig/src/cli/mod.rs"]
 mod cli;
@@ -55,7 +55,7 @@ fuzz_target!(|data: &[u8]| {
 fn compose_file(text: &str) {
     let file = std::env::temp_dir().join(format!("compose-{}.yml", std::process::id()));
     std::fs::write(&file, text).expect("there is room");
-    let lookup = |name: &str| (name.len() % 2 == 0).then(|| name.to_lowercase());
+    let lookup = |name: &str| name.len().is_multiple_of(2).then(|| name.to_lowercase());
     let Ok((tree, directory)) = compose::read(&[file.display().to_string()], Some(&lookup)) else {
         return;
     };

@@ -32,7 +32,7 @@ pub use container::attach::{AttachRequest, AttachedStreams, OutputChunk, StdinWr
 pub use container::commit::CommitRequest;
 pub use container::exec::{ExecStart, ExecTarget, PendingExec};
 pub use container::list::ListOptions;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub use container::logs::fuzz_log;
 pub use container::logs::{LogLine, LogStream, LogsRequest, Tail};
 pub use container::names::random_name;

@@ -35,7 +35,7 @@ mod push;
 mod save;
 mod upper;
 
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub use archive::fuzz_archive;
 pub use commit::CommitOptions;
 pub use config::{HistoryItem, ImageConfig, RunConfig};

@@ -36,7 +36,7 @@ mod wire;
 
 pub use bridge::{AddressPool, default_pools};
 pub use dns::SERVER_ADDRESS as EMBEDDED_DNS_ADDRESS;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub use dns::fuzz_packet;
 pub use endpoint::{Address6, Endpoint, EndpointRequest, Interface};
 pub use error::NetworkError;

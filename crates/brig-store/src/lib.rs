@@ -3,7 +3,7 @@
 //!
 //! Three parts that know little of each other:
 //!
-//! - [`Backend`] keeps opaque records durable: one file ([`RedbBackend`]) while there is one
+//! - [`Backend`] keeps opaque records durable: files ([`RedbBackend`]) while there is one
 //!   manager, etcd ([`etcd::EtcdBackend`]) once there are several. It sees ids, sizes and keyed
 //!   hashes of names, never a value.
 //! - [`Sealer`] is the port through which values are encrypted; its implementation holds the keys.
@@ -20,11 +20,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod backend;
+mod embedded;
 mod error;
 pub mod etcd;
 mod object;
 mod reads;
-mod redb_backend;
 mod reseal;
 mod sealer;
 mod state;
@@ -37,9 +37,11 @@ pub use backend::{
     Backend, BackendError, Batch, Content, Foreign, Loaded, NameClaim, News, NewsSink, Revision,
     Room, SealedRecord, Write,
 };
+pub use embedded::RedbBackend;
+#[cfg(feature = "fuzzing")]
+pub use embedded::fuzz_log;
 pub use error::StoreError;
 pub use object::{Index, Kind, Object, StoreObject};
-pub use redb_backend::RedbBackend;
 pub use reseal::Usage;
 pub use sealer::{BlindName, KeyTag, SealError, Sealer};
 pub use state::State;

@@ -513,7 +513,7 @@ mod tests {
     use brig_proto::swarm::{Annotations, Config, ConfigSpec, Node};
 
     use super::*;
-    use crate::redb_backend::RedbBackend;
+    use crate::embedded::RedbBackend;
     use crate::sealer::{BlindName, SealError};
     use crate::store::Store;
 

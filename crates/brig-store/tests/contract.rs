@@ -278,17 +278,19 @@ async fn concurrent_writers_share_syncs_and_keep_their_own_results() {
 }
 
 #[tokio::test]
-async fn the_file_shows_neither_names_nor_values() {
+async fn the_files_show_neither_names_nor_values() {
     let place = RedbPlace::new();
     let store = open(&place);
     let object = secret("launch-code-name", b"launch-code-value");
     let object = store.update(|tx| tx.create(object)).await.unwrap();
     drop(store);
-    let bytes = std::fs::read(place.file()).unwrap();
-    let contains = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-    assert!(contains(&object.id), "the search works");
-    assert!(!contains("launch-code-name"));
-    assert!(!contains("launch-code-value"));
+    for file in [place.file(), place.file().with_extension("wal")] {
+        let bytes = std::fs::read(&file).unwrap();
+        let contains = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        assert!(contains(&object.id), "the search works");
+        assert!(!contains("launch-code-name"), "{}", file.display());
+        assert!(!contains("launch-code-value"), "{}", file.display());
+    }
 }
 
 #[tokio::test]

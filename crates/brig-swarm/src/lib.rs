@@ -26,7 +26,7 @@ mod task;
 mod validate;
 mod wire_time;
 
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub use backup::fuzz_backup;
 pub use backup::{Backup, BackupError, BackupHeader, BackupSummary, Snapshot};
 pub use error::{ControlError, SwarmError};
@@ -34,7 +34,7 @@ pub use executor::{Controller, Dependencies, Executor, ExitStatus, TaskError};
 pub use expiry::{Expiry, ExpiryKind, ExpiryState};
 pub use grpc::clock::ClockOffset;
 pub use inventories::ImageInventories;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub use manager::ca::external::fuzz_answer;
 pub use manager::control::{
     BehindReason, Control, LogStream, NodeBehind, RegistryAuthFrom, TokenRotation, TrustRecords,

@@ -18,7 +18,7 @@ pub(crate) use spool::Spool;
 pub(crate) use staging::{Staged, Staging};
 
 /// Reads what images an archive has; for fuzzing only.
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub fn fuzz_archive(archive: &[u8], dir: &std::path::Path) {
     let limits = crate::limits::Limits { archive: 1 << 20, ..Default::default() };
     if let Ok(spool) = Spool::fill(archive, dir, &limits) {

@@ -140,7 +140,7 @@ impl NetworkNames {
 }
 
 /// Hands a packet from a container to the name server's decision; for fuzzing only.
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub fn fuzz_packet(packet: &[u8]) {
     let network = NetworkId::generate();
     for transport in [answer::Transport::Udp, answer::Transport::Tcp] {

@@ -307,7 +307,7 @@ fn count(objects: &[Object]) -> BTreeMap<&'static str, usize> {
     counts
 }
 
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 /// Reads what claims to be a backup's header and stream, for the fuzzer: what is behind the
 /// encryption, too.
 pub fn fuzz_backup(data: &[u8]) {

@@ -189,7 +189,7 @@ pub(crate) async fn step_down(state_dir: &Path) -> Result<(), SwarmError> {
         layout.write_managers(&others)?;
         layout.remove_store_place()?;
         files::remove_dir(&layout.replica())?;
-        files::remove_file(&layout.store())
+        layout.remove_store()
     })
     .await
 }

@@ -5,7 +5,7 @@
 //! | `docker-state.json` | the addresses this node was given |
 //! | `state.json` | the managers it knows |
 //! | `certificates/` | its identity, see `brig_pki::keyfile` |
-//! | `cluster.redb` | the sealed store of a swarm with one manager |
+//! | `cluster.redb`, `cluster.wal` | the sealed store of a swarm with one manager, and its log |
 //! | `store.json` | where the store is, once that is not this file |
 //! | `etcd/` | the member of the replicated store on this manager, with its certificates |
 //! | `worker/tasks/` | the tasks it has |
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use brig_files::Durability;
 use brig_proto::swarm::Peer;
+use brig_store::RedbBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::error::SwarmError;
@@ -87,6 +88,12 @@ impl Layout {
 
     pub(crate) fn write_store_place(&self, place: &Place) -> Result<(), SwarmError> {
         self.write_json(STORE_PLACE, place)
+    }
+
+    /// Removes the sealed store; fine if there is none.
+    pub(crate) fn remove_store(&self) -> Result<(), SwarmError> {
+        let path = self.store();
+        RedbBackend::remove(&path).map_err(|source| failed("remove", &path, source))
     }
 
     pub(crate) fn remove_store_place(&self) -> Result<(), SwarmError> {

@@ -650,9 +650,10 @@ async fn open_store(
 ) -> Result<Store, SwarmError> {
     let path = layout.store();
     if let Some(backend) = replica.open().await? {
+        let layout = layout.clone();
         return blocking(move || {
             // Left by a move that was broken off after its end.
-            files::remove_file(&path)?;
+            layout.remove_store()?;
             Store::open(backend, data).map_err(SwarmError::Store)
         })
         .await;

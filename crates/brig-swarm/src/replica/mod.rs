@@ -348,8 +348,8 @@ impl Replica {
         };
         self.set(client.clone(), Some(child));
         self.live.share(client, &self.cluster);
-        let file = self.layout.store();
-        blocking(move || files::remove_file(&file)).await?;
+        let layout = self.layout.clone();
+        blocking(move || layout.remove_store()).await?;
         tracing::info!("the cluster's store is in etcd");
         Ok(())
     }

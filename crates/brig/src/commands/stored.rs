@@ -1,11 +1,12 @@
-//! `secret ls` and `config ls`: the same list of two kinds of objects.
+//! What `secret` and `config` have in common: both are lists of named objects whose content is
+//! given once.
 
 use brig_api::swarm::{Config, Secret};
 use brig_types::Labels;
 use clap::Args;
 use serde::de::DeserializeOwned;
 
-use super::filters;
+use super::{checked, each, filters};
 use crate::client::Call;
 use crate::context::Context;
 use crate::error::Result;
@@ -38,6 +39,8 @@ pub(super) struct Head<'a> {
 
 /// An object that is listed so.
 pub(super) trait Stored: DeserializeOwned {
+    /// What messages call it.
+    const KIND: &'static str;
     /// Where the API lists them.
     const PATH: &'static str;
     /// The default of `--format` in the user's configuration.
@@ -45,9 +48,18 @@ pub(super) trait Stored: DeserializeOwned {
     const TABLE: &'static str;
 
     fn head(&self) -> Head<'_>;
+
+    /// Its content for people, where the API gives it away.
+    fn content(&self) -> Option<String>;
+}
+
+/// The path of one of them.
+fn path<T: Stored>(name: &str) -> Result<String> {
+    Ok(format!("{}/{}", T::PATH, checked(T::KIND, name)?))
 }
 
 impl Stored for Secret {
+    const KIND: &'static str = "secret";
     const PATH: &'static str = "/secrets";
     const FORMAT: &'static str = "secretFormat";
     const TABLE: &'static str = "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.CreatedAt}}\t{{.UpdatedAt}}";
@@ -62,9 +74,14 @@ impl Stored for Secret {
             labels: &self.spec.labels,
         }
     }
+
+    fn content(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Stored for Config {
+    const KIND: &'static str = "config";
     const PATH: &'static str = "/configs";
     const FORMAT: &'static str = "configFormat";
     const TABLE: &'static str = "{{.ID}}\t{{.Name}}\t{{.CreatedAt}}\t{{.UpdatedAt}}";
@@ -78,6 +95,10 @@ impl Stored for Config {
             updated: &self.updated_at,
             labels: &self.spec.labels,
         }
+    }
+
+    fn content(&self) -> Option<String> {
+        Some(String::from_utf8_lossy(&self.spec.data.0).into_owned())
     }
 }
 
@@ -111,4 +132,69 @@ pub(super) async fn ls<T: Stored>(context: &Context, args: LsArgs) -> Result<()>
     let format =
         args.format.as_deref().or_else(|| context.config.text(T::FORMAT).filter(|_| !args.quiet));
     listing.print(&rows, format, args.quiet)
+}
+
+#[derive(Args, Debug)]
+pub(super) struct InspectArgs {
+    /// Format output using a custom template: 'json' or a Go template
+    #[arg(long, short = 'f')]
+    format: Option<String>,
+    /// Print the information in a human friendly format
+    #[arg(long)]
+    pretty: bool,
+    #[arg(required = true, hide = true)]
+    names: Vec<String>,
+}
+
+/// Prints objects with all that the API tells of them.
+pub(super) async fn inspect<T: Stored>(context: &Context, args: InspectArgs) -> Result<()> {
+    if !args.pretty {
+        return super::inspect::print_all(&args.names, args.format.as_deref(), |name| async move {
+            super::inspect::fetch(&context.client, Call::get(path::<T>(&name)?)).await
+        })
+        .await;
+    }
+    let mut text = String::new();
+    for name in &args.names {
+        let object: T = context.client.json(Call::get(path::<T>(name)?)).await?;
+        text.push_str(&pretty(&object));
+    }
+    crate::output::print(&text)
+}
+
+fn pretty(object: &impl Stored) -> String {
+    let Head { id, name, driver, created, updated, labels } = object.head();
+    let mut text = format!("ID:\t\t\t{id}\nName:\t\t\t{name}\n");
+    if !labels.is_empty() {
+        text.push_str("Labels:\n");
+        for (key, value) in labels {
+            let value = if value.is_empty() { String::new() } else { format!("={value}") };
+            text.push_str(&format!(" - {key}{value}\n"));
+        }
+    }
+    if let Some(driver) = driver {
+        text.push_str(&format!("Driver:            \t{driver}\n"));
+    }
+    text.push_str(&format!(
+        "Created at:            \t{created}\nUpdated at:            \t{updated}\n"
+    ));
+    if let Some(content) = object.content() {
+        text.push_str(&format!("Data:\n{content}\n"));
+    }
+    text
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RmArgs {
+    #[arg(required = true, hide = true)]
+    names: Vec<String>,
+}
+
+/// Removes objects.
+pub(super) async fn rm<T: Stored>(context: &Context, args: RmArgs) -> Result<()> {
+    each(
+        &args.names,
+        |name| async move { context.client.none(Call::delete(path::<T>(&name)?)).await },
+    )
+    .await
 }

@@ -186,7 +186,7 @@ impl Engine {
 }
 
 /// Reads a container's log as it may lie on the disk; for fuzzing only.
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub fn fuzz_log(log: &[u8]) {
     for line in log.split(|byte| *byte == b'\n') {
         if let Some(record) = record::parse(line) {

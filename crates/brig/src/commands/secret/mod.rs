@@ -8,8 +8,7 @@ use clap::Args;
 
 use crate::cli::{Leaf, leaf};
 use crate::client::Call;
-use crate::commands::stored::{LsArgs, ls};
-use crate::commands::{checked, each, inspect};
+use crate::commands::stored::{InspectArgs, LsArgs, RmArgs, inspect, ls, rm};
 use crate::context::Context;
 use crate::error::{Error, Result, message};
 use crate::parse::key_value_map;
@@ -28,10 +27,17 @@ leaf!(
     "[OPTIONS] SECRET [SECRET...]",
     "Display detailed information on one or more secrets",
     InspectArgs,
-    run_inspect
+    inspect::<Secret>
 );
 leaf!(LS, "ls" | "list", "[OPTIONS]", "List secrets", LsArgs, ls::<Secret>);
-leaf!(RM, "rm" | "remove", "SECRET [SECRET...]", "Remove one or more secrets", RmArgs, rm);
+leaf!(
+    RM,
+    "rm" | "remove",
+    "SECRET [SECRET...]",
+    "Remove one or more secrets",
+    RmArgs,
+    rm::<Secret>
+);
 
 /// `secret …`.
 pub(crate) const COMMANDS: &[&Leaf] = &[&CREATE, &INSPECT, &LS, &RM];
@@ -117,87 +123,6 @@ pub(crate) fn read(file: &str, max: usize, kind: &str) -> Result<SecretBytes> {
         return Err(message(format!("error reading from {name}: data is empty")));
     }
     Ok(SecretBytes::new(whole.expose_secret().get(..len).unwrap_or_default().to_vec()))
-}
-
-#[derive(Args, Debug)]
-struct InspectArgs {
-    /// Format output using a custom template: 'json' or a Go template
-    #[arg(long, short = 'f')]
-    format: Option<String>,
-    /// Print the information in a human friendly format
-    #[arg(long)]
-    pretty: bool,
-    #[arg(required = true, hide = true)]
-    secrets: Vec<String>,
-}
-
-async fn run_inspect(context: &Context, args: InspectArgs) -> Result<()> {
-    if args.pretty {
-        let mut text = String::new();
-        for name in &args.secrets {
-            let secret: Secret = context
-                .client
-                .json(Call::get(format!("/secrets/{}", checked("secret", name)?)))
-                .await?;
-            let driver = secret.spec.driver.map(|d| d.name).unwrap_or_default();
-            text.push_str(&pretty(
-                &secret.id,
-                &secret.spec.name,
-                &secret.spec.labels,
-                &secret.created_at,
-                &secret.updated_at,
-                Some(&driver),
-            ));
-        }
-        return crate::output::print(&text);
-    }
-    inspect::print_all(&args.secrets, args.format.as_deref(), |name| async move {
-        inspect::fetch(
-            &context.client,
-            Call::get(format!("/secrets/{}", checked("secret", &name)?)),
-        )
-        .await
-    })
-    .await
-}
-
-/// The head of `inspect --pretty` of secrets and configs.
-pub(crate) fn pretty(
-    id: &str,
-    name: &str,
-    labels: &brig_types::Labels,
-    created: &str,
-    updated: &str,
-    driver: Option<&str>,
-) -> String {
-    let mut text = format!("ID:\t\t\t{id}\nName:\t\t\t{name}\n");
-    if !labels.is_empty() {
-        text.push_str("Labels:\n");
-        for (key, value) in labels {
-            let value = if value.is_empty() { String::new() } else { format!("={value}") };
-            text.push_str(&format!(" - {key}{value}\n"));
-        }
-    }
-    if let Some(driver) = driver {
-        text.push_str(&format!("Driver:            \t{driver}\n"));
-    }
-    text.push_str(&format!(
-        "Created at:            \t{created}\nUpdated at:            \t{updated}\n"
-    ));
-    text
-}
-
-#[derive(Args, Debug)]
-struct RmArgs {
-    #[arg(required = true, hide = true)]
-    secrets: Vec<String>,
-}
-
-async fn rm(context: &Context, args: RmArgs) -> Result<()> {
-    each(&args.secrets, |name| async move {
-        context.client.none(Call::delete(format!("/secrets/{}", checked("secret", &name)?))).await
-    })
-    .await
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Content trust: our trust server beside notary-server, and `trust sign` from end to end.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -113,33 +114,61 @@ impl Server {
     }
 }
 
-/// One request; the body.
-async fn get(stream: &mut Stream, path: &str, close: bool) -> Vec<u8> {
-    let close = if close { "Connection: close\r\n" } else { "" };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{close}\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::with_capacity(8192);
-    loop {
-        let found = answer.windows(4).position(|end| end == b"\r\n\r\n");
-        if let Some(end) = found {
-            let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-            assert!(head.starts_with("http/1.1 200"), "{path}: {head}");
-            let length = head.split("content-length: ").nth(1).unwrap();
-            let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
-            if answer.len() >= end + 4 + length {
-                return answer.split_off(end + 4);
+/// A connection that costs its client little, so that the server is what is measured.
+struct Connection {
+    stream: Stream,
+    answer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(server: &Server, connector: &WebConnector) -> Self {
+        Self { stream: server.connect(connector).await, answer: Vec::with_capacity(16 << 10) }
+    }
+
+    /// The body that answers a request.
+    async fn get(&mut self, request: &str) -> &[u8] {
+        self.stream.write_all(request.as_bytes()).await.unwrap();
+        self.answer.clear();
+        let mut whole = None;
+        loop {
+            assert!(self.stream.read_buf(&mut self.answer).await.unwrap() > 0, "{request}: cut");
+            if whole.is_none() {
+                whole = body(&self.answer);
+            }
+            if let Some(body) = &whole
+                && self.answer.len() >= body.end
+            {
+                return &self.answer[body.clone()];
             }
         }
-        assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{path}: cut");
     }
+}
+
+/// Where the body of a good answer is, once its head is there.
+fn body(answer: &[u8]) -> Option<Range<usize>> {
+    let head = answer.windows(4).position(|end| end == b"\r\n\r\n")?;
+    let text = std::str::from_utf8(&answer[..head]).unwrap();
+    let mut lines = text.split("\r\n");
+    let status = lines.next().unwrap();
+    assert!(status.starts_with("HTTP/1.1 200"), "{text}");
+    let length = lines.find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().unwrap())
+    });
+    Some(head + 4..head + 4 + length.expect("a length"))
+}
+
+fn request(path: &str, close: bool) -> String {
+    let close = if close { "Connection: close\r\n" } else { "" };
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{close}\r\n")
 }
 
 /// The paths of a lookup and what was found there, each file verified by the one before.
 async fn chain(server: &Server, connector: &WebConnector) -> Vec<(String, Vec<u8>)> {
     let base = format!("/v2/{GUN}/_trust/tuf/");
     let fetch = async |path: String| {
-        let mut stream = server.connect(connector).await;
-        let content = get(&mut stream, &path, true).await;
+        let mut connection = Connection::open(server, connector).await;
+        let content = connection.get(&request(&path, true)).await.to_vec();
         (path, content)
     };
     let hash = |content: &[u8], role: &str| {
@@ -157,27 +186,26 @@ async fn chain(server: &Server, connector: &WebConnector) -> Vec<(String, Vec<u8
 
 /// Lookups a second: a tag's three files, each the very bytes that were verified at the start.
 async fn lookups(server: &Server, connector: &WebConnector, fresh: bool) -> f64 {
-    let chain = std::sync::Arc::new(chain(server, connector).await);
+    let chain = chain(server, connector).await;
+    let asked = chain.iter().map(|(path, content)| (request(path, fresh), content));
+    let asked = asked.collect::<Vec<_>>();
     let end = Instant::now() + SPAN;
-    let clients = (0..CLIENTS).map(|_| {
-        let chain = std::sync::Arc::clone(&chain);
-        async move {
-            let (mut done, mut kept) = (0_u32, None);
-            while Instant::now() < end {
-                for (path, expected) in chain.iter() {
-                    let mut stream = match kept.take() {
-                        Some(stream) => stream,
-                        None => server.connect(connector).await,
-                    };
-                    assert!(get(&mut stream, path, fresh).await == *expected);
-                    if !fresh {
-                        kept = Some(stream);
-                    }
+    let clients = (0..CLIENTS).map(|_| async {
+        let (mut done, mut kept) = (0_u32, None);
+        while Instant::now() < end {
+            for (request, expected) in &asked {
+                let mut connection = match kept.take() {
+                    Some(connection) => connection,
+                    None => Connection::open(server, connector).await,
+                };
+                assert!(connection.get(request).await == expected.as_slice());
+                if !fresh {
+                    kept = Some(connection);
                 }
-                done += 1;
             }
-            done
+            done += 1;
         }
+        done
     });
     let mut all = 0;
     for done in futures_util::future::join_all(clients).await {

@@ -189,7 +189,7 @@ impl ExternalCa {
 }
 
 /// Reads an answer and checks the certificate in it; for fuzzing only.
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub fn fuzz_answer(root: &RootCa, csr: &[u8], identity: &NodeIdentity, body: &[u8]) {
     if let Ok(pem) = cfssl::certificate(body) {
         let _ = issued::check_node_certificate(root.cert_pem(), pem.as_bytes(), csr, identity);
