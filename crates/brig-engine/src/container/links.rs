@@ -56,6 +56,12 @@ pub(crate) fn hosts(engine: &Engine, record: &Record) -> Result<Vec<ExtraHost>, 
         let link = Link::parse(text)?;
         let other = find(engine, text)?.record();
         let endpoint = other.networks.get(BRIDGE);
+        if endpoint.is_none() {
+            return Err(EngineError::Invalid(format!(
+                "Cannot link to /{}, as it does not belong to the default network",
+                other.name
+            )));
+        }
         let address = endpoint
             .and_then(|endpoint| endpoint.ip_address.parse::<Ipv4Addr>().ok())
             .filter(|_| other.state.status.has_process())
