@@ -94,6 +94,9 @@ pub(crate) fn resolve(
         None => (spec, None),
     };
     let user_number = if user.is_empty() { Some(0) } else { numeric(user) };
+    if user.parse::<i64>().is_ok() && user_number.is_none() {
+        return Err(EngineError::Invalid("uids and gids must be in range 0-2147483647".to_owned()));
+    }
     // A name wins over a number that is spelled the same, as login does.
     let entry = passwd_entries(passwd)
         .find(|entry| !user.is_empty() && entry.name == user)
@@ -126,7 +129,11 @@ pub(crate) fn resolve(
             .find(|entry| entry.name == *wanted)
             .map(|entry| entry.gid)
             .or_else(|| numeric(wanted))
-            .ok_or_else(|| EngineError::Invalid(format!("Unable to find group {wanted}")))?;
+            .ok_or_else(|| {
+                EngineError::Invalid(format!(
+                    "Unable to find group {wanted}: no matching entries in group file"
+                ))
+            })?;
         additional.push(found);
     }
     // The primary group is among the supplementary ones, or files that the group is locked out of
@@ -181,7 +188,10 @@ mod tests {
         let user = resolve("", &["adm".into(), "77".into()], PASSWD, GROUP).unwrap();
         assert_eq!(user.additional_gids, vec![0, 10, 4, 77]);
         let error = resolve("", &["none".into()], PASSWD, GROUP).unwrap_err();
-        assert_eq!(error.to_string(), "Unable to find group none");
+        assert_eq!(
+            error.to_string(),
+            "Unable to find group none: no matching entries in group file"
+        );
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Networks {
         sockets: Option<ResolverSockets>,
     ) -> Result<(Endpoint, SandboxRecord), NetworkError> {
         let mut state = self.inner.state();
-        let view = state.named_networks(&plan.endpoints);
+        let view = state.scope(&plan.endpoints);
         let gone = || NetworkError::EndpointNotFound(id.clone());
         let sandbox = state.sandboxes.get_mut(container).ok_or_else(gone)?;
         let endpoint = sandbox
@@ -217,7 +217,7 @@ impl Networks {
             && let Some(resolver) = &sandbox.resolver
         {
             let upstreams = self.inner.upstreams(&endpoints, &sandbox.dns_servers, None);
-            resolver.set_view(state.named_networks(&endpoints), upstreams);
+            resolver.set_view(state.scope(&endpoints), upstreams);
         }
         let (route, route6) = (default_route(&endpoints), default_route6(&endpoints));
         Ok((removed, Some(Leaving { closed, moved, route, route6, record })))

@@ -25,6 +25,8 @@ pub struct EndpointRequest {
     pub hostname: Option<String>,
     /// More names on this network.
     pub aliases: Vec<String>,
+    /// Names that this container alone has for others, each with the name that they go by.
+    pub links: Vec<(String, String)>,
     /// Which network gives the default route: the highest priority, then the first name.
     pub priority: i32,
 }
@@ -57,6 +59,9 @@ pub struct Endpoint {
     pub hostname: Option<String>,
     /// More names, as they were asked for.
     pub aliases: Vec<String>,
+    /// See [`EndpointRequest::links`].
+    #[serde(default)]
+    pub links: Vec<(String, String)>,
     /// See [`EndpointRequest::priority`].
     pub priority: i32,
     /// The veth pair, once there is one.
@@ -146,6 +151,7 @@ pub(crate) mod tests {
             container_name: "web".to_owned(),
             hostname: None,
             aliases: Vec::new(),
+            links: Vec::new(),
             priority,
             interface: None,
         }

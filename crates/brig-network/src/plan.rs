@@ -30,7 +30,7 @@ impl Plan {
             .filter(|endpoint| only.is_none_or(|id| endpoint.endpoint_id == *id))
             .filter_map(|endpoint| link_plan(state, endpoint))
             .collect();
-        let resolver = !state.named_networks(&endpoints).is_empty();
+        let resolver = !state.scope(&endpoints).networks.is_empty();
         let gateway = gateway_endpoint(&endpoints);
         let host_binding = gateway
             .and_then(|endpoint| state.networks.get(&endpoint.network_id))

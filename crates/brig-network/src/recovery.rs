@@ -90,7 +90,7 @@ impl Networks {
                 return Ok(());
             };
             self.inner.register_names(&state, container, &sandbox.endpoints);
-            !state.named_networks(&sandbox.endpoints).is_empty()
+            !state.scope(&sandbox.endpoints).networks.is_empty()
         };
         if !named {
             return Ok(());
@@ -107,7 +107,7 @@ impl Networks {
         let mut state = self.inner.state();
         let Some(sandbox) = state.sandboxes.get(container) else { return Ok(()) };
         let upstreams = self.inner.upstreams(&sandbox.endpoints, &sandbox.dns_servers, Some(&ns));
-        let view = state.named_networks(&sandbox.endpoints);
+        let view = state.scope(&sandbox.endpoints);
         let resolver = self
             .inner
             .resolvers

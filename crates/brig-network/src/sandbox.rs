@@ -156,7 +156,7 @@ impl Networks {
         held: &mut Option<Vec<HeldPort>>,
     ) -> Result<(), NetworkError> {
         let mut state = self.inner.state();
-        let view = state.named_networks(&plan.endpoints);
+        let view = state.scope(&plan.endpoints);
         let sandbox = state
             .sandboxes
             .get_mut(container)

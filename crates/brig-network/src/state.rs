@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use brig_types::id::{ContainerId, EndpointId, NetworkId};
 use tokio::time::Instant;
 
-use crate::dns::Resolver;
+use crate::dns::{Resolver, Scope};
 use crate::endpoint::{Address6, Endpoint, EndpointRequest, by_priority};
 use crate::error::NetworkError;
 use crate::ipam::{AddressPool, TakeError};
@@ -218,6 +218,7 @@ impl State {
             container_name: request.container_name,
             hostname: request.hostname,
             aliases: request.aliases,
+            links: request.links,
             priority: request.priority,
             interface: None,
         };
@@ -263,13 +264,16 @@ impl State {
         }
     }
 
-    /// The user-defined networks of a container, in the order in which names are looked up.
-    pub(crate) fn named_networks(&self, endpoints: &[Endpoint]) -> Vec<NetworkId> {
-        by_priority(endpoints)
-            .into_iter()
-            .filter(|endpoint| self.has_names(endpoint))
-            .map(|endpoint| endpoint.network_id.clone())
-            .collect()
+    /// Where a container's names are looked up: its user-defined networks in their order.
+    pub(crate) fn scope(&self, endpoints: &[Endpoint]) -> Scope {
+        let mut scope = Scope::default();
+        for endpoint in by_priority(endpoints).into_iter().filter(|one| self.has_names(one)) {
+            scope.networks.push(endpoint.network_id.clone());
+            for (alias, target) in &endpoint.links {
+                scope.links.push((alias.to_ascii_lowercase(), target.clone()));
+            }
+        }
+        scope
     }
 
     /// Whether an endpoint is found by name.

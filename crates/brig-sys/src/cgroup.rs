@@ -45,6 +45,14 @@ fn is_cgroup2(path: &Path) -> bool {
         .is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|magic| magic == CGROUP2_MAGIC))
 }
 
+/// Whether block devices can be given weights. On version 2 the runtime finds where.
+#[must_use]
+pub fn has_weights() -> bool {
+    let legacy = Path::new(ROOT).join("blkio");
+    mode() == CgroupMode::V2
+        || ["blkio.weight", "blkio.bfq.weight"].iter().any(|file| legacy.join(file).exists())
+}
+
 /// The mount points of the hierarchies that an init system tracks processes by: `name=systemd` on
 /// version 1, the unified one elsewhere. Resource controllers of version 1 are not among them.
 #[must_use]

@@ -118,7 +118,8 @@ impl Engine {
                 .map_err(|error| EngineError::Invalid(error.to_string()))?;
         image_defaults::merge(&mut config, image_defaults::parse(&image.raw)?);
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let warnings = validate::request(&config, &host_config, &networking_config, cpus)?;
+        let mut warnings = validate::request(&config, &host_config, &networking_config, cpus)?;
+        warnings.extend(discard_weights(&mut host_config, brig_sys::cgroup::has_weights()));
         ports::publications(&config, &host_config)?;
         spec::Security::parse(&host_config.security_opt)?;
         let id = ContainerId::generate();
@@ -255,9 +256,12 @@ impl Engine {
         for text in others {
             let (key, mode) = text.split_once(':').unwrap_or((text, ""));
             if !matches!(mode, "" | "ro" | "rw" | "z" | "Z") {
-                return Err(EngineError::Invalid(format!("invalid mode for volumes-from: {mode}")));
+                return Err(EngineError::Invalid(format!("invalid mode: {mode}")));
             }
-            let inherited = self.registry().find(key)?.record().mounts.into_iter();
+            // No 404, which clients take for a missing image.
+            let found = self.registry().find(key);
+            let found = found.map_err(|error| EngineError::Invalid(error.to_string()))?;
+            let inherited = found.record().mounts.into_iter();
             let inherited =
                 inherited.filter(|m| matches!(m.kind, MountKind::Bind | MountKind::Volume));
             mounts.extend(inherited.map(|mut mount| {
@@ -345,4 +349,17 @@ fn check_binds(wanted: &[MountRequest]) -> Result<(), EngineError> {
         }
     }
     Ok(())
+}
+/// Takes out weights of block devices that the kernel knows nothing of, and says so.
+fn discard_weights(host: &mut HostConfig, known: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !known && host.blkio_weight > 0 {
+        host.blkio_weight = 0;
+        warnings.push("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.".to_owned());
+    }
+    if !known && !host.blkio_weight_device.is_empty() {
+        host.blkio_weight_device.clear();
+        warnings.push("Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded.".to_owned());
+    }
+    warnings
 }

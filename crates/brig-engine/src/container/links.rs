@@ -1,12 +1,12 @@
 //! `--link`: names of other containers in the hosts file.
 //!
-//! Networks resolve names by DNS; the default bridge has no names, so its containers get those
+//! Networks resolve names by DNS, those of links too (`networking.rs`); the default bridge has no names, so its containers get those
 //! that they ask for written into their hosts file, with the addresses at their start.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use brig_network::ExtraHost;
+use brig_network::{BRIDGE, ExtraHost};
 
 use super::Container;
 use super::record::Record;
@@ -49,14 +49,21 @@ pub(crate) fn find(engine: &Engine, text: &str) -> Result<Arc<Container>, Engine
 /// The lines of the hosts file for a container's links.
 pub(crate) fn hosts(engine: &Engine, record: &Record) -> Result<Vec<ExtraHost>, EngineError> {
     let mut hosts = Vec::new();
+    if !record.networks.contains_key(BRIDGE) {
+        return Ok(hosts);
+    }
     for text in &record.host_config.links {
         let link = Link::parse(text)?;
         let other = find(engine, text)?.record();
-        let address = record
-            .networks
-            .keys()
-            .filter_map(|network| other.networks.get(network))
-            .find_map(|endpoint| endpoint.ip_address.parse::<Ipv4Addr>().ok())
+        let endpoint = other.networks.get(BRIDGE);
+        if endpoint.is_none() {
+            return Err(EngineError::Invalid(format!(
+                "Cannot link to /{}, as it does not belong to the default network",
+                other.name
+            )));
+        }
+        let address = endpoint
+            .and_then(|endpoint| endpoint.ip_address.parse::<Ipv4Addr>().ok())
             .filter(|_| other.state.status.has_process())
             .ok_or_else(|| {
                 EngineError::Conflict(format!(

@@ -20,6 +20,7 @@ pub mod wait;
 
 pub(crate) mod connect;
 pub(crate) mod copy_up;
+mod cpuset;
 pub(crate) mod create;
 pub(crate) mod diff;
 pub(crate) mod exit;

@@ -74,9 +74,10 @@ pub(crate) fn parse_bind(text: &str) -> Result<MountRequest, EngineError> {
         [source, destination, mode] => (source, destination, mode),
         _ => return Err(fail()),
     };
+    let kind = if source.starts_with('/') { "bind" } else { "volume" };
     let target = clean(destination).ok_or_else(|| {
         EngineError::Invalid(format!(
-            "invalid volume specification: '{text}': invalid mount config for type \"volume\": invalid mount path: '{destination}' mount path must be absolute"
+            "invalid volume specification: '{text}': invalid mount config for type \"{kind}\": invalid mount path: '{destination}' mount path must be absolute"
         ))
     })?;
     if target == "/" {
@@ -91,7 +92,20 @@ pub(crate) fn parse_bind(text: &str) -> Result<MountRequest, EngineError> {
     let mut request = blank(kind, &target);
     let record = &mut request.record;
     record.mode = mode.to_owned();
+    let mut kinds = Vec::new();
     for option in mode.split(',').filter(|option| !option.is_empty()) {
+        // One of each sort at the most: `ro,rw` could mean either.
+        let sort = match option {
+            "ro" | "rw" => "access",
+            "z" | "Z" => "label",
+            "consistent" | "cached" | "delegated" => "consistency",
+            "nocopy" => "copy",
+            _ => "propagation",
+        };
+        if kinds.contains(&sort) {
+            return invalid(format!("invalid mode: {mode}"));
+        }
+        kinds.push(sort);
         match (option, kind) {
             ("rw", _) => record.rw = true,
             ("ro", _) => record.rw = false,

@@ -11,6 +11,7 @@ use brig_network::{
 };
 use brig_types::id::ContainerId;
 
+use super::links::Link;
 use super::ports::{self, Published};
 use super::record::Record;
 use super::{Container, files};
@@ -91,8 +92,25 @@ pub(super) fn request(
         container_name: record.name.clone(),
         hostname: Some(record.config.hostname.clone()),
         aliases: settings.aliases.clone(),
+        links: links(record, settings)?,
         priority: settings.gw_priority.and_then(|p| i32::try_from(p).ok()).unwrap_or(0),
     })
+}
+
+/// The links of one network: those asked for with it, and the container's own.
+fn links(
+    record: &Record,
+    settings: &EndpointSettings,
+) -> Result<Vec<(String, String)>, EngineError> {
+    let all = settings.links.iter().chain(&record.host_config.links);
+    all.map(|text| {
+        let link = Link::parse(text)?;
+        // A container's id is known by its beginning.
+        let target = ContainerId::parse(link.target)
+            .map_or_else(|_| link.target.to_owned(), |id| id.short().to_owned());
+        Ok((link.alias.to_owned(), target))
+    })
+    .collect()
 }
 
 pub(super) fn shown(

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use brig_types::signal::Signal;
-
 use super::Container;
 use super::record::MountKind;
 use super::state::{Status, Transition};
@@ -45,7 +43,7 @@ impl Engine {
         let status = container.cell().record.state.status;
         match status {
             Status::Running | Status::Paused if options.force => {
-                self.stop_locked(container, Some(0), Some(Signal::KILL)).await?;
+                self.kill_locked(container).await?;
             }
             Status::Restarting if options.force => self.cancel_restart(container),
             Status::Running | Status::Restarting => {

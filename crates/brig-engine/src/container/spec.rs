@@ -76,7 +76,9 @@ pub(crate) fn container(
     let mut input = ContainerSpecInput::new(record.id.clone(), prepared.rootfs, record.command());
     input.process = process(record, &security, &prepared.user, apparmor);
     input.readonly_rootfs = host.readonly_rootfs;
-    input.init = host.init == Some(true);
+    // Where the processes are another's there is nobody to be the first of: docker leaves it out.
+    let own_processes = !(host.pid_mode == "host" || host.pid_mode.starts_with("container:"));
+    input.init = host.init == Some(true) && own_processes;
     input.hostname = hostname;
     input.domainname = Some(config.domainname.clone()).filter(|name| !name.is_empty());
     input.namespaces = prepared.namespaces;

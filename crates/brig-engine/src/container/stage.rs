@@ -357,10 +357,16 @@ fn devices(host: &HostConfig) -> Result<Vec<DeviceNode>, EngineError> {
             Path::new(inside),
             access,
         );
-        devices.extend(found.map_err(|source| EngineError::Disk {
-            action: "gather device information for",
-            path: PathBuf::from(&device.path_on_host),
-            source,
+        devices.extend(found.map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => EngineError::Invalid(format!(
+                "error gathering device information while adding custom device \"{}\": no such file or directory",
+                device.path_on_host
+            )),
+            _ => EngineError::Disk {
+                action: "gather device information for",
+                path: PathBuf::from(&device.path_on_host),
+                source,
+            },
         })?);
     }
     Ok(devices)

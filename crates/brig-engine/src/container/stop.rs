@@ -36,29 +36,29 @@ impl Engine {
         let signal = signal.filter(|text| !text.is_empty()).map(parse_signal).transpose()?;
         let engine = self.clone();
         self.detached(async move {
-            let _op = container.op.lock().await;
-            if !container.cell().record.state.status.is_up() {
-                return Err(EngineError::NotModified);
-            }
-            engine.stop_locked(&container, timeout, signal).await?;
+            engine.stop_gently(&container, timeout, signal).await?;
             engine.container_event(&container, "stop", &[]);
             Ok(())
         })
         .await
     }
 
-    /// Stops with `op` held.
-    pub(crate) async fn stop_locked(
+    /// Stops, without `op` held: while the container has its time to end, others may remove, kill,
+    /// pause or stop it sooner.
+    async fn stop_gently(
         &self,
         container: &Arc<Container>,
         timeout: Option<i64>,
         signal: Option<Signal>,
     ) -> Result<(), EngineError> {
+        let op = container.op.lock().await;
+        if !container.cell().record.state.status.is_up() {
+            return Err(EngineError::NotModified);
+        }
         // Registered first: whichever way this run ends, and into whatever, is not missed.
         let mut ended = WaitHandle::new(container, WaitCondition::NextExit);
-        let (signal, timeout, status, durability) = {
+        let (signal, patience, status, durability) = {
             let mut cell = container.cell();
-            cell.record.stopped_by_hand = true;
             let config = &cell.record.config;
             let signal = match signal {
                 Some(signal) => signal,
@@ -66,7 +66,9 @@ impl Engine {
                 None => parse_signal(&config.stop_signal)?,
             };
             let timeout = timeout.or(config.stop_timeout).unwrap_or(DEFAULT_STOP_TIMEOUT);
-            (signal, timeout, cell.record.state.status, cell.record.state_durability())
+            let patience = u64::try_from(timeout).map_or(Duration::MAX, Duration::from_secs);
+            cell.record.stopped_by_hand = true;
+            (signal, patience, cell.record.state.status, cell.record.state_durability())
         };
         // Before the signal: a daemon that dies now must not start it again.
         container.save_durably(durability).await;
@@ -74,18 +76,41 @@ impl Engine {
             self.cancel_restart(container);
             return Ok(());
         }
-        self.signal(container, signal).await?;
-        let patience = match u64::try_from(timeout) {
-            _ if signal == Signal::KILL => KILL_TIMEOUT,
-            Ok(seconds) => Duration::from_secs(seconds),
-            Err(_) => Duration::MAX,
-        };
-        let mut down = ended.met_within(patience).await;
-        if !down && signal != Signal::KILL {
-            self.signal(container, Signal::KILL).await?;
-            down = ended.met_within(KILL_TIMEOUT).await;
+        if signal == Signal::KILL {
+            return self.kill_until_down(container, &mut ended).await;
         }
-        if !down {
+        self.signal(container, signal).await?;
+        drop(op);
+        let down = ended.met_within(patience).await;
+        let _op = container.op.lock().await;
+        // Whoever held `op` may have ended this run, and even have begun another one.
+        if !down && !ended.is_met() {
+            self.kill_until_down(container, &mut ended).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops at once, with `op` held and a container that is up.
+    pub(crate) async fn kill_locked(&self, container: &Arc<Container>) -> Result<(), EngineError> {
+        let mut ended = WaitHandle::new(container, WaitCondition::NextExit);
+        let durability = {
+            let mut cell = container.cell();
+            cell.record.stopped_by_hand = true;
+            cell.record.state_durability()
+        };
+        // Before the signal: a daemon that dies now must not start it again.
+        container.save_durably(durability).await;
+        self.kill_until_down(container, &mut ended).await
+    }
+
+    /// Sends KILL and waits until the run is over.
+    async fn kill_until_down(
+        &self,
+        container: &Arc<Container>,
+        ended: &mut WaitHandle,
+    ) -> Result<(), EngineError> {
+        self.signal(container, Signal::KILL).await?;
+        if !ended.met_within(KILL_TIMEOUT).await {
             return Err(EngineError::Conflict(format!(
                 "cannot stop container: {}: tried to kill container, but did not receive an exit event",
                 container.id
@@ -185,7 +210,6 @@ impl Engine {
         let signal = signal.filter(|text| !text.is_empty()).map(parse_signal).transpose()?;
         let engine = self.clone();
         self.detached(async move {
-            let _op = container.op.lock().await;
             // Without its secrets it would not come up again: refuse while it still runs.
             if container.cell().record.needs_secrets {
                 return Err(EngineError::Conflict(format!(
@@ -193,16 +217,21 @@ impl Engine {
                     container.id
                 )));
             }
-            let was_up = container.cell().record.state.status.is_up();
-            if was_up {
-                // A container that removes itself would be gone between the two steps.
-                container.cell().stays = true;
-                let stopped = engine.stop_locked(&container, timeout, signal).await;
-                container.cell().stays = false;
-                stopped?;
-                engine.container_event(&container, "stop", &[]);
+            // A container that removes itself would be gone between the two steps.
+            container.cell().stays = true;
+            let stopped = engine.stop_gently(&container, timeout, signal).await;
+            container.cell().stays = false;
+            match stopped {
+                Ok(()) => engine.container_event(&container, "stop", &[]),
+                Err(EngineError::NotModified) => {}
+                Err(error) => return Err(error),
             }
-            engine.start_locked(&container, Default::default(), false).await?;
+            let _op = container.op.lock().await;
+            match engine.start_locked(&container, Default::default(), false).await {
+                // Somebody else has started it meanwhile.
+                Ok(()) | Err(EngineError::NotModified) => {}
+                Err(error) => return Err(error),
+            }
             engine.container_event(&container, "restart", &[]);
             Ok(())
         })

@@ -1,8 +1,11 @@
 //! What a create request may ask for, with docker's texts for what it may not.
 
+use std::path::Path;
+
 use brig_api::container::{ContainerConfig, HostConfig, NetworkingConfig};
 use brig_types::signal::Signal;
 
+use super::cpuset;
 use super::restart_policy::Policy;
 use crate::error::EngineError;
 
@@ -29,6 +32,9 @@ pub(crate) fn request(
     health(config)?;
     host_settings(config, host)?;
     network_mode(config, host, networking)?;
+    if host.network_mode == "host" && !host.port_bindings.is_empty() {
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
     resources(host, cpus, &mut warnings)?;
     Ok(warnings)
 }
@@ -203,6 +209,11 @@ fn network_mode(
             );
         }
     }
+    if mode == "host" && !host.links.is_empty() {
+        return invalid(
+            "conflicting options: host type networking can't be used with links. This would result in undefined behavior",
+        );
+    }
     let user_defined = |name: &str| {
         !matches!(name, "" | "default" | "bridge" | "host" | "none") && !name.contains(':')
     };
@@ -265,6 +276,9 @@ pub(crate) fn resources(
     if host.blkio_weight > 0 && !(10..=1000).contains(&host.blkio_weight) {
         return invalid("Range of blkio weight is from 10 to 1000");
     }
+    let online = Path::new("/sys/devices/system");
+    cpuset::check(cpuset::Kind::Cpus, &host.cpuset_cpus, &online.join("cpu/online"))?;
+    cpuset::check(cpuset::Kind::Memory, &host.cpuset_mems, &online.join("node/online"))?;
     if host.cpu_shares < 0 {
         return invalid("The cpu-shares value must not be negative");
     }

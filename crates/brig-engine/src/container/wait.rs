@@ -90,13 +90,22 @@ impl WaitHandle {
         Self { phase, condition, ended_before }
     }
 
-    async fn met(&mut self) {
+    fn condition(&self) -> impl Fn(&Phase) -> bool + use<> {
         let (condition, ended_before) = (self.condition, self.ended_before);
-        let met = |phase: &Phase| match condition {
+        move |phase: &Phase| match condition {
             WaitCondition::NotRunning => !phase.up || phase.removed,
             WaitCondition::NextExit => phase.ended_runs > ended_before || phase.removed,
             WaitCondition::Removed => phase.removed,
-        };
+        }
+    }
+
+    /// Whether the condition is met now.
+    pub(crate) fn is_met(&self) -> bool {
+        (self.condition())(&self.phase.borrow())
+    }
+
+    async fn met(&mut self) {
+        let met = self.condition();
         // An error means that the container is gone, which meets every condition.
         let _ = self.phase.wait_for(met).await;
     }

@@ -20,6 +20,8 @@ use crate::unpack::stream::HeaderBudget;
 const BUFFER: usize = 256 << 10;
 /// Links may lead to links; no further than this.
 const MAX_LINKS: usize = 8;
+/// Most that is repeated of why something is no tar.
+const MAX_REASON: usize = 120;
 
 #[derive(Clone, Debug)]
 enum Entry {
@@ -193,7 +195,14 @@ fn index<R: Read>(
     mut taking: Option<&mut dyn Taking>,
     skip: &Cell<bool>,
 ) -> Result<HashMap<Vec<u8>, Entry>, ImageError> {
-    let broken = |error: io::Error| ImageError::Archive(format!("it is not a tar: {error}"));
+    let broken = |error: io::Error| {
+        // The text may end in the bytes that made no sense, which nobody wants on a terminal.
+        let odd = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+        let text = error.to_string();
+        let text = text.split(odd).next().unwrap_or_default();
+        let text: String = text.chars().take(MAX_REASON).collect();
+        ImageError::Archive(format!("it is not a tar: {text}"))
+    };
     let mut found = HashMap::new();
     let (mut seen, mut kept) = (0_usize, 0_usize);
     let mut entries = archive.entries().map_err(broken)?;

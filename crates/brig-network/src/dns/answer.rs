@@ -2,12 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use brig_types::id::NetworkId;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-use super::Directory;
+use super::{Directory, Scope};
 
 /// Docker's time to live of a container's name, in seconds.
 const TTL: u32 = 600;
@@ -36,12 +35,12 @@ pub(super) enum Transport {
     Tcp,
 }
 
-/// Decides about a packet from a container on the networks of `view`.
+/// Decides about a packet from a container that sees `view`.
 pub(super) fn decide(
     packet: &[u8],
     transport: Transport,
     directory: &Directory,
-    view: &[NetworkId],
+    view: &Scope,
 ) -> Decision {
     let reply = |bytes: Option<Vec<u8>>| bytes.map_or(Decision::Ignore, Decision::Reply);
     if packet.len() < HEADER_LEN || is_response(packet) {
@@ -82,17 +81,18 @@ pub(super) fn failure(packet: &[u8]) -> Option<Vec<u8>> {
 fn answers(
     query: &Query,
     directory: &Directory,
-    view: &[NetworkId],
+    view: &Scope,
     rotation: usize,
 ) -> Option<Vec<Record>> {
     let name = query.name().to_ascii();
     if query.query_type() == RecordType::PTR
-        && let Some(owner) = reverse_address(&name).and_then(|ip| directory.owner(view, ip))
+        && let Some(owner) =
+            reverse_address(&name).and_then(|ip| directory.owner(&view.networks, ip))
     {
         let target = Name::from_ascii(format!("{owner}.")).ok()?;
         return Some(vec![record(query, RData::PTR(PTR(target)))]);
     }
-    let mut addresses = directory.addresses(view, &name)?;
+    let mut addresses = directory.addresses(&view.networks, view.target(&name))?;
     // The name exists: where it has nothing of this type the answer is empty, so that nobody outside
     // is asked for it.
     let kind = query.query_type();
@@ -179,12 +179,12 @@ fn header_only(packet: &[u8], code: ResponseCode) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use brig_types::id::EndpointId;
+    use brig_types::id::{EndpointId, NetworkId};
     use proptest::prelude::*;
 
     use super::*;
 
-    fn directory(containers: u8) -> (Directory, Vec<NetworkId>) {
+    fn directory(containers: u8) -> (Directory, Scope) {
         let directory = Directory::default();
         let network = NetworkId::generate();
         for last in 2..2 + containers {
@@ -199,7 +199,7 @@ mod tests {
                 &[format!("c{last}"), "all".to_owned()],
             );
         }
-        (directory, vec![network])
+        (directory, vec![network].into())
     }
 
     fn question(name: &str, kind: RecordType, edns: Option<u16>) -> Vec<u8> {

@@ -105,6 +105,30 @@ impl Directory {
     }
 }
 
+/// Where the names of a container's questions are looked up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// User-defined networks, in the order in which names are looked up.
+    pub(crate) networks: Vec<NetworkId>,
+    /// Names that the container alone knows, in small letters, and the names behind them.
+    pub(crate) links: Vec<(String, String)>,
+}
+
+impl From<Vec<NetworkId>> for Scope {
+    fn from(networks: Vec<NetworkId>) -> Self {
+        Self { networks, links: Vec::new() }
+    }
+}
+
+impl Scope {
+    /// The name behind a link; any other name is its own.
+    fn target<'a>(&'a self, name: &'a str) -> &'a str {
+        let bare = name.trim_end_matches('.');
+        let link = self.links.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(bare));
+        link.map_or(name, |(_, target)| target)
+    }
+}
+
 impl NetworkNames {
     fn forget(&mut self, endpoint: &EndpointId) {
         self.addresses.retain(|_, addresses| {
@@ -120,7 +144,8 @@ impl NetworkNames {
 pub fn fuzz_packet(packet: &[u8]) {
     let network = NetworkId::generate();
     for transport in [answer::Transport::Udp, answer::Transport::Tcp] {
-        let _ = answer::decide(packet, transport, &Directory::default(), &[network.clone()]);
+        let _ =
+            answer::decide(packet, transport, &Directory::default(), &vec![network.clone()].into());
     }
     let _ = answer::failure(packet);
 }
@@ -147,6 +172,12 @@ mod tests {
         assert_eq!(directory.addresses(&view, "www"), Some(vec![WEB, DB]));
         assert_eq!(directory.addresses(&view, "webfront"), None);
         assert_eq!(directory.addresses(&[back], "web"), None);
+        let links = vec![("sql".to_owned(), "db".to_owned())];
+        let scope = Scope { networks: view.to_vec(), links };
+        for name in ["sql", "SQL.", "db"] {
+            assert_eq!(directory.addresses(&view, scope.target(name)), Some(vec![DB]), "{name}");
+        }
+        assert_eq!(directory.addresses(&view, scope.target("sql.front")), None);
         assert_eq!(directory.owner(&view, WEB), Some("Web.Front".to_owned()));
         directory.remove(&front, &web);
         assert_eq!(directory.addresses(&view, "web"), None);

@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSoc
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use brig_types::id::NetworkId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -15,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::answer::{Decision, Transport, decide, failure};
 use super::forward::{Upstream, ask};
-use super::{Directory, SERVER_ADDRESS};
+use super::{Directory, SERVER_ADDRESS, Scope};
 use crate::netlink::nftables::ResolverPorts;
 
 /// Largest question over UDP.
@@ -65,8 +64,8 @@ pub(crate) struct ResolverService {
 /// What a container may see.
 #[derive(Clone, Debug, Default)]
 struct View {
-    /// User-defined networks, in the order in which names are looked up.
-    networks: Vec<NetworkId>,
+    /// Where its names are looked up.
+    scope: Scope,
     /// Servers of the outside; none while all its networks are internal.
     upstreams: Vec<Upstream>,
 }
@@ -86,8 +85,8 @@ impl Drop for Resolver {
 
 impl Resolver {
     /// Changes what the container may see.
-    pub(crate) fn set_view(&self, networks: Vec<NetworkId>, upstreams: Vec<Upstream>) {
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = View { networks, upstreams };
+    pub(crate) fn set_view(&self, scope: Scope, upstreams: Vec<Upstream>) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = View { scope, upstreams };
     }
 }
 
@@ -105,12 +104,12 @@ impl ResolverService {
     pub(crate) fn start(
         &self,
         sockets: ResolverSockets,
-        networks: Vec<NetworkId>,
+        scope: Scope,
         upstreams: Vec<Upstream>,
     ) -> io::Result<Resolver> {
         let udp = UdpSocket::from_std(sockets.udp)?;
         let tcp = TcpListener::from_std(sockets.tcp)?;
-        let view = Arc::new(RwLock::new(View { networks, upstreams }));
+        let view = Arc::new(RwLock::new(View { scope, upstreams }));
         let stop = self.shutdown.child_token();
         let worker = Worker {
             service: self.clone(),
@@ -183,7 +182,7 @@ impl Worker {
 
     async fn on_packet(&self, packet: &[u8], peer: SocketAddr, socket: &Arc<UdpSocket>) {
         let view = self.view();
-        match decide(packet, Transport::Udp, &self.service.directory, &view.networks) {
+        match decide(packet, Transport::Udp, &self.service.directory, &view.scope) {
             Decision::Ignore => {}
             Decision::Reply(reply) => send(socket, &reply, peer).await,
             Decision::Forward => match self.permits() {
@@ -244,8 +243,8 @@ impl Worker {
                 Err(_) => return Ok(()),
             };
             let view = self.view();
-            let networks = &view.networks;
-            let reply = match decide(&packet, Transport::Tcp, &self.service.directory, networks) {
+            let scope = &view.scope;
+            let reply = match decide(&packet, Transport::Tcp, &self.service.directory, scope) {
                 Decision::Ignore => return Ok(()),
                 Decision::Reply(reply) => Some(reply),
                 Decision::Forward => match self.permits() {

@@ -82,13 +82,27 @@ fn check_platform(call: &Call, request: &ContainerCreateRequest) -> Result<(), A
     )))
 }
 
+fn is_predefined(network: &str) -> bool {
+    matches!(network, "bridge" | "host" | "none")
+}
+
 /// `GET /containers/{id}/json`.
 ///
 /// # Errors
 /// No such container.
 pub async fn inspect(call: Call) -> Answer {
     let size = call.query.flag("size");
-    let found = call.state.engine.inspect(call.param("id"), size).await?;
+    let mut found = call.state.engine.inspect(call.param("id"), size).await?;
+    if !call.speaks(1, 45) {
+        // COMPAT: before there were `DNSNames`, the short id was among the aliases.
+        let short: String = found.id.chars().take(12).collect();
+        let networks = found.network_settings.networks.iter_mut();
+        for (_, endpoint) in networks.filter(|(name, _)| !is_predefined(name)) {
+            if !endpoint.aliases.contains(&short) {
+                endpoint.aliases.push(short.clone());
+            }
+        }
+    }
     body::ok(&mask::container(&call.authorized, found))
 }
 
@@ -104,9 +118,16 @@ pub async fn top(call: Call) -> Answer {
 /// `POST /containers/{id}/start`.
 ///
 /// # Errors
-/// No such container, what the runtime says; 304 when it runs.
+/// No such container, what the runtime says, a body; 304 when it runs.
 pub async fn start(call: Call) -> Answer {
-    // COMPAT: a body is a host configuration of clients before 1.24, which docker ignores too.
+    // COMPAT: `null` and `{}` are none; a host configuration, as clients before 1.24 sent it, would
+    // be passed over.
+    let length = call.header("content-length").and_then(|length| length.parse::<u64>().ok());
+    if call.header("transfer-encoding").is_some() || length.is_some_and(|length| length > 7) {
+        return Err(ApiError::invalid(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ));
+    }
     call.state.engine.start_container(call.param("id"), StartOptions::default()).await?;
     Ok(body::empty(StatusCode::NO_CONTENT))
 }

@@ -256,6 +256,11 @@ pub async fn tag(call: Call) -> Result<Response, ApiError> {
     let target =
         reference(call.query.text("repo").unwrap_or_default(), call.query.non_empty("tag"))?
             .with_default_tag();
+    if target.familiar().starts_with("sha256:") {
+        return Err(ApiError::invalid(
+            "refusing to create an ambiguous tag using digest algorithm as name",
+        ));
+    }
     let (store, source) = (call.state.engine.images().clone(), call.param("name").to_owned());
     let name = target.clone();
     let id = blocking(move || store.tag(&source, &name)).await?;

@@ -192,7 +192,7 @@ pub(super) async fn serve<IO>(
                 if let Err(error) = result {
                     tracing::debug!(%error, "connection ended early");
                 }
-                return;
+                return watch.linger().await;
             }
             () = ended.as_mut() => return,
             () = watch.slot().cut().cancelled(), if !draining => {

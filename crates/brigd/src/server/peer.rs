@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use brig_pki::engine::{ClientCertificate, EngineServer};
@@ -20,6 +21,11 @@ const SETTLE: Duration = Duration::from_millis(20);
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(1);
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long a client that is still sending may take to read its answer.
+const LINGER: Duration = Duration::from_millis(500);
+/// How often it is looked whether it has hung up meanwhile.
+const LINGER_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Watches a connection's client.
 ///
 /// A client may close only its sending side and still want the answer, so the end of its data
@@ -32,6 +38,8 @@ pub struct PeerWatch {
     /// Cancelled when the container ends that the connection's socket was lent to, or the key is
     /// taken away that it was made for.
     lease: Option<CancellationToken>,
+    /// Set when a request was answered whose body was not read to its end.
+    unread: Arc<AtomicBool>,
     /// Kept, not read: while anybody watches the client, its request is under way.
     _standing: Option<Arc<Standing>>,
 }
@@ -46,7 +54,8 @@ impl PeerWatch {
     /// Watches a local client.
     pub(super) fn local(socket: impl AsFd, slot: Slot) -> std::io::Result<Self> {
         let fd = Arc::new(socket.as_fd().try_clone_to_owned()?);
-        Ok(Self { fd, slot, certificate: None, lease: None, _standing: None })
+        let unread = Arc::default();
+        Ok(Self { fd, slot, certificate: None, lease: None, unread, _standing: None })
     }
 
     /// Watches a client that came by a socket which is good for a while: as long as the container
@@ -84,16 +93,36 @@ impl PeerWatch {
     pub async fn gone(&self) {
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
-            let mut fds = [PollFd::new(&*self.fd, PollFlags::empty())];
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            match poll(&mut fds, Some(&now)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) | Err(_) => return,
-            }
-            if !self.is_welcome() {
+            if self.hung_up() || !self.is_welcome() {
                 return;
             }
         }
+    }
+
+    fn hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(&*self.fd, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        !matches!(poll(&mut fds, Some(&now)), Ok(0) | Err(rustix::io::Errno::INTR))
+    }
+
+    /// Where it is noted that a body was not read to its end.
+    pub(super) fn unread(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.unread)
+    }
+
+    /// Keeps the socket open after its last answer while the client may still be sending: a write
+    /// that fails would keep it from reading why its request was refused.
+    pub(super) async fn linger(&self) {
+        if !self.unread.load(Ordering::Relaxed) {
+            return;
+        }
+        let hung_up = async {
+            while !self.hung_up() {
+                tokio::time::sleep(LINGER_INTERVAL).await;
+            }
+        };
+        // Whoever has not read its answer by now will not.
+        let _ = tokio::time::timeout(LINGER, hung_up).await;
     }
 
     /// Returns once the client has read everything that was sent to it. How far a client has read
@@ -175,6 +204,22 @@ mod tests {
         let start = tokio::time::Instant::now();
         watch.caught_up().await;
         assert!(start.elapsed() < CATCH_UP_LIMIT, "it was not noticed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_who_may_still_be_sending_is_waited_for() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let watch = PeerWatch::local(&ours, a_place()).unwrap();
+        let start = tokio::time::Instant::now();
+        watch.linger().await;
+        assert!(start.elapsed() < LINGER, "everything was read");
+        watch.unread().store(true, Ordering::Relaxed);
+        watch.linger().await;
+        assert!(start.elapsed() >= LINGER, "it is still there");
+        drop(theirs);
+        let start = tokio::time::Instant::now();
+        watch.linger().await;
+        assert!(start.elapsed() < LINGER, "it has gone");
     }
 
     #[tokio::test(start_paused = true)]

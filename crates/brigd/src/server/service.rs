@@ -61,7 +61,7 @@ impl ApiService {
         let busy = slot.begin();
         let mut standing = None;
         let (parts, body) = request.into_parts();
-        let (body, unread) = unread::split(body, &parts.headers);
+        let (body, unread) = unread::split(body, &parts.headers, peer.unread());
         let request = Request::from_parts(parts, body);
         let outcome = self.dispatch(request, principal, peer, &mut standing).await;
         unread.drain().await;

@@ -5,6 +5,8 @@
 //! the refusal. So a body that a handler let go of is read away first, as far as it is short.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ const MAX_TIME: Duration = Duration::from_millis(500);
 pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     back: Option<oneshot::Sender<Incoming>>,
+    /// Set when it is dropped before its end.
+    cut_short: Arc<AtomicBool>,
 }
 
 /// Where a body comes back to.
@@ -32,13 +36,17 @@ pub(super) struct RequestBody {
 pub(super) struct Unread(Option<oneshot::Receiver<Incoming>>);
 
 /// Parts a body from what will be left of it.
-pub(super) fn split(incoming: Incoming, headers: &HeaderMap) -> (RequestBody, Unread) {
+pub(super) fn split(
+    incoming: Incoming,
+    headers: &HeaderMap,
+    cut_short: Arc<AtomicBool>,
+) -> (RequestBody, Unread) {
     // Who waits to be asked for the body has not begun to send it.
     if incoming.is_end_stream() || headers.contains_key(header::EXPECT) {
-        return (RequestBody { incoming: Some(incoming), back: None }, Unread(None));
+        return (RequestBody { incoming: Some(incoming), back: None, cut_short }, Unread(None));
     }
     let (back, left) = oneshot::channel();
-    (RequestBody { incoming: Some(incoming), back: Some(back) }, Unread(Some(left)))
+    (RequestBody { incoming: Some(incoming), back: Some(back), cut_short }, Unread(Some(left)))
 }
 
 impl Unread {
@@ -70,6 +78,7 @@ impl Drop for RequestBody {
         if let (Some(incoming), Some(back)) = (self.incoming.take(), self.back.take())
             && !incoming.is_end_stream()
         {
+            self.cut_short.store(true, Ordering::Relaxed);
             // Nobody waits for it any more when the connection is gone.
             let _ = back.send(incoming);
         }

@@ -181,3 +181,26 @@ fn wrong_configuration_and_plain_tcp_do_not_start() {
         assert!(log.contains(expected), "{args:?}: {log}");
     }
 }
+
+#[test]
+fn who_still_sends_learns_why_it_was_refused() {
+    let daemon = Brigd::start();
+    let junk = daemon.root().join("junk");
+    std::fs::write(&junk, vec![0x41; 8 << 20]).unwrap();
+    for client in daemon.clients() {
+        let loaded = client.run(&["load", "-i", junk.to_str().unwrap()]);
+        assert!(loaded.fails(1).contains("not a tar"), "{}", loaded.stderr);
+        let imported = client.run(&["import", "-c", "NOSUCH x", junk.to_str().unwrap()]);
+        let text = "NOSUCH is not a valid change command";
+        assert!(imported.fails(1).contains(text), "{}", imported.stderr);
+    }
+}
+
+#[test]
+fn filters_may_be_typed_as_they_are() {
+    let daemon = Brigd::start();
+    daemon.load_busybox();
+    daemon.brig().run(&["create", "--name", "made", "busybox", "true"]).ok();
+    let path = r#"/containers/json?all=1&filters={"status":["created"]}"#;
+    assert_eq!(brig_e2e::http::get(&daemon.socket(), path)[0]["Names"][0], "/made");
+}

@@ -242,3 +242,47 @@ fn volumes_and_binds() {
         assert_eq!(client.run(&["volume", "rm", "data1"]).ok(), "data1");
     }
 }
+
+#[test]
+fn who_is_being_stopped_can_be_stopped_sooner() {
+    let daemon = Brigd::start();
+    daemon.load_busybox();
+    let brig = daemon.brig();
+    // Whoever does not listen to TERM has a minute here; nobody else has to wait for that.
+    for (number, command) in
+        ["rm -f", "stop -t 0", "restart -t 0", "kill", "pause", "rename"].iter().enumerate()
+    {
+        let name = format!("deaf-{number}");
+        brig.run(&["run", "-d", "--name", &name, "busybox", "sleep", "1000"]).ok();
+        let started = std::time::Instant::now();
+        let mut stop = brig.command(&["stop", "-t", "60", &name]).spawn().unwrap();
+        let filter = format!("container={name}");
+        eventually("it got its signal", Duration::from_secs(10), || {
+            let told = ["events", "--since", "1m", "--until", "0s", "--filter", &filter];
+            let told = brig
+                .run(&[&told[..], &["--filter", "event=kill", "-f", "type=container"]].concat());
+            told.stdout.contains("signal=15")
+        });
+        let mut args: Vec<&str> = command.split(' ').collect();
+        args.push(&name);
+        let other = format!("{name}-renamed");
+        if *command == "rename" {
+            args.push(&other);
+        }
+        brig.run(&args).ok();
+        if *command == "restart -t 0" {
+            let state = brig.run(&["inspect", "-f", "{{.State.Status}}", &name]);
+            assert_eq!(state.ok(), "running");
+        }
+        if matches!(*command, "pause" | "rename") {
+            // These end no run, so the stop goes on.
+            assert!(stop.try_wait().unwrap().is_none(), "{command}");
+            let now = if *command == "rename" { &other } else { &name };
+            brig.run(&["rm", "-f", now]).ok();
+        }
+        // It is over with the run that it was for, and leaves the next one alone.
+        assert!(stop.wait().unwrap().success(), "{command}");
+        assert!(started.elapsed() < Duration::from_secs(45), "{command} waited for the stop");
+    }
+    assert_eq!(brig.run(&["ps", "--format", "{{.Names}}"]).ok(), "deaf-2");
+}

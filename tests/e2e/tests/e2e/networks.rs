@@ -142,3 +142,37 @@ fn connected_and_disconnected_while_running() {
         let _ = client.run(&["network", "rm", "late"]).ok();
     }
 }
+
+#[test]
+fn links_on_networks_follow_who_they_name() {
+    let daemon = Brigd::start();
+    daemon.load_busybox();
+    let brig = daemon.brig();
+    brig.run(&["network", "create", "back"]).ok();
+    let serve = |name: &str, text: &str| {
+        let script = format!("mkdir /w; echo {text} > /w/who; exec httpd -f -h /w");
+        let run = ["run", "-d", "--name", name, "--network", "back", "busybox", "sh", "-c"];
+        brig.run(&[&run[..], &[script.as_str()]].concat()).ok();
+    };
+    serve("db", "first");
+    let run = ["run", "-d", "--name", "web", "--network", "back", "--link", "db:sql"];
+    brig.run(&[&run[..], &["busybox", "sleep", "1000"]].concat()).ok();
+    brig.run(&["network", "create", "front"]).ok();
+    let run = ["run", "-d", "--name", "late", "--network", "front"];
+    brig.run(&[&run[..], &["busybox", "sleep", "1000"]].concat()).ok();
+    brig.run(&["network", "connect", "--link", "db:store", "back", "late"]).ok();
+    let ask = |from: &str, host: &str| {
+        let url = format!("http://{host}/who");
+        brig.run(&["exec", from, "wget", "-qO-", &url]).stdout.trim().to_owned()
+    };
+    eventually("the link is known", Duration::from_secs(10), || ask("web", "sql") == "first");
+    assert_eq!(ask("late", "store"), "first");
+    assert_eq!(ask("late", "sql"), "", "another container's name for it");
+    // Another container of that name, at another address.
+    brig.run(&["rm", "-f", "db"]).ok();
+    brig.run(&["run", "-d", "--name", "between", "--network", "back", "busybox", "sleep", "1000"])
+        .ok();
+    serve("db", "second");
+    eventually("the link follows", Duration::from_secs(10), || ask("web", "sql") == "second");
+    assert_eq!(ask("late", "store"), "second");
+}
