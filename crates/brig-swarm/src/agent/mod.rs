@@ -156,9 +156,18 @@ impl Agent {
         self.shared.clock().as_ref().map(|clock| clock.offset().reversed())
     }
 
-    /// The manager to ask for a certificate.
+    /// A manager to ask, of a node that is one the own.
     pub(crate) fn choose_manager(&self) -> Option<String> {
-        self.shared.choose_manager()
+        self.shared.choose_manager_but(None)
+    }
+
+    /// Another one than this, which just failed, if there is one. The own one may have lost the
+    /// store, which is nothing to the others.
+    pub(crate) fn choose_manager_but(&self, avoided: Option<&str>) -> Option<String> {
+        let other = avoided
+            .filter(|avoided| self.shared.local_manager.as_deref() == Some(*avoided))
+            .and_then(|avoided| self.shared.managers().choose(random(), Some(avoided)));
+        other.or_else(|| self.shared.choose_manager_but(avoided))
     }
 
     /// The node's certificate or roots were replaced.
@@ -232,10 +241,6 @@ impl Shared {
             state.connected = false;
             state.error = text;
         });
-    }
-
-    fn choose_manager(&self) -> Option<String> {
-        self.choose_manager_but(None)
     }
 
     /// Another one than this, if there is one.

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use brig_pki::identity::NodeIdentity;
 use brig_pki::seal::KeyRing;
 use brig_pki::tls::TlsCredentials;
+use brig_pki::token::NodeRole as Role;
 use brig_proto::brig::{AdoptKeysRequest, managers_client::ManagersClient};
-use brig_proto::swarm::{Node, NodeRole, node_status};
+use brig_proto::swarm::{Certificate, Node, NodeRole, node_status};
 use brig_store::Store;
 use brig_store::etcd::Live;
 
@@ -77,14 +79,17 @@ impl OtherManagers {
     }
 }
 
-/// Whether a demoted manager may be at work although nothing is heard of it, as while it starts: it
-/// has not asked for a worker's certificate, and is not known to be down.
+/// Whether a demoted manager may be at work although nothing is heard of it, as while it starts: the
+/// last certificate that it got says that it is one, and it is not known to be down.
 fn may_still_be_one(node: &Node) -> bool {
-    let held = node.certificate.as_ref().map(|certificate| certificate.role());
     let state = node.status.as_ref().map(|status| status.state());
+    let holds = |certificate: &Certificate| {
+        let held = NodeIdentity::from_chain_pem(&certificate.certificate);
+        held.is_ok_and(|held| held.role == Role::Manager)
+    };
     node.role() != NodeRole::Manager
-        && held == Some(NodeRole::Manager)
         && state != Some(node_status::State::Down)
+        && node.certificate.as_ref().is_some_and(holds)
 }
 
 #[async_trait]
@@ -104,14 +109,24 @@ impl KeyPeers for OtherManagers {
 
 #[cfg(test)]
 mod tests {
-    use brig_proto::swarm::{Certificate, NodeStatus};
+    use brig_pki::ca::RootCa;
+    use brig_pki::csr::NodeKey;
+    use brig_proto::swarm::NodeStatus;
+    use brig_types::id::NodeId;
 
     use super::*;
 
-    fn node(role: NodeRole, held: NodeRole, state: node_status::State) -> Node {
+    fn node(role: NodeRole, held: Role, state: node_status::State) -> Node {
+        let identity =
+            NodeIdentity { cluster: "cluster".to_owned(), role: held, node: NodeId::generate() };
+        let csr = NodeKey::generate().unwrap().csr_pem().unwrap();
+        let expiry = Duration::from_secs(3600);
+        let certificate = RootCa::generate().unwrap().issue(&csr, &identity, expiry).unwrap();
+        // What the object says of the role is what is wanted, at once.
+        let certificate = Certificate { role: role as i32, certificate, ..Certificate::default() };
         Node {
             role: role as i32,
-            certificate: Some(Certificate { role: held as i32, ..Certificate::default() }),
+            certificate: Some(certificate),
             status: Some(NodeStatus { state: state as i32, ..NodeStatus::default() }),
             ..Node::default()
         }
@@ -121,14 +136,15 @@ mod tests {
     fn a_demoted_manager_is_waited_for_until_it_is_a_worker_or_down() {
         use NodeRole::{Manager, Worker};
         use node_status::State;
+        brig_pki::install_provider();
         for state in [State::Unknown, State::Ready, State::Disconnected] {
-            assert!(may_still_be_one(&node(Worker, Manager, state)), "{state:?}");
+            assert!(may_still_be_one(&node(Worker, Role::Manager, state)), "{state:?}");
         }
         for other in [
-            node(Worker, Manager, State::Down),
-            node(Worker, Worker, State::Ready),
-            node(Manager, Manager, State::Ready),
-            node(Manager, Worker, State::Ready),
+            node(Worker, Role::Manager, State::Down),
+            node(Worker, Role::Worker, State::Ready),
+            node(Manager, Role::Manager, State::Ready),
+            node(Manager, Role::Worker, State::Ready),
             Node::default(),
         ] {
             assert!(!may_still_be_one(&other), "{other:?}");

@@ -1,7 +1,7 @@
 //! Keeps the node's certificate valid: asks for a new one in good time or when a manager wants
 //! it, and follows the cluster's trust anchor.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use brig_pki::csr::NodeKey;
@@ -49,6 +49,8 @@ pub(crate) struct Renewal {
     /// The cluster's store, on its managers.
     store: Option<Store>,
     problem: watch::Sender<String>,
+    /// The manager that was asked last, if that did not help.
+    disappointing: Mutex<Option<String>>,
 }
 
 /// Why a renewal did not work.
@@ -101,7 +103,14 @@ impl Renewal {
         agent: Arc<Agent>,
         store: Option<Store>,
     ) -> Self {
-        Self { credentials, keys, agent, store, problem: watch::Sender::default() }
+        Self {
+            credentials,
+            keys,
+            agent,
+            store,
+            problem: watch::Sender::default(),
+            disappointing: Mutex::default(),
+        }
     }
 
     /// Why the node cannot work with its certificate, for `docker info`; empty while it can.
@@ -219,11 +228,17 @@ impl Renewal {
     }
 
     async fn ask(&self, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {
-        let address = self.agent.choose_manager().ok_or(RenewalError::NoManager)?;
+        let avoided = self.disappointing().take();
+        let address = self.agent.choose_manager_but(avoided.as_deref());
+        let address = address.ok_or(RenewalError::NoManager)?;
+        *self.disappointing() = Some(address.clone());
         let credentials = Arc::clone(&self.credentials);
         let (error, failure) = match client::connect(&address, credentials, MANAGER_NAME).await {
             Ok((channel, broken)) => match Self::request(NodeCaClient::new(channel), csr).await {
-                Ok(chain) => return Ok(chain),
+                Ok(chain) => {
+                    self.disappointing().take();
+                    return Ok(chain);
+                }
                 Err(error) => (unwelcome(error, &broken), broken.validity()),
             },
             Err(source) => {
@@ -239,6 +254,10 @@ impl Renewal {
             // The clocks agree: what the manager said about the certificate says more.
             _ => Err(error),
         }
+    }
+
+    fn disappointing(&self) -> MutexGuard<'_, Option<String>> {
+        self.disappointing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn request(mut ca: NodeCaClient<Channel>, csr: Vec<u8>) -> Result<Vec<u8>, RenewalError> {

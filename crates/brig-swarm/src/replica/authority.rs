@@ -12,7 +12,9 @@
 //!
 //! Members are restarted one after the other, in the order of their managers' ids. The steps follow
 //! from what is stored and from the files, so it does not matter who is killed where. A manager
-//! that is away is waited for.
+//! that is away is waited for. So is the end of former managers' members before the second and the
+//! third step: those do not go along, and where they are the majority nobody could take them out
+//! any more.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -155,7 +157,9 @@ impl Replica {
         let standings = self.standings();
         let trusts = |node: &String| standings.get(node).is_some_and(|one| one.trusted == wanted);
         if own.trusted != wanted {
-            let is_turn = managers.iter().filter(|node| **node < self.node).all(trusts);
+            // Whoever is no manager any more is about to go.
+            let is_turn = managers.contains(&self.node)
+                && managers.iter().filter(|node| **node < self.node).all(trusts);
             if is_turn && self.all_are_well().await {
                 tracing::info!("restarting this manager's etcd, whose authorities have changed");
                 if let Some(child) = self.state().child {
@@ -166,9 +170,9 @@ impl Replica {
             return Ok(false);
         }
         let issuer = match &authorities.next {
-            Some(next) if managers.iter().all(trusts) => next,
-            // The others trust the next one first, which may take as long as one of them is away.
             Some(next) if id(next.cert_pem())? == own.issuer => next,
+            // The others trust the next one first, which may take as long as one of them is away.
+            Some(next) if managers.iter().all(trusts) && self.has_only(&managers).await => next,
             Some(_) | None => &authorities.present,
         };
         let name = id(issuer.cert_pem())?;
@@ -203,6 +207,13 @@ impl Replica {
         true
     }
 
+    /// Whether all members that vote are those of managers, as far as can be known now.
+    async fn has_only(&self, managers: &[String]) -> bool {
+        let Some(client) = self.client() else { return false };
+        let Ok(members) = client.members(CALL).await else { return false };
+        members.iter().all(|member| member.is_learner || managers.contains(&member.name))
+    }
+
     /// Makes the certificates anew.
     async fn renew_certificates(&self, authority: &RootCa) -> Result<(), SwarmError> {
         let own = Request::new()?;
@@ -230,6 +241,9 @@ impl Replica {
             }
             return Ok(false);
         };
+        if !self.has_only(&managers(&store.view())).await {
+            return Ok(false);
+        }
         let name = id(next.cert_pem())?;
         let standings = self.standings();
         let is_ready = |node: &String| standings.get(node).is_some_and(|one| one.issuer == name);

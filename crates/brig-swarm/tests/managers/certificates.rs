@@ -100,3 +100,36 @@ async fn the_stores_certificates_are_renewed_before_they_end() {
         let _ = host.swarm.leave(true).await;
     }
 }
+
+/// Two of three that are demoted at once, the leader among them, are the majority of the store's
+/// members until they are out of it: its authority changes after that. `BRIG_ROLES` sets how often
+/// this is tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_are_demoted_at_once_do_not_cut_off_the_third() {
+    let temp = tempfile::tempdir().unwrap();
+    let (_, hosts) = three_managers(temp.path()).await;
+    let times = std::env::var("BRIG_ROLES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    for time in 1..=times {
+        let leads = leader(&hosts[0].swarm.control().unwrap());
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            hosts.iter().partition(|host| leads.as_ref() == Some(&host.id()));
+        let (&[left, kept], &[leads]) = (&kept[..], &gone[..]) else { panic!("nobody leads") };
+        let control = kept.swarm.control().unwrap();
+        let before = control.data_keys().await.unwrap().generation;
+        set_role(&control, &left.id(), NodeRole::Worker).await;
+        set_role(&control, &leads.id(), NodeRole::Worker).await;
+        eventually("both are workers", || is_worker(left) && is_worker(leads)).await;
+        settled(&control, before + 1).await;
+        let begin = Instant::now();
+        while !write(&control, &format!("alone-{time}")).await {
+            assert!(begin.elapsed() < Duration::from_secs(30), "no write is taken");
+        }
+        for host in [left, leads] {
+            set_role(&control, &host.id(), NodeRole::Manager).await;
+            is_whole(host, &control, "it is a manager again").await;
+        }
+    }
+    for host in hosts.iter().rev() {
+        let _ = host.swarm.leave(true).await;
+    }
+}
