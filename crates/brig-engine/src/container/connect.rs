@@ -95,7 +95,10 @@ impl Engine {
         }
     }
 
-    /// Disconnects a container from a network. With `force`, one that is gone is fine.
+    /// Disconnects a container from a network.
+    ///
+    /// COMPAT: with `force` the name may be that of an endpoint whose container is gone. None
+    /// outlives its container here, so there is no such endpoint.
     ///
     /// # Errors
     /// Unknown network or container, not connected; the kernel.
@@ -106,7 +109,10 @@ impl Engine {
         force: bool,
     ) -> Result<(), EngineError> {
         let container = match self.registry().find(container) {
-            Err(EngineError::NoSuchContainer(_)) if force => return Ok(()),
+            Err(EngineError::NoSuchContainer(_)) if force => {
+                self.networks().get(network)?;
+                return Err(NetworkError::NoSuchEndpoint(container.to_owned()).into());
+            }
             found => found?,
         };
         let network = self.networks().get(network)?.record;
