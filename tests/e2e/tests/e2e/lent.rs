@@ -269,7 +269,7 @@ fn the_engines_own_socket_is_not_mounted() {
 
     // Monitoring agents have it like this.
     let brig = daemon.brig();
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let root = table.lines().rfind(|line| line.split(' ').nth(4) == Some("/")).unwrap();
     let follows = [" shared:", " master:"].iter().any(|tag| root.contains(tag));
     if !follows {
