@@ -146,6 +146,7 @@ impl Networks {
                 .start(sockets, view, upstreams)
                 .map_err(NetworkError::kernel("cannot serve names"))?;
             sandbox.resolver = Some(resolver);
+            sandbox.resolves = true;
         } else if let Some(resolver) = &sandbox.resolver {
             resolver.set_view(view, upstreams);
         }
@@ -164,7 +165,8 @@ impl Networks {
         network: &str,
         ns: Option<OwnedFd>,
     ) -> Result<Endpoint, NetworkError> {
-        let (removed, leaving) = self.forget_endpoint(container, network)?;
+        let ns = ns.map(Arc::new);
+        let (removed, leaving) = self.forget_endpoint(container, network, ns.as_ref())?;
         let result = match leaving {
             None => Ok(()),
             Some(leaving) => {
@@ -182,6 +184,7 @@ impl Networks {
         &self,
         container: &ContainerId,
         network: &str,
+        ns: Option<&Arc<OwnedFd>>,
     ) -> Result<(Endpoint, Option<Leaving>), NetworkError> {
         let not_connected = || NetworkError::NotConnected {
             container: container.clone(),
@@ -216,7 +219,7 @@ impl Networks {
         if let Some(sandbox) = state.sandboxes.get(container)
             && let Some(resolver) = &sandbox.resolver
         {
-            let upstreams = self.inner.upstreams(&endpoints, &sandbox.dns_servers, None);
+            let upstreams = self.inner.upstreams(&endpoints, &sandbox.dns_servers, ns);
             resolver.set_view(state.scope(&endpoints), upstreams);
         }
         let (route, route6) = (default_route(&endpoints), default_route6(&endpoints));
@@ -242,7 +245,7 @@ impl Leaving {
         inner: &Inner,
         container: &ContainerId,
         endpoint: &Endpoint,
-        ns: Option<OwnedFd>,
+        ns: Option<Arc<OwnedFd>>,
     ) -> Result<(), NetworkError> {
         let rules = || NetworkError::kernel("cannot move published ports");
         if let Some((target, ports)) = &self.moved {

@@ -140,6 +140,9 @@ pub enum NetworkError {
         /// The network, as the caller named it.
         network: String,
     },
+    /// No container, and nothing of one that is gone, has this name on the network.
+    #[error("endpoint {0} not found")]
+    NoSuchEndpoint(String),
     /// An endpoint that was never reserved or is released already.
     #[error("endpoint {0} not found")]
     EndpointNotFound(EndpointId),
@@ -226,6 +229,7 @@ impl Categorized for NetworkError {
             Self::NotFound(_)
             | Self::UnknownDriver(_)
             | Self::EndpointNotFound(_)
+            | Self::NoSuchEndpoint(_)
             | Self::NotConnected { .. } => ErrorKind::NotFound,
             Self::NameTaken(_) | Self::SandboxGone(_) => ErrorKind::Conflict,
             Self::PredefinedCreate(_)

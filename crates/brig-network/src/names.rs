@@ -57,7 +57,9 @@ impl Networks {
             let endpoints = sandbox.map(|sandbox| &sandbox.endpoints[..]).unwrap_or_default();
             if endpoints.iter().any(|endpoint| endpoint.driver == Driver::Host) {
                 ResolvMode::Host
-            } else if endpoints.iter().any(|endpoint| state.has_names(endpoint)) {
+            } else if sandbox.is_some_and(|sandbox| sandbox.resolves)
+                || endpoints.iter().any(|endpoint| state.has_names(endpoint))
+            {
                 ResolvMode::Embedded
             } else {
                 ResolvMode::Direct
@@ -68,6 +70,13 @@ impl Networks {
             dns.servers.clone_from(&self.inner.config.dns_upstreams);
         }
         resolv_conf(&host, mode, &dns)
+    }
+
+    /// Whether a name server is there for a running container, at an address inside it.
+    #[must_use]
+    pub fn serves_names(&self, container: &ContainerId) -> bool {
+        let state = self.inner.state();
+        state.sandboxes.get(container).is_some_and(|sandbox| sandbox.resolver.is_some())
     }
 
     /// Reads `--add-host` values; `host-gateway` is the default bridge's address.

@@ -90,7 +90,8 @@ impl Networks {
                 return Ok(());
             };
             self.inner.register_names(&state, container, &sandbox.endpoints);
-            !state.scope(&sandbox.endpoints).networks.is_empty()
+            // One that has left its last network with names still asks the server inside.
+            sandbox.resolves || !state.scope(&sandbox.endpoints).networks.is_empty()
         };
         if !named {
             return Ok(());
@@ -115,6 +116,7 @@ impl Networks {
             .map_err(NetworkError::kernel("cannot serve names"))?;
         if let Some(sandbox) = state.sandboxes.get_mut(container) {
             sandbox.resolver = Some(resolver);
+            sandbox.resolves = true;
         }
         Ok(())
     }
@@ -287,6 +289,7 @@ fn restore_sandboxes(
             ports_endpoint: record.ports_endpoint,
             dns_servers: record.dns_servers,
             resolver: None,
+            resolves: record.resolves,
         };
         if let Some(target) = sandbox.ports_target() {
             firewall.set_ports(target, &record.ports);

@@ -169,6 +169,7 @@ impl Networks {
                 .start(sockets, view, upstreams)
                 .map_err(NetworkError::kernel("cannot serve names"))?;
             sandbox.resolver = Some(resolver);
+            sandbox.resolves = true;
         }
         sandbox.connected = true;
         sandbox.ports = held.take().unwrap_or_default();
@@ -232,6 +233,7 @@ impl Inner {
                 .get(container)
                 .map(|sandbox| sandbox.dns_servers.clone())
                 .unwrap_or_default(),
+            resolves: plan.sandbox.resolver && plan.own_namespace(),
         };
         // Before the interfaces: a crash in between must not leave any that nobody knows.
         self.store.save_sandbox(container, &record)?;

@@ -35,6 +35,9 @@ pub(crate) struct Sandbox {
     pub(crate) ports_endpoint: Option<EndpointId>,
     pub(crate) dns_servers: Vec<IpAddr>,
     pub(crate) resolver: Option<Resolver>,
+    /// Whether a name server was ever opened inside: the container's resolv.conf names it then, so
+    /// it stays for as long as the container runs, whatever networks are left.
+    pub(crate) resolves: bool,
 }
 
 /// Everything.
@@ -293,6 +296,7 @@ impl Sandbox {
             ports: self.bound_ports(),
             ports_endpoint: self.ports_endpoint.clone(),
             dns_servers: self.dns_servers.clone(),
+            resolves: self.resolves,
         }
     }
 

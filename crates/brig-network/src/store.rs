@@ -31,6 +31,9 @@ pub(crate) struct SandboxRecord {
     /// The endpoint that the ports lead to.
     pub(crate) ports_endpoint: Option<EndpointId>,
     pub(crate) dns_servers: Vec<IpAddr>,
+    /// Whether a name server was opened inside.
+    #[serde(default)]
+    pub(crate) resolves: bool,
 }
 
 /// The state directory.
@@ -192,6 +195,7 @@ mod tests {
             ports: Vec::new(),
             ports_endpoint: None,
             dns_servers: Vec::new(),
+            resolves: true,
         };
         store.save_sandbox(&container, &sandbox).unwrap();
         let sandbox_again = sandbox.clone();

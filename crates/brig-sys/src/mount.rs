@@ -95,6 +95,27 @@ pub fn unshared_mounts() -> io::Result<BTreeSet<(u32, PathBuf)>> {
         .collect())
 }
 
+/// The mount that a path lies on. Symbolic links are followed.
+///
+/// # Errors
+/// `NotFound` and the like.
+pub fn mount_of(path: &Path) -> io::Result<MountInfo> {
+    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)?;
+    let table = mountinfo(None)?;
+    let known = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    if let Some(found) = table.iter().find(|mount| known && u64::from(mount.id) == stat.stx_mnt_id)
+    {
+        return Ok(found.clone());
+    }
+    // Before Linux 5.8. The last of several at one place covers the others.
+    let path = path.canonicalize()?;
+    table
+        .into_iter()
+        .filter(|mount| path.starts_with(&mount.mount_point))
+        .max_by_key(|mount| mount.mount_point.as_os_str().len())
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
 /// Whether the path is the root of a mount. A symbolic link is not followed.
 ///
 /// # Errors

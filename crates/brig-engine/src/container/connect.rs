@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use brig_api::container::EndpointSettings;
 use brig_network::NetworkError;
+use brig_types::error::chain;
 
-use super::Container;
 use super::networking::{self, cleared};
+use super::record::Record;
 use super::state::Status;
+use super::{Container, files};
 use crate::engine::Engine;
 use crate::error::EngineError;
 
@@ -46,7 +48,11 @@ impl Engine {
                 Some(process) => {
                     let request = networking::request(&record, &network.name, &settings)?;
                     let ns = net_ns(process.pid)?;
+                    let served = engine.networks().serves_names(&container.id);
                     let endpoint = engine.networks().attach(&container.id, ns, request).await?;
+                    if !served && engine.networks().serves_names(&container.id) {
+                        engine.name_the_server(&container, &record).await;
+                    }
                     networking::shown(&settings, &endpoint, &container.id)
                 }
                 None => {
@@ -65,7 +71,34 @@ impl Engine {
         .await
     }
 
-    /// Disconnects a container from a network. With `force`, one that is gone is fine.
+    /// Has a running container ask the name server that it has just got.
+    ///
+    /// COMPAT: a container that cannot be told is connected all the same, as with docker.
+    async fn name_the_server(&self, container: &Arc<Container>, record: &Record) {
+        let told = async {
+            let dns = files::dns_options(record, &self.config().dns)?;
+            let (engine, container) = (self.clone(), Arc::clone(container));
+            self.blocking(move || {
+                let text = engine.networks().resolv_conf(&container.id, &dns);
+                files::rewrite_resolv_conf(&container.paths, &text)
+            })
+            .await
+        };
+        match told.await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::info!(container = %container.id, "its changed resolv.conf is left alone");
+            }
+            Err(error) => {
+                tracing::error!(container = %container.id, error = chain(&error), "its resolv.conf does not name the name server: names resolve after a restart of the container");
+            }
+        }
+    }
+
+    /// Disconnects a container from a network.
+    ///
+    /// COMPAT: with `force` the name may be that of an endpoint whose container is gone. None
+    /// outlives its container here, so there is no such endpoint.
     ///
     /// # Errors
     /// Unknown network or container, not connected; the kernel.
@@ -76,7 +109,10 @@ impl Engine {
         force: bool,
     ) -> Result<(), EngineError> {
         let container = match self.registry().find(container) {
-            Err(EngineError::NoSuchContainer(_)) if force => return Ok(()),
+            Err(EngineError::NoSuchContainer(_)) if force => {
+                self.networks().get(network)?;
+                return Err(NetworkError::NoSuchEndpoint(container.to_owned()).into());
+            }
             found => found?,
         };
         let network = self.networks().get(network)?.record;
@@ -109,7 +145,7 @@ fn net_ns(pid: i32) -> Result<OwnedFd, EngineError> {
         .map_err(|source| EngineError::system("open the network namespace", source))
 }
 
-fn changeable(container: &Arc<Container>) -> Result<super::record::Record, EngineError> {
+fn changeable(container: &Arc<Container>) -> Result<Record, EngineError> {
     let record = container.record();
     match record.state.status {
         Status::Removing | Status::Dead => Err(EngineError::Conflict(format!(

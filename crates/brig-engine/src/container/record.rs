@@ -228,6 +228,11 @@ impl ContainerPaths {
         self.dir.join("resolv.conf")
     }
 
+    /// What was written to it: whoever changed it since wants it that way.
+    pub(crate) fn resolv_conf_written(&self) -> PathBuf {
+        self.dir.join("resolv.conf.written")
+    }
+
     pub(crate) fn hostname(&self) -> PathBuf {
         self.dir.join("hostname")
     }

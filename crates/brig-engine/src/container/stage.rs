@@ -134,13 +134,15 @@ impl Engine {
                         EngineError::disk("create the bind's source", &source, error)
                     })?;
                 }
+                let propagation = Propagation::parse(&mount.propagation).unwrap_or_default();
+                check_propagation(&mount.source, &fine.source, propagation)?;
                 Ok(MountSpec {
                     target,
                     kind: SpecKind::Bind {
                         source: fine.source,
                         read_only: !mount.rw,
                         recursive: !mount.non_recursive,
-                        propagation: Propagation::parse(&mount.propagation).unwrap_or_default(),
+                        propagation,
                     },
                 })
             }
@@ -239,6 +241,29 @@ impl Engine {
         extra.extend(super::links::hosts(self, record)?);
         files::write(record, &container.paths, &resolv_conf, &extra, &reserved.addresses())
     }
+}
+
+/// Refuses a bind that is to see later mounts on a source whose mount tells nobody of them.
+fn check_propagation(
+    named: &str,
+    source: &Path,
+    propagation: Propagation,
+) -> Result<(), EngineError> {
+    let (from, wanted): (&[&str], &str) = match propagation {
+        Propagation::Shared | Propagation::Rshared => (&["shared:"], "shared"),
+        Propagation::Slave | Propagation::Rslave => (&["shared:", "master:"], "shared or slave"),
+        Propagation::Private | Propagation::Rprivate => return Ok(()),
+    };
+    let mount = brig_sys::mount::mount_of(source)
+        .map_err(|error| EngineError::disk("find the mount of", source, error))?;
+    let tells = |tag: &String| from.iter().any(|kind| tag.starts_with(kind));
+    if mount.propagation.iter().any(tells) {
+        return Ok(());
+    }
+    Err(EngineError::Invalid(format!(
+        "path {named} is mounted on {} but it is not a {wanted} mount",
+        mount.mount_point.display()
+    )))
 }
 
 /// Refuses a list of users or groups that the runtime would wait for. Blocking.

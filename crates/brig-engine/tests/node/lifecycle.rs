@@ -392,6 +392,13 @@ fn networks_and_ports() {
         let networks = engine.inspect(&third, false).await.unwrap().network_settings.networks;
         assert_eq!(networks.into_keys().collect::<Vec<_>>(), ["bridge"]);
         assert!(engine.disconnect_network("mine", &third, false).await.is_err());
+        for (network, text) in
+            [("mine", "endpoint nobody not found"), ("nonet", "network nonet not found")]
+        {
+            let error = engine.disconnect_network(network, "nobody", true).await.unwrap_err();
+            assert_eq!(error.to_string(), text);
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+        }
 
         let mut lost = request(&["true"]);
         lost.host_config.network_mode = "nonet".to_owned();

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use brig_e2e::{Brigd, Client};
 
@@ -372,5 +373,62 @@ fn export_and_diff_show_the_root_file_system_alone() {
         let running = client.command(&["export", "ct"]).output().unwrap();
         assert!(running.status.success() && running.stdout.len() > 100_000);
         let _ = client.run(&["rm", "-f", "ct"]).ok();
+    }
+}
+
+/// A memory file system with a propagation of its own.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(place: PathBuf, propagation: &str) -> Self {
+        fs::create_dir(&place).unwrap();
+        let mount = |args: &[&str]| {
+            let status = Command::new("mount").args(args).arg(&place).status().unwrap();
+            assert!(status.success(), "mount {args:?}");
+        };
+        mount(&["-t", "tmpfs", "brig-e2e"]);
+        mount(&[propagation]);
+        Self(place)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["-R", "-l"]).arg(&self.0).status();
+    }
+}
+
+#[test]
+fn binds_propagate_only_from_mounts_that_do() {
+    let daemon = Brigd::start();
+    daemon.load_busybox();
+    let private = Mounted::new(daemon.root().join("private"), "--make-private");
+    let shared = Mounted::new(daemon.root().join("shared"), "--make-shared");
+    for client in daemon.clients() {
+        let run = |place: &Mounted, propagation: &str| {
+            let source = place.0.join("source");
+            let _ = fs::create_dir(&source);
+            let bind = format!(
+                "type=bind,source={},target=/x,bind-propagation={propagation}",
+                source.display()
+            );
+            client.run(&["run", "--rm", "--mount", &bind, "busybox", "true"])
+        };
+        let place = private.0.display();
+        for (propagation, kind) in [
+            ("shared", "shared"),
+            ("rshared", "shared"),
+            ("slave", "shared or slave"),
+            ("rslave", "shared or slave"),
+        ] {
+            let refused = run(&private, propagation);
+            let text =
+                format!("path {place}/source is mounted on {place} but it is not a {kind} mount");
+            assert!(refused.fails(125).contains(&text), "{}", refused.stderr);
+            assert_eq!(run(&shared, propagation).ok(), "");
+        }
+        for propagation in ["private", "rprivate"] {
+            assert_eq!(run(&private, propagation).ok(), "");
+        }
     }
 }

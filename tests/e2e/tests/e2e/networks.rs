@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use brig_e2e::{Brigd, eventually};
+use brig_e2e::{Brigd, Client, eventually};
 
 fn get(address: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
@@ -141,6 +141,83 @@ fn connected_and_disconnected_while_running() {
         let _ = client.run(&["rm", "-f", "mover"]).ok();
         let _ = client.run(&["network", "rm", "late"]).ok();
     }
+}
+
+#[test]
+fn names_resolve_at_once_on_a_network_connected_late() {
+    // Nobody is there, and says so at once.
+    let mut daemon = Brigd::start_with(&["--dns", "127.0.0.1"]);
+    daemon.load_busybox();
+    let conf = |client: &Client, name: &str| {
+        client.run(&["exec", name, "cat", "/etc/resolv.conf"]).ok().to_owned()
+    };
+    let finds_web = |client: &Client, name: &str, server: &[&str]| {
+        client.run(&[&["exec", name, "nslookup", "web."], server].concat()).code == 0
+    };
+    let start = |client: &Client, name: &str, flags: &[&str]| {
+        let run = [&["run", "-d", "--name", name], flags, &["busybox", "sleep", "1000"]].concat();
+        let _ = client.run(&run).ok();
+    };
+    for client in daemon.clients() {
+        let _ = client.run(&["network", "create", "late"]).ok();
+        start(&client, "web", &["--network", "late"]);
+
+        start(&client, "plain", &[]);
+        let before = conf(&client, "plain");
+        assert!(!before.contains("127.0.0.11"), "{before}");
+        let _ = client.run(&["network", "connect", "late", "plain"]).ok();
+        assert!(conf(&client, "plain").contains("nameserver 127.0.0.11"));
+        assert!(finds_web(&client, "plain", &[]));
+
+        let own = ["--dns", "192.0.2.9", "--dns-search", "example.org", "--dns-option", "ndots:3"];
+        start(&client, "strict", &[&["--read-only"], &own[..]].concat());
+        let _ = client.run(&["network", "connect", "late", "strict"]).ok();
+        let expected = "search example.org\nnameserver 127.0.0.11\noptions ndots:3";
+        assert_eq!(conf(&client, "strict"), expected);
+        assert!(finds_web(&client, "strict", &[]));
+
+        // Whoever has changed the file wants it that way; the server is there all the same.
+        start(&client, "own", &[]);
+        let change = "echo nameserver 192.0.2.77 > /etc/resolv.conf";
+        let _ = client.run(&["exec", "own", "sh", "-c", change]).ok();
+        let _ = client.run(&["network", "connect", "late", "own"]).ok();
+        assert_eq!(conf(&client, "own"), "nameserver 192.0.2.77");
+        assert!(finds_web(&client, "own", &["127.0.0.11"]));
+
+        // Without the network its names are gone, and the server stays until the container ends.
+        let _ = client.run(&["network", "disconnect", "late", "plain"]).ok();
+        assert!(conf(&client, "plain").contains("nameserver 127.0.0.11"));
+        assert!(!finds_web(&client, "plain", &[]));
+        let _ = client.run(&["network", "connect", "late", "plain"]).ok();
+        assert!(finds_web(&client, "plain", &[]));
+        let _ = client.run(&["network", "disconnect", "late", "plain"]).ok();
+        let _ = client.run(&["restart", "-t", "0", "plain"]).ok();
+        assert_eq!(conf(&client, "plain"), before);
+        let _ = client.run(&["rm", "-f", "plain", "strict", "own", "web"]).ok();
+        let _ = client.run(&["network", "rm", "late"]).ok();
+    }
+
+    // A daemon that takes the container over serves what its file names.
+    let brig = daemon.brig();
+    brig.run(&["network", "create", "late"]).ok();
+    start(&brig, "web", &["--network", "late"]);
+    for name in ["stays", "left"] {
+        start(&brig, name, &[]);
+        brig.run(&["network", "connect", "late", name]).ok();
+    }
+    brig.run(&["network", "disconnect", "late", "left"]).ok();
+    let served = |name: &str| {
+        // 127.0.0.11 as the kernel writes it.
+        let sockets = brig.run(&["exec", name, "grep", "-c", " 0B00007F:", "/proc/net/udp"]);
+        sockets.stdout.trim().to_owned()
+    };
+    assert_eq!(served("left"), "1");
+    daemon.kill();
+    daemon.spawn();
+    assert!(finds_web(&brig, "stays", &[]));
+    assert_eq!(served("left"), "1");
+    brig.run(&["network", "connect", "late", "left"]).ok();
+    assert!(finds_web(&brig, "left", &[]));
 }
 
 #[test]
