@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use age::Coverage;
 pub use collect::{Collector, End, Flaw, Range, Row, State, Tier};
 pub use index::{Index, Interval, Kev, Row as IndexRow, Space, Vulnerability};
+pub(crate) use space::is_language;
 pub use space::{SpaceName, language_space, os_spaces};
 
 /// Why a database cannot be read or made.

@@ -163,6 +163,24 @@ pub(super) fn family(space: &str) -> &str {
     }
 }
 
+/// Whether a family is a language's registry, not a distribution.
+pub(crate) fn is_language(family: &str) -> bool {
+    matches!(
+        family,
+        "cargo"
+            | "composer"
+            | "gem"
+            | "go"
+            | "hex"
+            | "maven"
+            | "npm"
+            | "nuget"
+            | "pub"
+            | "pypi"
+            | "swift"
+    )
+}
+
 /// The number of a Debian release by its codename.
 #[must_use]
 pub(super) fn debian_release(codename: &str) -> Option<&'static str> {

@@ -107,6 +107,8 @@ fn feeds_of_one_ecosystem_are_as_young_as_the_youngest() {
         aged(&index, &[Ecosystem::PyPi], "2026-02-01"),
         says("about pypi is of 2025-12-31, 32 days ago (feed fresh)")
     );
+    // Four weeks of silence are none of a distribution's, but may be a registry's.
+    assert_eq!(aged(&index, &[Ecosystem::PyPi], "2026-01-28"), None);
     // A package that another registry's record names in passing is no sign of life.
     let many: Vec<String> = (0..30)
         .map(|n| osv(&format!("P-{n}"), "2025-06-02", &["PyPI"]))

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::days_between;
-use crate::db::{Coverage, Index, Release};
+use crate::db::{Coverage, Index, Release, is_language};
 
 /// A reason why a silence means nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -199,13 +199,18 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
+/// How many times as old as a distribution's a language's data may be: distributions publish every
+/// day, while a registry may have nothing to say for weeks, which makes its data no older.
+const QUIET: i64 = 4;
+
 /// What of it was known last more than `limit` days ago.
 pub(super) fn stale(ages: &[Coverage], limit: u32, today: &str) -> Option<Doubt> {
     let mut about: Vec<Stale> = ages
         .iter()
         .filter_map(|age| {
             let days = days_between(&age.newest, today)?;
-            (days > i64::from(limit)).then(|| Stale {
+            let limit = i64::from(limit) * if is_language(&age.family) { QUIET } else { 1 };
+            (days > limit).then(|| Stale {
                 family: age.family.clone(),
                 feeds: age.feeds.clone(),
                 newest: age.newest.clone(),
