@@ -11,8 +11,10 @@ model! {
         created: String,
         /// In bytes.
         size: u64,
-        /// The newest record in it.
+        /// The day up to which it knows any advisories.
         newest: String,
+        /// The same for each distribution and ecosystem; empty for a database that does not say it.
+        coverage: Vec<ScanCoverage> = omitempty,
         /// Flaws that it knows.
         vulnerabilities: u64,
         /// Packages that they are in.
@@ -46,6 +48,18 @@ model! {
         error: String = omitempty,
         /// When it is tried again.
         next: String,
+    }
+
+    /// How old what is known of a distribution or an ecosystem is.
+    pub struct ScanCoverage {
+        /// Which: `debian`, `pypi`.
+        name: String,
+        /// The day up to which its advisories are known.
+        newest: String,
+        /// Days since then; -1 when it is none.
+        age: i64,
+        /// The feeds that know them.
+        feeds: Vec<String>,
     }
 
     /// A source of data and how old it is.

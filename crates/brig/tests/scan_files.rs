@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const BRIG: &str = env!("CARGO_BIN_EXE_brig");
 const TRACKER: &str = r#"{"openssl":{"CVE-2026-4242":{"releases":{"bookworm":{"status":"resolved","fixed_version":"3.0.2-1","urgency":"high"}}}}}"#;
@@ -44,9 +44,15 @@ impl Place {
 
     /// Exit status, and all that was printed.
     fn scan(&self, args: &[&str]) -> (i32, String) {
+        self.piped(args, Stdio::null())
+    }
+
+    /// The same with something to read.
+    fn piped(&self, args: &[&str], stdin: impl Into<Stdio>) -> (i32, String) {
         let output = Command::new(BRIG)
             .arg("scan")
             .args(args)
+            .stdin(stdin)
             .current_dir(self.path())
             .env("BRIG_SCAN_DB", self.path().join("v.db"))
             .env_remove("DOCKER_HOST")
@@ -69,6 +75,96 @@ fn data_without_dates_grows_old_and_a_day_is_a_day() {
     for day in ["2026-13-01", "tomorrow", "9999-99-99"] {
         let (status, text) = at(day);
         assert!(status == 1 && text.contains("is no day"), "{day}: {status} {text}");
+    }
+}
+
+#[test]
+fn an_old_feed_is_old_beside_a_fresh_one() {
+    let place = Place::new();
+    place.system("fixed", "3.0.2-1");
+    place.write(
+        "python/usr/lib/python3/dist-packages/left-1.0.dist-info/METADATA",
+        "Metadata-Version: 2.1\nName: left\nVersion: 1.0\n",
+    );
+    let advisory = |day: &str, ecosystem: &str| {
+        format!(
+            r#"{{"id":"X-{ecosystem}","modified":"{day}T00:00:00Z","affected":[{{"package":{{"ecosystem":"{ecosystem}","name":"other"}},"ranges":[{{"type":"ECOSYSTEM","events":[{{"introduced":"0"}}]}}]}}]}}"#
+        )
+    };
+    let (_, made) = place.scan(&["db", "status", "--json"]);
+    let today = made.split("\"created\":\"").nth(1).and_then(|rest| rest.get(..10)).unwrap();
+    place.write("feeds/debian.json", &advisory("2025-06-02", "Debian:12"));
+    place.write("feeds/python.json", &advisory(today, "PyPI"));
+    assert_eq!(place.scan(&["db", "build", "feeds"]).0, 0);
+    let scan = |what: &str| place.scan(&["-i", what, "--exit-code", "3", "--today", today]);
+    let (status, text) = scan("fixed");
+    assert!(status == 3 && text.contains("UNKNOWN"), "{text}");
+    assert!(
+        text.contains("about debian is of 2025-06-02") && text.contains("(feed debian)"),
+        "{text}"
+    );
+    let (status, text) = scan("python");
+    assert_eq!(status, 0, "{text}");
+    let (_, text) = place.scan(&["db", "status"]);
+    let line = |name: &str| text.lines().rev().find(|line| line.starts_with(name)).unwrap();
+    let words: Vec<&str> = line("debian").split_whitespace().collect();
+    assert_eq!((words[1], words[3]), ("2025-06-02", "debian"), "{text}");
+    assert!(line("pypi").contains(today), "{text}");
+    let (_, json) = place.scan(&["db", "status", "--json"]);
+    assert!(json.contains(r#""serves":{"debian":"2025-06-02"}"#), "{json}");
+}
+
+#[test]
+fn what_is_piped_in_is_scanned() {
+    let place = Place::new();
+    place.system("old", "3.0.1-1");
+    let done = Command::new("sh")
+        .args(["-ec", "tar -C old -cf old.tar . && sha256sum old.tar | cut -c-64"])
+        .current_dir(place.path())
+        .output()
+        .unwrap();
+    let layer = String::from_utf8(done.stdout).unwrap().trim().to_owned();
+    place.write(
+        "config.json",
+        &format!(
+            r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["sha256:{layer}"]}}}}"#
+        ),
+    );
+    place.write(
+        "manifest.json",
+        r#"[{"Config":"config.json","RepoTags":["old:1"],"Layers":["old.tar"]}]"#,
+    );
+    let tar = Command::new("tar")
+        .args(["-cf", "image.tar", "old.tar", "config.json", "manifest.json"])
+        .current_dir(place.path())
+        .status();
+    assert!(tar.unwrap().success());
+    let (status, bom) = place.scan(&["-i", "old", "-f", "cyclonedx"]);
+    assert_eq!(status, 0, "{bom}");
+    place.write("bom.json", &bom);
+    for name in ["image.tar", "bom.json"] {
+        let file = std::fs::File::open(place.path().join(name)).unwrap();
+        let cat = Command::new("cat").stdin(file).stdout(Stdio::piped()).spawn();
+        let mut cat = cat.unwrap();
+        let piped = cat.stdout.take().unwrap();
+        let (status, text) = place.piped(&["-i", "-", "--exit-code", "3"], piped);
+        assert!(cat.wait().unwrap().success());
+        assert!(status == 3 && text.contains("CVE-2026-4242"), "{name}: {text}");
+    }
+    let (status, text) = place.scan(&["--input", "-"]);
+    assert!(status == 1 && text.contains("the input is empty"), "{text}");
+}
+
+#[test]
+fn a_policy_without_a_rule_is_no_policy() {
+    let place = Place::new();
+    for (name, text) in [("empty.toml", ""), ("none.json", r#"{"rules":[]}"#)] {
+        place.write(name, text);
+        for command in ["set", "test"] {
+            let (status, text) = place.scan(&["policy", command, name]);
+            assert!(status == 1 && text.contains("[[rules]]"), "{command} {name}: {text}");
+            assert!(text.contains("brig scan policy rm"), "{command} {name}: {text}");
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::format::{
     BLOCK, END_BEFORE, END_WITH, EXPLOITED, FIXED, FORMAT, FROM_EXCLUSIVE, HAS_EPSS, HAS_SCORE,
     HASH, MAGIC, MALICIOUS, RANSOMWARE, SECTION, SECTIONS,
 };
-use super::{DbError, Feed, Release, Support};
+use super::{DbError, Feed, Release, Support, age};
 use crate::severity::{self, Severity};
 use crate::version::Scheme;
 
@@ -44,9 +44,11 @@ impl Collector {
         for (space, rows) in self.rows {
             writer.space(&space.name, space.scheme, rows, &names, &flaws)?;
         }
+        let mut feeds = self.feeds;
+        age::note(&mut feeds, &self.said);
         let mut meta = Meta {
             created: created.to_owned(),
-            feeds: self.feeds,
+            feeds,
             releases: self.releases,
             support: self.support,
         };

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Feed, Release, SpaceName, Support};
+use super::age::Said;
+use super::{Feed, Release, SpaceName, Support, space};
+use crate::matching::is_day;
 use crate::severity::Severity;
 
 /// How a distribution means to deal with a flaw.
@@ -155,6 +157,10 @@ pub struct Collector {
     /// Probability and percentile, in millionths.
     pub(super) epss: HashMap<String, (u32, u32)>,
     pub(super) feeds: Vec<Feed>,
+    /// What each feed says about which family.
+    pub(super) said: Vec<BTreeMap<String, Said>>,
+    /// The day of the record that is being read; empty when it has none.
+    record: String,
     pub(super) releases: Vec<Release>,
     pub(super) support: Vec<Support>,
 }
@@ -169,6 +175,13 @@ impl Collector {
     /// Starts a feed; what is put in from now on is its.
     pub fn feed(&mut self, feed: Feed) {
         self.feeds.push(feed);
+        self.record.clear();
+    }
+
+    /// Takes the last feed back: it was none.
+    pub(super) fn take_back(&mut self) {
+        self.feeds.pop();
+        self.said.truncate(self.feeds.len());
     }
 
     /// The feeds so far.
@@ -187,7 +200,18 @@ impl Collector {
 
     /// Adds a statement.
     pub fn row(&mut self, space: &SpaceName, row: Row) {
-        let feed = u16::try_from(self.feeds.len().saturating_sub(1)).unwrap_or(u16::MAX);
+        let feed = self.feeds.len().saturating_sub(1);
+        if self.said.len() <= feed {
+            self.said.resize_with(feed + 1, BTreeMap::new);
+        }
+        if let Some(said) = self.said.get_mut(feed) {
+            let family = space::family(&space.name);
+            match said.get_mut(family) {
+                Some(said) => said.add(&self.record),
+                None => said.entry(family.to_owned()).or_default().add(&self.record),
+            }
+        }
+        let feed = u16::try_from(feed).unwrap_or(u16::MAX);
         match self.rows.get_mut(space) {
             Some(rows) => rows.push((feed, row)),
             None => {
@@ -228,12 +252,15 @@ impl Collector {
         self.current().enriches = true;
     }
 
+    /// Begins a record; the rows until the next one are its.
     pub(super) fn counted(&mut self, date: &str) {
+        // Dates before the web are somebody's zero value.
+        let day = date.get(..10).filter(|day| *day > "1990" && is_day(day)).unwrap_or_default();
+        day.clone_into(&mut self.record);
         let feed = self.current();
         feed.records += 1;
-        // Dates before the web are somebody's zero value.
-        if date > feed.newest.as_str() && date > "1990" {
-            date.clone_into(&mut feed.newest);
+        if day > feed.newest.as_str() {
+            day.clone_into(&mut feed.newest);
         }
     }
 

@@ -281,20 +281,6 @@ impl Index {
         &self.meta.feeds
     }
 
-    /// The day up to which it knows advisories. Feeds that only say how urgent flaws are do not
-    /// make it younger, and nothing in it is younger than itself: a record may be dated ahead, and
-    /// feeds without dates are as old as the database.
-    #[must_use]
-    pub fn newest(&self) -> &str {
-        let created = self.created();
-        let created = created.get(..10).unwrap_or(created);
-        let dated = self.feeds().iter().filter(|feed| !feed.enriches && !feed.newest.is_empty());
-        match dated.map(|feed| feed.newest.as_str()).max() {
-            Some(newest) if newest < created => newest,
-            _ => created,
-        }
-    }
-
     /// What is known about distributions' releases.
     #[must_use]
     pub fn releases(&self) -> &[Release] {

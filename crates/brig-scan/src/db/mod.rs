@@ -5,6 +5,7 @@
 //! lies, so that opening costs nothing; each block is held against its checksum when it is first
 //! read.
 
+mod age;
 mod build;
 mod collect;
 mod format;
@@ -12,12 +13,15 @@ pub mod import;
 mod index;
 mod space;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use age::Coverage;
 pub use collect::{Collector, End, Flaw, Range, Row, State, Tier};
 pub use index::{Index, Interval, Kev, Row as IndexRow, Space, Vulnerability};
+pub(crate) use space::is_language;
 pub use space::{SpaceName, language_space, os_spaces};
 
 /// Why a database cannot be read or made.
@@ -64,12 +68,15 @@ pub struct Feed {
     pub name: String,
     /// Where it came from: a file, a folder or an address.
     pub origin: String,
-    /// Newest date among its records (`2026-08-21`, or longer); empty when none has one.
+    /// Newest day among its records (`2026-08-21`); empty when none has one.
     pub newest: String,
-    /// Whether it says nothing of packages, but how urgent flaws are (KEV, EPSS): then its date is
-    /// not that of an advisory.
+    /// Whether it says how urgent flaws are (KEV, EPSS): then its date is not that of an advisory.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub enriches: bool,
+    /// The distributions and ecosystems whose advisories it has, each with the newest day of a record
+    /// about it; empty when none has one. Databases of older programs do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serves: Option<BTreeMap<String, String>>,
     /// When it was read.
     pub read: String,
     /// Records understood.

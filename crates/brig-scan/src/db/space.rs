@@ -155,6 +155,32 @@ pub fn os_spaces(distribution: &Distribution) -> Vec<String> {
     }
 }
 
+/// The distribution or ecosystem that a space is of: `debian` for `debian:12`.
+pub(super) fn family(space: &str) -> &str {
+    match space.split(':').next().unwrap_or(space) {
+        "ubuntu-pro" => "ubuntu",
+        family => family,
+    }
+}
+
+/// Whether a family is a language's registry, not a distribution.
+pub(crate) fn is_language(family: &str) -> bool {
+    matches!(
+        family,
+        "cargo"
+            | "composer"
+            | "gem"
+            | "go"
+            | "hex"
+            | "maven"
+            | "npm"
+            | "nuget"
+            | "pub"
+            | "pypi"
+            | "swift"
+    )
+}
+
 /// The number of a Debian release by its codename.
 #[must_use]
 pub(super) fn debian_release(codename: &str) -> Option<&'static str> {

@@ -263,6 +263,22 @@ impl Policy {
         Ok(policy)
     }
 
+    /// Reads a policy that somebody wants to put in force: what can only be a mistake is refused here,
+    /// and goes on being understood where it is in force already.
+    ///
+    /// # Errors
+    /// [`DocumentError`], which names the field.
+    pub fn parse_new(bytes: &[u8]) -> Result<Self, DocumentError> {
+        let policy = Self::parse(bytes)?;
+        if policy.rules.is_empty() {
+            let why = "there are none, so nothing would ever be refused: write one, for example \
+                       [[rules]] with prefix = \"*\" and severity = \"high\" (docs/scan-policy.md); \
+                       to have no policy: brig scan policy rm";
+            return Err(DocumentError::Field { field: "rules".to_owned(), why: why.to_owned() });
+        }
+        Ok(policy)
+    }
+
     /// The policy in its one form, which is what is stored.
     ///
     /// # Errors

@@ -267,6 +267,17 @@ fn documents_with_mistakes_name_the_field() {
     assert!(matches!(Policy::parse(&large), Err(DocumentError::TooLarge(_))));
 }
 
+#[test]
+fn a_new_policy_has_a_rule() {
+    for text in ["", "{}", r#"{"rules":[]}"#] {
+        let refused = Policy::parse_new(text.as_bytes()).unwrap_err().to_string();
+        assert!(refused.starts_with("rules: ") && refused.contains("[[rules]]"), "{refused}");
+        // One that is in force already is none that cannot be read.
+        assert!(Policy::parse(text.as_bytes()).unwrap().rules.is_empty());
+    }
+    assert!(Policy::parse_new(b"[[rules]]\nprefix = \"*\"\nmode = \"off\"\n").is_ok());
+}
+
 fn rules() -> impl Strategy<Value = Rule> {
     let severity = prop_oneof![
         Just(None),

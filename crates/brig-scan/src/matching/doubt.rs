@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::days_between;
-use crate::db::{Index, Release};
+use crate::db::{Coverage, Index, Release, is_language};
 
 /// A reason why a silence means nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,12 +43,15 @@ pub enum Doubt {
         /// How many packages that leaves unjudged.
         packages: usize,
     },
-    /// The newest record is old.
+    /// What is known about something in it is old.
     StaleData {
-        /// Its day.
+        /// The day up to which advisories are known, about what is known least far.
         newest: String,
         /// Days ago.
         days: i64,
+        /// What is old, where the database tells that apart.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        about: Vec<Stale>,
     },
     /// A file could not be read to its end.
     Unread {
@@ -77,6 +80,31 @@ pub enum Doubt {
         /// The flaws.
         ids: Vec<String>,
     },
+}
+
+/// A distribution or an ecosystem whose data is old.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stale {
+    /// Which: `debian`, `pypi`.
+    pub family: String,
+    /// The feeds that know its newest advisories.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub feeds: Vec<String>,
+    /// Their day.
+    pub newest: String,
+    /// Days ago.
+    pub days: i64,
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is of {}, {} days ago", self.family, self.newest, self.days)?;
+        match self.feeds.as_slice() {
+            [] => Ok(()),
+            [feed] => write!(f, " (feed {feed})"),
+            feeds => write!(f, " (feeds {})", Listed(feeds)),
+        }
+    }
 }
 
 /// How many names a sentence lists.
@@ -114,11 +142,15 @@ impl fmt::Display for Doubt {
                     "the database has no advisories for {ecosystem}: {packages} packages cannot be judged"
                 )
             }
-            Self::StaleData { newest, days } => {
-                write!(
-                    f,
-                    "the newest advisory is of {newest}, {days} days ago: run brig scan db update"
-                )
+            Self::StaleData { newest, days, about } => {
+                match about.as_slice() {
+                    [] => write!(f, "the newest advisory is of {newest}, {days} days ago")?,
+                    about => {
+                        let about: Vec<String> = about.iter().map(ToString::to_string).collect();
+                        write!(f, "the newest advisory about {}", Listed(&about))?;
+                    }
+                }
+                f.write_str(": run brig scan db update")
             }
             Self::Unread { path, why } => write!(f, "{path} could not be read: {why}"),
             Self::NoVersion { packages } => {
@@ -165,6 +197,31 @@ impl fmt::Display for Listed<'_> {
             Some(more) => write!(f, " and {more} more"),
         }
     }
+}
+
+/// How many times as old as a distribution's a language's data may be: distributions publish every
+/// day, while a registry may have nothing to say for weeks, which makes its data no older.
+const QUIET: i64 = 4;
+
+/// What of it was known last more than `limit` days ago.
+pub(super) fn stale(ages: &[Coverage], limit: u32, today: &str) -> Option<Doubt> {
+    let mut about: Vec<Stale> = ages
+        .iter()
+        .filter_map(|age| {
+            let days = days_between(&age.newest, today)?;
+            let limit = i64::from(limit) * if is_language(&age.family) { QUIET } else { 1 };
+            (days > limit).then(|| Stale {
+                family: age.family.clone(),
+                feeds: age.feeds.clone(),
+                newest: age.newest.clone(),
+                days,
+            })
+        })
+        .collect();
+    about.sort_by_key(|stale| std::cmp::Reverse(stale.days));
+    let Stale { newest, days, .. } = about.first()?.clone();
+    about.retain(|stale| !stale.family.is_empty());
+    Some(Doubt::StaleData { newest, days, about })
 }
 
 /// The end of a release's support, when that is past.

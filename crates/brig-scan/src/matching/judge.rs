@@ -1,7 +1,7 @@
 //! An inventory as a whole: which advisories are asked about which of its packages, what they leave
 //! open, and the answer in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::remember::{Matcher, Question, Ranked};
@@ -27,6 +27,7 @@ pub(super) fn judge(
         unjudged: 0,
         without_version: Vec::new(),
         third_party: Vec::new(),
+        asked: BTreeSet::new(),
     };
     run.operating_system(matcher)?;
     run.languages(matcher)?;
@@ -43,6 +44,8 @@ struct Run<'a> {
     unjudged: usize,
     without_version: Vec<String>,
     third_party: Vec<String>,
+    /// The spaces that had something to say.
+    asked: BTreeSet<&'a str>,
 }
 
 /// A finding that has its place.
@@ -92,6 +95,7 @@ impl<'a> Run<'a> {
                 .push(Doubt::UnsupportedDistribution { distribution: shown, packages: os.len() });
             return Ok(());
         }
+        self.asked.extend(spaces.iter().map(|space| space.name));
         let mut asked = Vec::new();
         for (at, package) in os {
             if is_foreign(package, &distribution.id) {
@@ -141,6 +145,7 @@ impl<'a> Run<'a> {
                     .push(Doubt::NoData { ecosystem: name.to_owned(), packages: asked.len() });
                 continue;
             };
+            self.asked.insert(space.name);
             // A version that says nothing is a doubt where any version has a flaw.
             let (mut comparable, vague): (Vec<_>, Vec<_>) = asked
                 .into_iter()
@@ -198,13 +203,11 @@ impl<'a> Run<'a> {
         if self.inventory.packages.is_empty() {
             self.doubts.push(Doubt::NothingFound);
         }
-        let newest = self.index.newest();
-        if let (Some(limit), Some(days)) =
-            (self.options.max_age, days_between(newest, &self.options.today))
-            && days > i64::from(limit)
-        {
-            self.doubts.push(Doubt::StaleData { newest: newest.to_owned(), days });
-        }
+        let ages = self.index.ages(self.asked.iter().copied());
+        self.doubts.extend(
+            self.options.max_age.and_then(|limit| doubt::stale(&ages, limit, &self.options.today)),
+        );
+        let newest = ages.iter().map(|age| age.newest.as_str()).min().unwrap_or_default();
         let findings = self.in_order();
         let mut undetermined: Vec<String> = findings
             .iter()

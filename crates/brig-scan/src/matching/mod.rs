@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use doubt::Doubt;
+pub use doubt::{Doubt, Stale};
 pub use ignore::{IgnoreError, IgnoreFile};
 pub use remember::Matcher;
 pub use vex::{Vex, VexError};
@@ -275,7 +275,7 @@ pub struct Database {
     pub digest: String,
     /// When it was made.
     pub created: String,
-    /// The newest record in it.
+    /// The day up to which it knows advisories about all that was judged.
     pub newest: String,
 }
 
@@ -338,5 +338,7 @@ fn day_number(text: &str) -> Option<i64> {
     Some(i64::from(date.to_julian_day()))
 }
 
+#[cfg(test)]
+mod age_tests;
 #[cfg(test)]
 mod tests;

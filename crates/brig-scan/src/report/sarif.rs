@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Filter, Subject, pretty};
 use crate::matching::Finding;
+use crate::package::Package;
 use crate::severity::Severity;
 
 /// More results are refused by the sites that read them.
@@ -25,7 +26,7 @@ pub(super) fn write(subject: Subject<'_>, filter: &Filter) -> String {
         let mut result = json!({
             "ruleId": finding.id,
             "level": level(finding.severity),
-            "message": {"text": format!("{} {} has {}: {} ({fix})", package.name, package.version, finding.id, finding.summary)},
+            "message": {"text": format!("{} has {} ({fix})", installed(package), titled(finding))},
             "locations": [{
                 "physicalLocation": {
                     "artifactLocation": {"uri": uri(&package.evidence.path)},
@@ -68,10 +69,26 @@ fn rule(finding: &Finding) -> Value {
     });
     json!({
         "id": finding.id,
-        "shortDescription": {"text": if finding.summary.is_empty() { &finding.id } else { &finding.summary }},
+        "shortDescription": {"text": if finding.summary.trim().is_empty() { &finding.id } else { &finding.summary }},
         "helpUri": address(&finding.id),
         "properties": {"security-severity": format!("{score:.1}"), "tags": ["security", "vulnerability"]},
     })
+}
+
+/// A package and its version, where it says one.
+fn installed(package: &Package) -> String {
+    match package.version.as_str() {
+        "" => package.name.clone(),
+        version => format!("{} {version}", package.name),
+    }
+}
+
+/// A flaw and its title; not every feed has one.
+fn titled(finding: &Finding) -> String {
+    match finding.summary.trim() {
+        "" => finding.id.clone(),
+        title => format!("{}: {title}", finding.id),
+    }
 }
 
 /// Where a flaw is described.

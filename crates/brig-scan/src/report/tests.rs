@@ -118,6 +118,27 @@ fn json_has_the_evidence() {
 }
 
 #[test]
+fn sarif_has_no_empty_title() {
+    let text = written(Format::Sarif, &Filter { all: true, ..Filter::default() });
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let run = &value["runs"][0];
+    let messages: Vec<&str> = run["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|result| result["message"]["text"].as_str().unwrap())
+        .collect();
+    assert!(
+        messages.contains(&"perl-base 5.36.0-7 has CVE-2026-2 (upgrade to 5.36.0-7+deb12u10)"),
+        "{messages:?}"
+    );
+    assert!(messages.iter().all(|text| !text.contains(":  ")), "{messages:?}");
+    for rule in run["tool"]["driver"]["rules"].as_array().unwrap() {
+        assert_ne!(rule["shortDescription"]["text"], "", "{rule}");
+    }
+}
+
+#[test]
 fn sarif_has_a_rule_an_id_and_a_result_a_package() {
     let all = Filter { all: true, ..Filter::default() };
     let value: serde_json::Value = serde_json::from_str(&written(Format::Sarif, &all)).unwrap();

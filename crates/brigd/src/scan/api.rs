@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use brig_api::event::{Actor, Event};
-use brig_api::scan::{ScanDatabase, ScanFeed, ScanFetch};
+use brig_api::scan::{ScanCoverage, ScanDatabase, ScanFeed, ScanFetch};
 use brig_api::time::rfc3339nano;
 use brig_types::error::{Categorized, ErrorKind};
 use bytes::Bytes;
@@ -155,6 +155,17 @@ fn shown(state: &State, loaded: &Loaded) -> ScanDatabase {
         created: index.created().to_owned(),
         size: count(index.size()),
         newest: index.newest().to_owned(),
+        coverage: index
+            .coverage()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|known| ScanCoverage {
+                age: age(&known.newest),
+                name: known.family,
+                newest: known.newest,
+                feeds: known.feeds,
+            })
+            .collect(),
         vulnerabilities: count(flaws),
         packages: count(packages),
         feeds: index

@@ -203,7 +203,7 @@ impl Gate for ScanGate {
     }
 
     fn canonical(&self, document: &[u8]) -> Result<Vec<u8>, String> {
-        let policy = Policy::parse(document).map_err(|error| chain(&error))?;
+        let policy = Policy::parse_new(document).map_err(|error| chain(&error))?;
         policy.to_bytes().map_err(|error| chain(&error))
     }
 

@@ -164,7 +164,7 @@ fn finish(into: &mut Collector, origin: &str) -> Result<Feed, DbError> {
     match into.feeds.last() {
         Some(feed) if feed.records > 0 => Ok(feed.clone()),
         _ => {
-            into.feeds.pop();
+            into.take_back();
             Err(DbError::Unknown(origin.to_owned()))
         }
     }

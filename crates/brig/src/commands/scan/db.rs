@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use brig_api::scan::ScanFeed;
+use brig_api::scan::{ScanCoverage, ScanFeed};
 use brig_scan::db::{Collector, Feed, Index, import};
 use brig_scan::fetch::{self, Fetched, Kept};
 use clap::Args;
@@ -158,9 +158,21 @@ async fn status(context: &Context, args: StatusArgs) -> Result<()> {
     if args.verify {
         index.verify().map_err(failed)?;
     }
+    let coverage: Vec<ScanCoverage> = index
+        .coverage()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|known| ScanCoverage {
+            age: age(&known.newest),
+            name: known.family,
+            newest: known.newest,
+            feeds: known.feeds,
+        })
+        .collect();
     if args.json {
         let value = serde_json::json!({
-            "path": path, "digest": index.digest(), "created": index.created(), "bytes": index.size(), "feeds": index.feeds(),
+            "path": path, "digest": index.digest(), "created": index.created(), "bytes": index.size(),
+            "feeds": index.feeds(), "coverage": coverage,
         });
         return crate::output::line(&value.to_string());
     }
@@ -185,7 +197,25 @@ async fn status(context: &Context, args: StatusArgs) -> Result<()> {
         skipped: feed.skipped,
     });
     text.push_str(&table(feeds));
+    text.push_str(&covered(coverage));
     crate::output::print(&text)
+}
+
+/// How old what a database knows about each distribution and ecosystem is.
+pub(super) fn covered(coverage: Vec<ScanCoverage>) -> String {
+    if coverage.is_empty() {
+        return String::new();
+    }
+    let mut table = "ABOUT\tNEWEST\tAGE\tFEEDS\n".to_owned();
+    for known in coverage {
+        let (age, feeds) = (days(known.age), known.feeds.join(", "));
+        let _ = writeln!(table, "{}\t{}\t{age}\t{feeds}", known.name, known.newest);
+    }
+    format!("\n{}", align(&table))
+}
+
+fn days(age: i64) -> String {
+    if age < 0 { "-".to_owned() } else { format!("{age}d") }
 }
 
 /// What a database was made from.
@@ -193,7 +223,7 @@ pub(super) fn table(feeds: impl IntoIterator<Item = ScanFeed>) -> String {
     let mut table = "FEED\tNEWEST\tAGE\tREAD\tRECORDS\tSKIPPED\tORIGIN\n".to_owned();
     for feed in feeds {
         let newest = if feed.newest.is_empty() { "-" } else { &feed.newest };
-        let age = if feed.age < 0 { "-".to_owned() } else { format!("{}d", feed.age) };
+        let age = days(feed.age);
         let _ = writeln!(
             table,
             "{}\t{newest}\t{age}\t{}\t{}\t{}\t{}",

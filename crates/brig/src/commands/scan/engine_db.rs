@@ -53,6 +53,7 @@ pub(super) async fn status(context: &Context, json: bool) -> Result<()> {
     }
     text.push('\n');
     text.push_str(&db::table(database.feeds));
+    text.push_str(&db::covered(database.coverage));
     crate::output::print(&text)
 }
 

@@ -26,7 +26,7 @@ use crate::error::{Error, Result, message};
 leaf!(
     SCAN,
     "scan",
-    "[OPTIONS] IMAGE | --input FILE|DIRECTORY",
+    "[OPTIONS] IMAGE | --input FILE|DIRECTORY|-",
     "Look for vulnerabilities in an image",
     ScanArgs,
     scan
@@ -115,7 +115,7 @@ struct JudgeArgs {
 struct ScanArgs {
     #[command(flatten)]
     judge: JudgeArgs,
-    /// Scan an archive, an OCI layout, a bill of materials or a directory instead of an image
+    /// Scan an archive, an OCI layout, a bill of materials or a directory instead of an image (-: STDIN)
     #[arg(long, short = 'i')]
     input: Option<PathBuf>,
     /// Which image of an --input with several: a name, or the beginning of an id
@@ -175,7 +175,10 @@ async fn scan(context: &Context, args: ScanArgs) -> Result<()> {
             let (image, platform) = (args.image.clone(), args.judge.platform.clone());
             let verify = if args.no_verify { Verify::AlreadyDone } else { Verify::DiffIds };
             let options = inventory::Options { image, platform, verify, ..Default::default() };
-            (path.display().to_string(), source::file(path.clone(), options).await?)
+            match path.to_str() {
+                Some("-") => ("stdin".to_owned(), source::stdin(options).await?),
+                _ => (path.display().to_string(), source::file(path.clone(), options).await?),
+            }
         }
         (None, Some(image)) => {
             (image.clone(), source::image(context, image, args.judge.platform.clone()).await?)

@@ -79,7 +79,7 @@ fn read(path: &Path) -> Result<Policy> {
         _ => Box::new(std::fs::File::open(path).map_err(io)?),
     };
     source.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
-    Policy::parse(&bytes)
+    Policy::parse_new(&bytes)
         .map_err(|error| message(format!("{}: {}", path.display(), failed(error).text())))
 }
 

@@ -1,7 +1,8 @@
 //! Where an inventory comes from: files, directories, the one that the daemon keeps of an image, or
 //! the image as `save` sends it. None of their bytes is read in this process.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{ErrorKind, IsTerminal as _, Read, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use brig_scan::inventory::Options;
@@ -14,6 +15,11 @@ use crate::commands::checked;
 use crate::commands::image::platform_json;
 use crate::context::Context;
 use crate::error::{Error, Result, message};
+
+/// Largest image that is kept on its way to the reader, in bytes.
+const MAX_SPOOL: u64 = 64 << 30;
+/// Bytes that are read at once.
+const PIECE: usize = 256 << 10;
 
 /// A file when there is one of that name, else an image.
 pub(super) async fn any(
@@ -58,13 +64,75 @@ pub(super) async fn image(
         }
         answer => answer?,
     };
-    let spool = |source| Error::io("keeping the image for the scan", source);
-    let mut file = unnamed().map_err(spool)?;
+    let mut spool = Spool::new(MAX_SPOOL)?;
     while let Some(chunk) = answer.chunk().await? {
-        file.write_all(&chunk).map_err(spool)?;
+        spool.add(&chunk)?;
     }
     let options = Options { platform, ..Options::default() };
-    blocking(move || Sandbox::default().read_fd(file.into(), &options).map_err(failed)).await
+    blocking(move || spool.read(&options)).await
+}
+
+/// What comes through standard input: an archive, or a bill of materials.
+pub(super) async fn stdin(options: Options) -> Result<Inventory> {
+    if std::io::stdin().is_terminal() {
+        return Err(message(
+            "nothing is piped in: give --input - an archive or a bill of materials, as in: \
+             docker save IMAGE | brig scan --input -",
+        ));
+    }
+    blocking(move || {
+        let mut spool = Spool::new(MAX_SPOOL)?;
+        spool.fill(std::io::stdin().lock())?;
+        spool.read(&options)
+    })
+    .await
+}
+
+/// Bytes on their way to the reader, which takes a file only: what says what is in an archive may
+/// stand at its end.
+struct Spool {
+    file: File,
+    left: u64,
+    limit: u64,
+}
+
+impl Spool {
+    fn new(limit: u64) -> Result<Self> {
+        Ok(Self { file: unnamed().map_err(kept_failed)?, left: limit, limit })
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<()> {
+        let more = u64::try_from(bytes.len()).ok();
+        self.left = more.and_then(|more| self.left.checked_sub(more)).ok_or_else(|| {
+            message(format!("the image has more than {} bytes: save it to a file", self.limit))
+        })?;
+        self.file.write_all(bytes).map_err(kept_failed)
+    }
+
+    fn fill(&mut self, mut from: impl Read) -> Result<()> {
+        let mut piece = vec![0; PIECE];
+        loop {
+            match from.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(read) => self.add(piece.get(..read).unwrap_or_default())?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("reading standard input", error)),
+            }
+        }
+    }
+
+    fn read(mut self, options: &Options) -> Result<Inventory> {
+        if self.left == self.limit {
+            return Err(message("there is nothing to scan: the input is empty"));
+        }
+        // Not everything is read in places: a bill of materials begins where the file stands.
+        self.file.rewind().map_err(kept_failed)?;
+        Sandbox::default().read_fd(self.file.into(), options).map_err(failed)
+    }
+}
+
+fn kept_failed(source: std::io::Error) -> Error {
+    Error::io("keeping the image for the scan", source)
 }
 
 /// The inventory that the daemon keeps of an image. `None` where there is none that this program would
@@ -91,15 +159,32 @@ fn fits(inventory: &Inventory, wanted: &str) -> bool {
 }
 
 /// A file without a name: gone with the process, whatever happens.
-pub(super) fn unnamed() -> std::io::Result<std::fs::File> {
+pub(super) fn unnamed() -> std::io::Result<File> {
     use rustix::fs::{Mode, OFlags};
     let folder = std::env::temp_dir();
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(std::fs::File::from(rustix::fs::open(&folder, flags, Mode::RUSR | Mode::WUSR)?))
+    Ok(File::from(rustix::fs::open(&folder, flags, Mode::RUSR | Mode::WUSR)?))
 }
 
 async fn blocking(work: impl FnOnce() -> Result<Inventory> + Send + 'static) -> Result<Inventory> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| message(format!("reading the image: {error}")))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_is_not_kept() {
+        let mut spool = Spool::new(10).unwrap();
+        spool.fill(&b"0123456789"[..]).unwrap();
+        assert_eq!(spool.file.metadata().unwrap().len(), 10);
+        let refused = spool.fill(&b"x"[..]).unwrap_err().text();
+        assert!(refused.contains("more than 10 bytes"), "{refused}");
+        assert_eq!(spool.file.metadata().unwrap().len(), 10);
+        let empty = Spool::new(10).unwrap().read(&Options::default()).unwrap_err().text();
+        assert!(empty.contains("the input is empty"), "{empty}");
+    }
 }
