@@ -165,9 +165,14 @@ pub(super) async fn serve<IO>(
     let (watch, arrived) = (peer.clone(), head.clone());
     let principal = Arc::new(principal);
     let answer = service_fn(move |request| {
+        // Now, not when the answer is first worked at: what arrives of the body until then would be
+        // taken for the beginning of another head.
+        let busy = peer.slot().begin();
         arrived.complete();
         let (service, peer, principal) = (service.clone(), peer.clone(), Arc::clone(&principal));
-        async move { Ok::<_, std::convert::Infallible>(service.answer(request, principal, peer).await) }
+        async move {
+            Ok::<_, std::convert::Infallible>(service.answer(request, principal, peer, busy).await)
+        }
     });
     let connection = http1::Builder::new()
         .half_close(half_close)

@@ -18,6 +18,7 @@ use super::call::{Call, Payload};
 use super::error::ApiError;
 use super::open::{OpenRequest, Standing};
 use super::peer::PeerWatch;
+use super::pool::Busy;
 use super::query::Query;
 use super::route::{BodyRule, Lifetime, Params, Route, Router};
 use super::unread::{self, RequestBody};
@@ -48,7 +49,7 @@ impl ApiService {
         &self.state
     }
 
-    /// Answers one request.
+    /// Answers one request; its connection is busy since it came.
     ///
     /// Dropping the future ends a handler that only reads; one that changes something goes on.
     pub async fn answer(
@@ -56,9 +57,9 @@ impl ApiService {
         request: Request<Incoming>,
         principal: Arc<Principal>,
         peer: PeerWatch,
+        busy: Busy,
     ) -> Response {
         let slot = peer.slot().clone();
-        let busy = slot.begin();
         let mut standing = None;
         let (parts, body) = request.into_parts();
         let (body, unread) = unread::split(body, &parts.headers, peer.unread());

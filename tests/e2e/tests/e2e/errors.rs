@@ -195,12 +195,3 @@ fn who_still_sends_learns_why_it_was_refused() {
         assert!(imported.fails(1).contains(text), "{}", imported.stderr);
     }
 }
-
-#[test]
-fn filters_may_be_typed_as_they_are() {
-    let daemon = Brigd::start();
-    daemon.load_busybox();
-    daemon.brig().run(&["create", "--name", "made", "busybox", "true"]).ok();
-    let path = r#"/containers/json?all=1&filters={"status":["created"]}"#;
-    assert_eq!(brig_e2e::http::get(&daemon.socket(), path)[0]["Names"][0], "/made");
-}

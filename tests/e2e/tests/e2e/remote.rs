@@ -333,12 +333,22 @@ fn a_head_that_trickles_is_cut() {
     let daemon = Brigd::start();
     let mut slow = UnixStream::connect(daemon.socket()).unwrap();
     let mut patient = UnixStream::connect(daemon.socket()).unwrap();
+    // A body may take longer, also one that is there right behind its head: that is as long as
+    // what is read at once.
+    let mut sending = UnixStream::connect(daemon.socket()).unwrap();
+    let head = "POST /v1.41/containers/create HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 4\r\nX: ";
+    let head = format!("{head}{:x<1$}\r\n\r\n", "", (8 << 10) - head.len() - 4);
+    sending.write_all(format!("{head}[").as_bytes()).unwrap();
     slow.write_all(b"GET /_ping HTTP/1.1\r\nX: ").unwrap();
     let since = Instant::now();
     while slow.write_all(b"x").is_ok() {
         assert!(since.elapsed() < Duration::from_secs(40), "still open");
         std::thread::sleep(Duration::from_millis(250));
     }
+    sending.write_all(b"  ]").unwrap();
+    let mut answer = String::new();
+    sending.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     // A connection that just waits is left alone.
     patient.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     patient.write_all(b"GET /_ping HTTP/1.0\r\n\r\n").unwrap();
