@@ -230,7 +230,7 @@ impl Store {
     /// Runs a transaction and returns when it is durable.
     ///
     /// `f` sees everything that was accepted before it, also what is not durable yet; if that
-    /// fails, so does this. An error of `f` undoes what it wrote. It runs on the caller's thread
+    /// fails, so does this, whatever `f` answered. An error of `f` undoes what it wrote. It runs on the caller's thread
     /// while other writers wait, so it must be short. Where other managers write to the same store
     /// and were first with something that it looked at or writes, a copy of it runs again on what
     /// they left.
@@ -265,7 +265,7 @@ impl Store {
         for _ in 0..MAX_ATTEMPTS {
             let (result, durable) = self.stage(&mut f)?;
             match durable.await {
-                Ok(Ok(())) => return Ok(result),
+                Ok(Ok(())) => return result,
                 Ok(Err(Refused::Overtaken)) => {}
                 Ok(Err(Refused::Because(error))) => return Err(error.into()),
                 Err(_) => return Err(StoreError::Closed.into()),
@@ -334,11 +334,12 @@ impl Store {
         .await
     }
 
+    /// What `f` answers, and when that counts.
     #[allow(clippy::type_complexity)]
     fn stage<R, E>(
         &self,
         f: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
-    ) -> Result<(R, oneshot::Receiver<Result<(), Refused>>), E>
+    ) -> Result<(Result<R, E>, oneshot::Receiver<Result<(), Refused>>), E>
     where
         E: From<StoreError>,
     {
@@ -355,10 +356,19 @@ impl Store {
         head.state.reads.clone_from(&reads);
         let mut tx = Tx::new(&mut head.state, backend.room());
         let version = tx.version();
-        let outcome = f(&mut tx);
-        let outcome = outcome.map(|result| (result, tx.finish()));
+        let (result, changes) = match f(&mut tx) {
+            Ok(result) => (Ok(result), tx.finish()),
+            Err(error) => {
+                drop(tx);
+                // A refusal may rest on what is not durable yet and never will be: it waits for that.
+                if head.state.revision == shared.revision() {
+                    head.state.reads = None;
+                    return Err(error);
+                }
+                (Err(error), Vec::new())
+            }
+        };
         head.state.reads = None;
-        let (result, changes) = outcome?;
         let (done, durable) = oneshot::channel();
         head.queue.push(Staged { changes, version, reads, done });
         shared.wake.notify_one();

@@ -422,3 +422,69 @@ async fn a_failed_file_is_not_written_again() {
     assert_eq!(watcher.next().await.unwrap().revision, 1);
     assert!(watcher.try_next().unwrap().is_none());
 }
+
+/// A backend whose commits wait until they are let go, and then have no quorum.
+struct Held<B> {
+    inner: B,
+    gate: std::sync::Arc<std::sync::Mutex<()>>,
+    fails: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl<B: Backend> Backend for Held<B> {
+    fn load(&self) -> Result<brig_store::Loaded, BackendError> {
+        self.inner.load()
+    }
+
+    fn commit(&self, first: u64, group: &[Batch]) -> Result<(), BackendError> {
+        drop(self.gate.lock().unwrap());
+        if self.fails.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(BackendError::Unavailable("the others are gone".to_owned()));
+        }
+        self.inner.commit(first, group)
+    }
+
+    fn close(&self) {
+        self.inner.close();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_does_not_rest_on_what_never_became_durable() {
+    for fails in [true, false] {
+        let place = RedbPlace::new();
+        let gate = std::sync::Arc::<std::sync::Mutex<()>>::default();
+        let held = Held {
+            inner: place.open(),
+            gate: std::sync::Arc::clone(&gate),
+            fails: std::sync::Arc::new(fails.into()),
+        };
+        let store = Store::open(held, sealer()).unwrap();
+        let (mut first, mut second) = (tokio::task::JoinSet::new(), tokio::task::JoinSet::new());
+        {
+            let _held = gate.lock().unwrap();
+            let create = |store: Store| async move {
+                store.update(|tx| tx.create(service("web")).map(drop)).await
+            };
+            first.spawn(create(store.clone()));
+            // Until it is on its way.
+            tokio::task::block_in_place(|| {
+                std::thread::sleep(std::time::Duration::from_millis(50))
+            });
+            second.spawn(create(store.clone()));
+            tokio::task::block_in_place(|| {
+                std::thread::sleep(std::time::Duration::from_millis(50))
+            });
+            assert!(second.try_join_next().is_none(), "it answered before it could know");
+        }
+        let first = first.join_next().await.unwrap().unwrap();
+        let second = second.join_next().await.unwrap().unwrap();
+        if fails {
+            for refused in [first, second] {
+                assert!(matches!(refused, Err(StoreError::NoQuorum(_))), "{refused:?}");
+            }
+        } else {
+            first.unwrap();
+            assert!(matches!(second, Err(StoreError::NameConflict { .. })), "{second:?}");
+        }
+    }
+}
